@@ -1,0 +1,237 @@
+"""Every setting of the package, as frozen dataclasses: one field a line, each with its reason.
+
+The command line is made from these classes, so a field's comment is also its help text.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: how deep, how wide, and which head."""
+
+    deepen_factor: float = 1.0
+    """Multiplies the number of blocks in each stage of the backbone (3, 6, 6, 3)."""
+    widen_factor: float = 1.0
+    """Multiplies every channel count; the head's width is 256 times this."""
+    neck_csp_blocks: int = 3
+    """Blocks in each CSP layer of the neck."""
+    num_classes: int = 80
+    """Classes, background not counted."""
+    exp_on_reg: bool = True
+    """Exponentiate the predicted distances: always positive; official for m, l and x, and what decides short runs."""
+    use_depthwise: bool = False
+    """Depthwise separable 3x3 convolutions everywhere, as in nano."""
+    separate_bn: bool = True
+    """One set of BatchNorms a level (RTMDetSepBNHead); false: everything shared, with a scale a level (RTMDetHead)."""
+    share_conv: bool = True
+    """Share the head's convolutions across levels; only read where ``separate_bn`` is true."""
+    stacked_convs: int = 2
+    """3x3 convolutions in each branch of the head."""
+    pred_kernel_size: int = 1
+    """Kernel of the last convolution of each branch."""
+    with_objectness: bool = False
+    """Add an objectness branch; the class score becomes the geometric mean of both."""
+    prior_offset: float = 0.0
+    """Where a prior lies in its cell, in strides: 0 the corner (official), 0.5 the centre."""
+
+
+# deepen, widen, neck blocks and exp_on_reg of the published configs; nano is the published person detector
+MODELS: dict[str, ModelConfig] = {
+    "nano": ModelConfig(0.33, 0.25, 1, exp_on_reg=False, use_depthwise=True, share_conv=False),
+    "tiny": ModelConfig(0.167, 0.375, 1, exp_on_reg=False),
+    "s": ModelConfig(0.33, 0.5, 1, exp_on_reg=False),
+    "m": ModelConfig(0.67, 0.75, 2),
+    "l": ModelConfig(1.0, 1.0, 3),
+    "x": ModelConfig(1.33, 1.25, 4),
+}
+
+
+@dataclass(frozen=True)
+class AssignerConfig:
+    """DynamicSoftLabelAssigner: which priors learn which box."""
+
+    topk: int = 13
+    """How many of a box's best IoUs are summed to its number of positives."""
+    iou_weight: float = 3.0
+    """Weight of the IoU cost beside the class cost and the soft centre cost."""
+    soft_center_radius: float = 3.0
+    """Distance in strides at which the soft centre cost is 1; it grows tenfold a stride."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The two losses and their weights."""
+
+    cls_weight: float = 1.0
+    """Weight of the quality focal loss."""
+    bbox_weight: float = 2.0
+    """Weight of the GIoU loss."""
+    beta: float = 2.0
+    """Exponent of the quality focal loss: how little an easy prior counts."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """From logits and distances to detections."""
+
+    score_threshold: float = 0.001
+    """Scores at or below are dropped before NMS; low, because AP counts every detection."""
+    nms_pre: int = 30_000
+    """Candidates kept a level, best first."""
+    nms_iou_threshold: float = 0.65
+    """Of two boxes of one class that overlap more than this, the weaker one is dropped."""
+    max_per_image: int = 300
+    """Detections kept an image."""
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """The embedded data set: glyphs on generated backgrounds."""
+
+    train: int = 2_000
+    """Training scenes."""
+    val: int = 300
+    """Validation scenes; they share no background and no placement with the training scenes."""
+    size: int = 160
+    """Side of a scene in pixels."""
+    seed: int = 0
+    """The same seed gives the same scenes on every platform."""
+    backgrounds: Path | None = None
+    """A folder of your own photos to use as backgrounds in place of generated ones."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where pictures come from and how they are read."""
+
+    root: Path | None = None
+    """Folder of a COCO JSON data set (train.json and val.json or test.json); the embedded scenes where left out."""
+    train_json: Path | None = None
+    """Annotations to train on, where ``root`` does not name them."""
+    train_images: Path | None = None
+    """Folder of the training pictures, where ``root`` does not name it."""
+    val_json: Path | None = None
+    """Annotations to evaluate on."""
+    val_images: Path | None = None
+    """Folder of the validation pictures."""
+    scenes: ScenesConfig = ScenesConfig()
+    input_size: int = 160
+    """Side of the square network input, in pixels; a multiple of 32."""
+    workers: int = 0
+    """Processes that load pictures beside the training process."""
+    bad_boxes: Literal["drop", "raise"] = "drop"
+    """What to do with boxes without area or outside the picture: drop them with a counted warning, or stop."""
+    bad_images: Literal["skip", "raise"] = "raise"
+    """What to do with a missing or broken picture: leave it out with a counted warning, or stop."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Changes to training pictures, drawn anew for every picture of every epoch."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the resize factor, relative to the size that fits the network input."""
+    hsv: tuple[int, int, int] = (5, 30, 30)
+    """Largest change of hue (in OpenCV's 0..179), saturation and value (in 0..255)."""
+    flip: float = 0.5
+    """Probability of a mirror image."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, its schedule and the moving average of the weights."""
+
+    lr: float = 0.004
+    """Learning rate at ``base_batch`` pictures a step; scaled in proportion to the real batch."""
+    base_batch: int = 256
+    """The batch that ``lr`` is meant for."""
+    weight_decay: float = 0.05
+    """Not applied to norm layers and biases."""
+    warmup_iters: int = 1_000
+    """Steps of linear warm-up; at most a tenth of the run."""
+    warmup_factor: float = 1e-5
+    """Share of the learning rate at the first step."""
+    flat_fraction: float = 0.5
+    """Share of the run at full learning rate, warm-up included; then cosine."""
+    final_factor: float = 0.05
+    """Share of the learning rate at the last step."""
+    accumulate: int = 1
+    """Batches whose gradients are added before a step, for a large batch in little memory."""
+    ema_momentum: float = 2e-4
+    """Share of the new weights in each step of the moving average, after its ramp."""
+    ema_ramp: int = 2_000
+    """Steps in which the moving average's ramp falls to 1/e: (1 - m) exp(-(1 + t) / ramp) + m."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    name: str = "run"
+    """The run's folder is ``<out>/<name>``."""
+    out: Path = Path("runs")
+    """Where runs are written."""
+    model: ModelConfig = ModelConfig()
+    assigner: AssignerConfig = AssignerConfig()
+    loss: LossConfig = LossConfig()
+    predict: PredictConfig = PredictConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    epochs: int = 300
+    """Passes over the training pictures."""
+    batch_size: int = 32
+    """Pictures a step."""
+    eval_every: int = 10
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Auto takes the GPU where there is one."""
+    amp: Literal["auto", "off", "bf16"] = "auto"
+    """Mixed precision of the network; losses stay in fp32.  Auto: bf16 on CUDA devices that have it."""
+    weights: Path | None = None
+    """Checkpoint to start from: another run's, or an official one; layers of another shape start fresh."""
+    resume: bool = False
+    """Continue the run in ``<out>/<name>`` from its last checkpoint, with the numbers of an uninterrupted run."""
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "mini-160": TrainConfig(
+        name="mini-160",
+        model=ModelConfig(0.167, 0.25, 1, num_classes=16, exp_on_reg=True),
+        optim=OptimConfig(lr=2e-3, base_batch=16, warmup_iters=100, ema_momentum=2e-3, ema_ramp=200),
+        epochs=6,
+        batch_size=16,
+        eval_every=6,
+    ),
+    "tiny-320": TrainConfig(
+        name="tiny-320",
+        model=replace(MODELS["tiny"], num_classes=16, exp_on_reg=True),
+        data=DataConfig(input_size=320, workers=8, scenes=ScenesConfig(train=8_000, val=500, size=320)),
+        optim=OptimConfig(lr=2e-3, base_batch=32, warmup_iters=300, ema_momentum=1e-3, ema_ramp=500),
+        epochs=30,
+        batch_size=32,
+        eval_every=10,
+    ),
+}
+
+__all__ = [
+    "MODELS",
+    "PRESETS",
+    "STRIDES",
+    "AssignerConfig",
+    "AugmentConfig",
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PredictConfig",
+    "ScenesConfig",
+    "TrainConfig",
+]

@@ -1,0 +1,1 @@
+"""Pictures and boxes: the embedded scenes, COCO JSON data sets, augmentation and the loader."""

@@ -1,0 +1,1 @@
+"""Training and evaluation: trainer, evaluator, optimiser, moving average."""

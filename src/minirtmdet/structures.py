@@ -1,0 +1,229 @@
+"""The tensors that travel between the steps of the head, each with a name for every axis.
+
+``B`` images, ``N`` priors (all levels, level-major, row-major), ``G`` boxes (padded), ``C`` classes.
+Boxes are ``xyxy`` in pixels of the padded input unless a docstring says otherwise.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class GroundTruth(NamedTuple):
+    """The annotated boxes of a batch, padded to a common number ``G`` and checked once, when made.
+
+    A row is a real box where ``mask`` is true, an ignored region where ``ignore`` is true, and padding
+    where neither is; the two are never both true.  Make it with :meth:`from_list`, which checks every
+    box; the training path then trusts it and never asks the device for a value.
+
+    Attributes:
+        boxes: ``xyxy`` in pixels of the padded input; zeros in padding.
+        labels: class index ``0..C-1``; 0 in padding.
+        mask: true for the boxes that are assigned to priors.
+        ignore: true for regions where background must not be learned (crowds).
+        centers: the point that the soft centre cost is measured from: the box centre, or the centre
+            of mass of a mask.
+    """
+
+    boxes: Float[Tensor, "batch boxes 4"]
+    labels: Int[Tensor, "batch boxes"]
+    mask: Bool[Tensor, "batch boxes"]
+    ignore: Bool[Tensor, "batch boxes"]
+    centers: Float[Tensor, "batch boxes 2"]
+
+    @classmethod
+    def from_list(
+        cls,
+        boxes: Sequence[Float[Tensor, "_ 4"]],
+        labels: Sequence[Int[Tensor, " _"]],
+        *,
+        num_classes: int | None = None,
+        ignore: Sequence[Bool[Tensor, " _"]] | None = None,
+        centers: Sequence[Float[Tensor, "_ 2"]] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> "GroundTruth":
+        """Check and pad the boxes of ``B`` images.
+
+        Args:
+            boxes: one ``[n, 4]`` tensor of ``xyxy`` pixels an image; ``n`` may be 0.
+            labels: one ``[n]`` tensor of class indices an image.
+            num_classes: where given, labels must lie in ``0..num_classes-1``.
+            ignore: one ``[n]`` mask an image of boxes that are ignore regions.
+            centers: one ``[n, 2]`` tensor an image; the box centres where left out.
+            names: what error messages call each image; ``image 0``, ``image 1``, … where left out.
+
+        Raises:
+            ValueError: naming the image and the box, for a wrong shape, a value that is not finite, a
+                box without width or height, or a label out of range.
+
+        >>> gt = GroundTruth.from_list([torch.tensor([[8., 8., 24., 40.]])], [torch.tensor([2])])
+        >>> gt.boxes.shape, gt.mask.sum().item(), gt.centers[0, 0].tolist()
+        (torch.Size([1, 8, 4]), 1, [16.0, 24.0])
+        """
+        batch = len(boxes)
+        names = names or [f"image {i}" for i in range(batch)]
+        ignore = ignore or [torch.zeros(len(b), dtype=torch.bool, device=b.device) for b in boxes]
+        centers = centers or [(b[:, :2] + b[:, 2:]) / 2 if b.ndim == 2 else b for b in boxes]
+        columns = {"labels": labels, "ignore": ignore, "centers": centers, "names": names}
+        for column, values in columns.items():
+            if len(values) != batch:
+                raise ValueError(f"{batch} images have boxes, but {len(values)} have {column}: give one entry an image")
+        for i, name in enumerate(names):
+            _check_image(name, boxes[i], labels[i], ignore[i], centers[i], num_classes)
+
+        size = padded_count(max((len(b) for b in boxes), default=0))
+        # at least fp32: half precision cannot tell 1001 px from 1000 px
+        dtype = torch.promote_types(boxes[0].dtype, torch.float32) if batch else torch.float32
+        device = boxes[0].device if batch else torch.device("cpu")
+        padded = cls(
+            boxes=torch.zeros(batch, size, 4, dtype=dtype, device=device),
+            labels=torch.zeros(batch, size, dtype=torch.int64, device=device),
+            mask=torch.zeros(batch, size, dtype=torch.bool, device=device),
+            ignore=torch.zeros(batch, size, dtype=torch.bool, device=device),
+            centers=torch.zeros(batch, size, 2, dtype=dtype, device=device),
+        )
+        for i, image_boxes in enumerate(boxes):
+            n = len(image_boxes)
+            padded.boxes[i, :n] = image_boxes.to(dtype)
+            padded.labels[i, :n] = labels[i].to(torch.int64)
+            padded.mask[i, :n] = ~ignore[i]
+            padded.ignore[i, :n] = ignore[i]
+            padded.centers[i, :n] = centers[i].to(dtype)
+        return padded
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "GroundTruth":
+        """The same ground truth on another device."""
+        return type(self)(*(field.to(device, non_blocking=non_blocking) for field in self))
+
+    def pin_memory(self) -> "GroundTruth":
+        """The same ground truth in page-locked memory, so that the copy to a GPU does not wait."""
+        return type(self)(*(field.pin_memory() for field in self))
+
+    def image(self, index: int) -> "GroundTruth":
+        """Image ``index`` alone, as a batch of one, with the same padding."""
+        return GroundTruth(*(field[index : index + 1] for field in self))
+
+
+def padded_count(count: int) -> int:
+    """Rows that ``count`` boxes are padded to: 8, 16, 32, 64, 128, 256, then multiples of 128.
+
+    Few distinct sizes keep a compiled step from being compiled again for each new number of boxes.
+
+    >>> [padded_count(n) for n in (0, 8, 9, 65, 256, 257, 400)]
+    [8, 8, 16, 128, 256, 384, 512]
+    """
+    if count > 256:
+        return -(-count // 128) * 128
+    return max(8, 1 << (count - 1).bit_length()) if count > 0 else 8
+
+
+def _check_image(
+    name: str, boxes: Tensor, labels: Tensor, ignore: Tensor, centers: Tensor, num_classes: int | None
+) -> None:
+    """Raise a ValueError that names the image and the first box that is wrong."""
+    if boxes.ndim != 2 or boxes.shape[-1] != 4:
+        raise ValueError(f"{name}: boxes have shape {tuple(boxes.shape)}, expected [n, 4] (x1, y1, x2, y2)")
+    if not boxes.is_floating_point():
+        raise ValueError(f"{name}: boxes are {boxes.dtype}, expected floating point: use boxes.float()")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"{name}: labels are {labels.dtype}, expected integers")
+    for field, values, shape in (
+        ("labels", labels, (len(boxes),)),
+        ("ignore", ignore, (len(boxes),)),
+        ("centers", centers, (len(boxes), 2)),
+    ):
+        if tuple(values.shape) != shape:
+            raise ValueError(
+                f"{name}: {field} have shape {tuple(values.shape)}, expected {shape} for {len(boxes)} boxes"
+            )
+    bad = ~torch.isfinite(boxes).all(-1) | ~torch.isfinite(centers).all(-1)
+    if bad.any():
+        i = int(bad.nonzero()[0])
+        raise ValueError(f"{name}, box {i}: {boxes[i].tolist()} is not finite")
+    bad = (boxes[:, 2:] <= boxes[:, :2]).any(-1)
+    if bad.any():
+        i = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{name}, box {i}: {boxes[i].tolist()} has no width or no height (x1 < x2 and y1 < y2 expected)"
+        )
+    if num_classes is not None:
+        bad = ((labels < 0) | (labels >= num_classes)) & ~ignore
+        if bad.any():
+            i = int(bad.nonzero()[0])
+            raise ValueError(f"{name}, box {i}: label {int(labels[i])} is outside 0..{num_classes - 1}")
+
+
+class AssignResult(NamedTuple):
+    """Which box each prior has to learn (MMDetection: ``AssignResult``).
+
+    Attributes:
+        gt_inds: 0 for background, ``i + 1`` for box ``i``.
+        max_overlaps: IoU of the prior's predicted box with its box; 0 on background
+            (MMDetection writes -1e8 there, or 0 where the image has no box at all).
+        labels: class of the box, -1 on background.
+    """
+
+    gt_inds: Int[Tensor, "batch priors"]
+    max_overlaps: Float[Tensor, "batch priors"]
+    labels: Int[Tensor, "batch priors"]
+
+
+class SamplingResult(NamedTuple):
+    """Positives and negatives of a batch as masks (MMDetection's ``SamplingResult`` keeps indices).
+
+    Attributes:
+        pos_mask: priors with a box.
+        neg_mask: priors that learn background; false where a prior is not valid.
+        gt_bboxes: the box of each positive, zeros elsewhere.
+    """
+
+    pos_mask: Bool[Tensor, "batch priors"]
+    neg_mask: Bool[Tensor, "batch priors"]
+    gt_bboxes: Float[Tensor, "batch priors 4"]
+
+
+class Targets(NamedTuple):
+    """What every prior is trained towards.
+
+    Attributes:
+        labels: class index, ``C`` for background.
+        label_weights: 1 where the class loss counts, 0 for priors in the padding or in an ignored region.
+        bbox_targets: the box to predict, zeros where there is none.
+        assign_metrics: IoU at assignment time: the soft label of the class loss and the weight of the box loss.
+    """
+
+    labels: Int[Tensor, "batch priors"]
+    label_weights: Float[Tensor, "batch priors"]
+    bbox_targets: Float[Tensor, "batch priors 4"]
+    assign_metrics: Float[Tensor, "batch priors"]
+
+
+class LossTerms(NamedTuple):
+    """The losses before any sum, so that a level, an image or a box can be looked at alone.
+
+    Attributes:
+        cls: quality focal loss of each prior, summed over classes, times its label weight.
+        bbox: GIoU loss of each positive times its weight, 0 elsewhere.
+        iou_sum: sum of ``assign_metrics`` over the batch: what both losses are divided by.
+    """
+
+    cls: Float[Tensor, "batch priors"]
+    bbox: Float[Tensor, "batch priors"]
+    iou_sum: Float[Tensor, ""]
+
+
+class Detections(NamedTuple):
+    """The detections of one image, best first.
+
+    Attributes:
+        boxes: ``xyxy`` in pixels of the original picture.
+        scores: probability in 0..1.
+        labels: class index.
+    """
+
+    boxes: Float[Tensor, "detections 4"]
+    scores: Float[Tensor, " detections"]
+    labels: Int[Tensor, " detections"]
