@@ -160,7 +160,8 @@ class AssignResult(NamedTuple):
     """Which box each prior has to learn (MMDetection: ``AssignResult``).
 
     Attributes:
-        gt_inds: 0 for background, ``i + 1`` for box ``i``.
+        gt_inds: 0 for background, ``i + 1`` for box ``i``, -1 for a prior that takes no part: not valid, or in an
+            ignored region and without a box.
         max_overlaps: IoU of the prior's predicted box with its box; 0 on background
             (MMDetection writes -1e8 there, or 0 where the image has no box at all).
         labels: class of the box, -1 on background.

@@ -1,0 +1,80 @@
+"""Targets of one image: compress to the valid priors, assign, fill, unmap."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from minirtmdet.reference.assignment import Assignment, assign
+from minirtmdet.reference.sampling import Sampling, sample
+
+
+class ImageTargets(NamedTuple):
+    """Targets of one image's priors.
+
+    Attributes:
+        labels: class index, ``C`` for background.
+        label_weights: 1 where the class loss counts, 0 for priors that are not valid.
+        bbox_targets: the box to predict, zeros where there is none.
+        assign_metrics: IoU at assignment time, 0 on background.
+    """
+
+    labels: Int[Tensor, " priors"]
+    label_weights: Float[Tensor, " priors"]
+    bbox_targets: Float[Tensor, "priors 4"]
+    assign_metrics: Float[Tensor, " priors"]
+
+
+def fill(assignment: Assignment, sampling: Sampling, num_classes: int) -> ImageTargets:
+    """Targets of the priors that took part in the assignment, background first, then the positives."""
+    num_priors = len(assignment.gt_inds)
+    labels = torch.full((num_priors,), num_classes)
+    label_weights = torch.zeros(num_priors)
+    bbox_targets = torch.zeros(num_priors, 4)
+    assign_metrics = torch.zeros(num_priors)
+
+    labels[sampling.pos_inds] = sampling.pos_gt_labels
+    label_weights[sampling.pos_inds] = 1.0
+    label_weights[sampling.neg_inds] = 1.0
+    bbox_targets[sampling.pos_inds] = sampling.pos_gt_bboxes
+    assign_metrics[sampling.pos_inds] = assignment.max_overlaps[sampling.pos_inds]
+    return ImageTargets(labels, label_weights, bbox_targets, assign_metrics)
+
+
+def unmap(values: Shaped[Tensor, "valid *rest"], valid: Bool[Tensor, " priors"], fill_value: float = 0) -> Tensor:
+    """Put the values of the valid priors back to their places among all priors (MMDetection: ``unmap``).
+
+    >>> unmap(torch.tensor([5, 6]), torch.tensor([True, False, True]), fill_value=9).tolist()
+    [5, 9, 6]
+    """
+    full = values.new_full((len(valid), *values.shape[1:]), fill_value)
+    full[valid] = values
+    return full
+
+
+def get_targets(
+    cls_scores: Float[Tensor, "priors classes"],
+    bboxes: Float[Tensor, "priors 4"],
+    priors: Float[Tensor, "priors 4"],
+    valid: Bool[Tensor, " priors"],
+    gt_bboxes: Float[Tensor, "boxes 4"],
+    gt_labels: Int[Tensor, " boxes"],
+    topk: int = 13,
+) -> ImageTargets:
+    """Targets of all priors of one image (MMDetection: ``RTMDetHead._get_targets_single``).
+
+    Args:
+        cls_scores: logits.
+        bboxes: predicted ``xyxy`` in pixels.
+        priors: ``(x, y, stride, stride)`` in pixels.
+        valid: priors that take part.
+        gt_bboxes: ``xyxy`` in pixels.
+        gt_labels: class of each box.
+        topk: setting of the assigner.
+    """
+    num_classes = cls_scores.shape[1]
+    assignment = assign(cls_scores[valid], bboxes[valid], priors[valid], gt_bboxes, gt_labels, topk=topk)
+    targets = fill(assignment, sample(assignment, gt_bboxes), num_classes)
+    fills = ImageTargets(num_classes, 0, 0, 0)  # type: ignore[arg-type]
+    return ImageTargets(*(unmap(values, valid, value) for values, value in zip(targets, fills, strict=True)))
