@@ -42,7 +42,7 @@ def fill(assignment: Assignment, sampling: Sampling, num_classes: int) -> ImageT
     return ImageTargets(labels, label_weights, bbox_targets, assign_metrics)
 
 
-def unmap(values: Shaped[Tensor, "valid *rest"], valid: Bool[Tensor, " priors"], fill_value: float = 0) -> Tensor:
+def unmap(values: Shaped[Tensor, "valid *rest"], valid: Bool[Tensor, " priors"], fill_value: int = 0) -> Tensor:
     """Put the values of the valid priors back to their places among all priors (MMDetection: ``unmap``).
 
     >>> unmap(torch.tensor([5, 6]), torch.tensor([True, False, True]), fill_value=9).tolist()
@@ -76,5 +76,9 @@ def get_targets(
     num_classes = cls_scores.shape[1]
     assignment = assign(cls_scores[valid], bboxes[valid], priors[valid], gt_bboxes, gt_labels, topk=topk)
     targets = fill(assignment, sample(assignment, gt_bboxes), num_classes)
-    fills = ImageTargets(num_classes, 0, 0, 0)  # type: ignore[arg-type]
-    return ImageTargets(*(unmap(values, valid, value) for values, value in zip(targets, fills, strict=True)))
+    return ImageTargets(
+        labels=unmap(targets.labels, valid, num_classes),
+        label_weights=unmap(targets.label_weights, valid),
+        bbox_targets=unmap(targets.bbox_targets, valid),
+        assign_metrics=unmap(targets.assign_metrics, valid),
+    )
