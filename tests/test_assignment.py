@@ -254,3 +254,36 @@ def test_centres_of_masks_move_the_positives():
     )
     where = [priors[result.gt_inds[0] > 0, :2].mean() for result in (middle, corner)]
     assert where[1] < where[0]
+
+
+def test_nearest_prior_fallback_keeps_an_empty_box_at_home():
+    priors = grid()
+    gt = one_image([[4, 4, 28, 28], [41, 41, 47, 47]])
+    logits, boxes = predictions(priors, reach=0.0)
+    first = (priors[:, :3] == torch.tensor([16.0, 16.0, 8.0])).all(-1)
+    boxes[0, first] = gt.boxes[0, 0]
+    original = ASSIGNER.assign(logits, boxes, priors, gt)
+    assert priors[original.gt_inds[0] == 2, :3].tolist() == [[16, 16, 16]]
+    corrected = DynamicSoftLabelAssigner(nearest_prior_fallback=True).assign(logits, boxes, priors, gt)
+    # (40, 40) and (48, 48) are equally near to (44, 44), on two levels: the first of the finest level wins
+    assert priors[corrected.gt_inds[0] == 2, :3].tolist() == [[40, 40, 8]]
+    assert torch.equal(corrected.gt_inds == 1, original.gt_inds == 1)
+
+
+def test_nearest_prior_fallback_changes_nothing_where_every_box_holds_a_prior():
+    logits, boxes, priors, _ = random_batch([10], seed=8)
+    big = GroundTruth.from_list([torch.tensor([[2.0, 2, 30, 40], [10.0, 20, 60, 60]])], [torch.tensor([0, 1])])
+    for one, other in zip(
+        ASSIGNER.assign(logits, boxes, priors, big),
+        DynamicSoftLabelAssigner(nearest_prior_fallback=True).assign(logits, boxes, priors, big),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+def test_nearest_prior_fallback_without_any_valid_prior():
+    priors = grid()
+    logits, boxes = predictions(priors)
+    valid = torch.zeros(1, len(priors), dtype=torch.bool)
+    assigner = DynamicSoftLabelAssigner(nearest_prior_fallback=True)
+    assert (assigner.assign(logits, boxes, priors, one_image([[41, 41, 47, 47]]), valid).gt_inds == -1).all()

@@ -72,3 +72,14 @@ def test_points_on_the_border_are_outside():
     points = torch.tensor([[8.0, 8.0], [9.0, 9.0], [16.0, 9.0], [9.0, 16.0], [15.9, 15.9]])
     box = torch.tensor([[8.0, 8.0, 16.0, 16.0]])
     assert points_inside(points, box).tolist() == [[False, True, False, False, True]]
+
+
+def test_doubly_inverted_boxes_exceed_one_unless_clamped():
+    inverted = torch.tensor([6.0, 6.0, 4.0, 4.0])  # "area" 4
+    target = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    # union 4 + 1 - 0, hull from (0, 0) to (4, 4): 16, GIoU = 0 - (16 - 5) / 16
+    assert aligned_overlaps(inverted, target, "giou").item() == pytest.approx(-11 / 16)
+    inverted = torch.tensor([30.0, 30.0, 0.5, 0.5])  # "area" 870.25, hull 1 x 1
+    assert aligned_overlaps(inverted, target, "giou").item() > 800
+    clamped = aligned_overlaps(inverted, target, "giou", clamp_inverted=True).item()
+    assert -1 <= clamped <= 1

@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy import random_batch
 
-from minirtmdet.configs import LossConfig
+from minirtmdet.configs import AssignerConfig, LossConfig
 from minirtmdet.head.pipeline import RTMDetLoss, flatten_levels
 from minirtmdet.reference import losses as reference_losses
 from minirtmdet.reference import targets as reference_targets
@@ -80,6 +80,18 @@ def test_ignored_region_is_not_learned_as_background():
     assert (gradient[0, :, 1:5, 1:5] == 0).all()
     assert (gradient[0, :, 0, :] != 0).all()
     assert (gradient[0, :, :, 5:] != 0).all()
+
+
+def test_allowed_border_leaves_the_grey_padding_out():
+    cls_scores, bbox_preds = maps(1, grad=True)
+    gt = ground_truth([3])
+    bordered = RTMDetLoss(CLASSES, AssignerConfig(allowed_border=0))
+    loss = bordered(cls_scores, bbox_preds, gt, img_shapes=torch.tensor([[64, 40]]))["loss_cls"]
+    gradient = torch.autograd.grad(loss, cls_scores)[0]
+    assert (gradient[..., 5:] == 0).all()
+    assert (gradient[..., :5] != 0).all()
+    with pytest.raises(ValueError, match="allowed_border is 0: give img_shapes, or set it to -1"):
+        bordered(cls_scores, bbox_preds, gt)
 
 
 def test_weights_scale_the_losses():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.head.priors import MlvlPointGenerator, border_flags
 from minirtmdet.reference import priors as reference
 
 
@@ -54,3 +54,11 @@ def test_wrong_number_of_levels():
         generator.grid_priors([(4, 4), (2, 2)])
     with pytest.raises(ValueError, match="2 feature maps for 3 strides"):
         generator.valid_flags([(4, 4), (2, 2)], torch.tensor([[32, 32]]))
+
+
+def test_border_test_is_made_for_points():
+    priors = MlvlPointGenerator([8], offset=0.5).grid_priors([(2, 3)])[0]  # x 4, 12, 20; y 4, 12
+    shapes = torch.tensor([[16, 24], [8, 12], [0, 0]])
+    assert border_flags(priors, shapes, 0).tolist() == [[True] * 6, [True, False, False] + [False] * 3, [False] * 6]
+    assert border_flags(priors, shapes, 1)[1].tolist() == [True, True, False] + [False] * 3
+    assert border_flags(priors, shapes, -1).all()

@@ -23,6 +23,7 @@ def aligned_overlaps(
     boxes2: Float[Tensor, "*#batch 4"],
     mode: IoUMode = "iou",
     eps: float = 1e-6,
+    clamp_inverted: bool = False,
 ) -> Float[Tensor, "*batch"]:
     """Overlap of each box with its partner; leading axes broadcast.
 
@@ -32,6 +33,8 @@ def aligned_overlaps(
         mode: ``iou`` (intersection over union), ``iof`` (over the area of ``boxes1``) or ``giou``
             (IoU minus the empty share of the enclosing box, in -1..1 for boxes that are not inverted).
         eps: the smallest denominator, in square pixels.
+        clamp_inverted: give a box with swapped sides no area.  The original does not: two swapped sides make a
+            positive area, and a GIoU far above 1.
 
     Raises:
         ValueError: for an unknown mode.
@@ -53,10 +56,10 @@ def aligned_overlaps(
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
     overlap = width * height
-    area1 = (ax2 - ax1) * (ay2 - ay1)
+    area1 = _area(ax2 - ax1, ay2 - ay1, clamp_inverted)
     if mode == "iof":
         return overlap / area1.expand_as(overlap).clamp(min=eps)
-    area2 = (bx2 - bx1) * (by2 - by1)
+    area2 = _area(bx2 - bx1, by2 - by1, clamp_inverted)
     union = (area1 + area2 - overlap).clamp(min=eps)
     ious = overlap / union
     if mode == "iou":
@@ -65,6 +68,10 @@ def aligned_overlaps(
     hull_height = (torch.maximum(ay2, by2) - torch.minimum(ay1, by1)).clamp(min=0)
     hull = (hull_width * hull_height).clamp(min=eps)
     return ious - (hull - union) / hull
+
+
+def _area(width: Tensor, height: Tensor, clamp_inverted: bool) -> Tensor:
+    return width.clamp(min=0) * height.clamp(min=0) if clamp_inverted else width * height
 
 
 def bbox_overlaps(

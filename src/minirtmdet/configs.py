@@ -61,6 +61,10 @@ class AssignerConfig:
     """Weight of the IoU cost beside the class cost and the soft centre cost."""
     soft_center_radius: float = 3.0
     """Distance in strides at which the soft centre cost is 1; it grows tenfold a stride."""
+    nearest_prior_fallback: bool = False
+    """A box that holds no prior may take its nearest one; false: it wins a far one, as in the original."""
+    allowed_border: int = -1
+    """Pixels that a prior may lie outside the picture's content; negative (official): anywhere in the padding."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class LossConfig:
     """Weight of the GIoU loss."""
     beta: float = 2.0
     """Exponent of the quality focal loss: how little an easy prior counts."""
+    clamp_inverted: bool = False
+    """Give a predicted box whose sides are swapped no area; false (official): its GIoU may exceed 1."""
 
 
 @dataclass(frozen=True)

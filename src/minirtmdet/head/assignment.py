@@ -24,12 +24,21 @@ class DynamicSoftLabelAssigner:
         topk: how many of a box's best IoUs are summed to its number of positives.
         iou_weight: weight of the IoU cost.
         soft_center_radius: distance in strides at which the soft centre cost is 1.
+        nearest_prior_fallback: make the nearest prior of a box that holds none a candidate.  Without it such a box
+            takes part all the same, and wins a prior in somebody else's box, however far.
     """
 
-    def __init__(self, topk: int = 13, iou_weight: float = 3.0, soft_center_radius: float = 3.0) -> None:
+    def __init__(
+        self,
+        topk: int = 13,
+        iou_weight: float = 3.0,
+        soft_center_radius: float = 3.0,
+        nearest_prior_fallback: bool = False,
+    ) -> None:
         self.topk = topk
         self.iou_weight = iou_weight
         self.soft_center_radius = soft_center_radius
+        self.nearest_prior_fallback = nearest_prior_fallback
 
     @torch.no_grad()
     def assign(
@@ -55,9 +64,11 @@ class DynamicSoftLabelAssigner:
         cls_scores, bboxes, priors = cls_scores.to(dtype), bboxes.to(dtype), priors.to(dtype)
 
         inside = points_inside(priors[:, :2], ground_truth.boxes)  # [B,G,N]
-        candidates = (inside & ground_truth.mask[..., None]).any(1)  # [B,N]: inside any box, not only its own
-        if valid is not None:
-            candidates = candidates & valid
+        takes_part = torch.ones_like(inside[:, 0]) if valid is None else valid  # [B,N]
+        if self.nearest_prior_fallback:
+            inside = inside | nearest_of_empty(inside & takes_part[:, None], priors, ground_truth.centers, takes_part)
+        # a candidate lies inside any box, not only its own
+        candidates = (inside & ground_truth.mask[..., None]).any(1) & takes_part  # [B,N]
         possible = candidates[:, None] & ground_truth.mask[..., None]  # [B,G,N]
 
         ious = bbox_overlaps(ground_truth.boxes.to(dtype), bboxes)  # [B,G,N]
@@ -70,14 +81,26 @@ class DynamicSoftLabelAssigner:
         ious = ious.masked_fill_(~possible, 0)
 
         owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,N], [B,N]
-        ignored = (inside & ground_truth.ignore[..., None]).any(1)  # [B,N]
-        if valid is not None:
-            ignored = ignored | ~valid
+        left_out = (inside & ground_truth.ignore[..., None]).any(1) | ~takes_part  # [B,N]
         return AssignResult(
-            gt_inds=torch.where(positive, owner + 1, -ignored.long()),
+            gt_inds=torch.where(positive, owner + 1, -left_out.long()),
             max_overlaps=ious.gather(1, owner[:, None])[:, 0] * positive,
             labels=torch.where(positive, ground_truth.labels.gather(1, owner), -1),
         )
+
+
+def nearest_of_empty(
+    inside: Bool[Tensor, "batch boxes priors"],
+    priors: Float[Tensor, "priors 4"],
+    centers: Float[Tensor, "batch boxes 2"],
+    takes_part: Bool[Tensor, "batch priors"],
+) -> Bool[Tensor, "batch boxes priors"]:
+    """The prior nearest to the centre, in pixels, of each box that holds none; of equals the finest level's."""
+    dx = priors[:, 0] - centers[..., 0:1]  # [B,G,N]
+    dy = priors[:, 1] - centers[..., 1:2]
+    distance = (dx.square() + dy.square()).masked_fill(~takes_part[:, None], torch.inf)
+    nearest = torch.zeros_like(inside).scatter(-1, distance.argmin(-1, keepdim=True), True)
+    return nearest & ~inside.any(-1, keepdim=True)
 
 
 def class_cost(

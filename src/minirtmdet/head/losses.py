@@ -53,17 +53,20 @@ class GIoULoss:
     Args:
         eps: the smallest denominator, in square pixels.
         loss_weight: factor on the result.
+        clamp_inverted: give a predicted box with swapped sides no area, so that the loss stays in 0..2.
     """
 
-    def __init__(self, eps: float = 1e-6, loss_weight: float = 1.0) -> None:
+    def __init__(self, eps: float = 1e-6, loss_weight: float = 1.0, clamp_inverted: bool = False) -> None:
         self.eps = eps
         self.loss_weight = loss_weight
+        self.clamp_inverted = clamp_inverted
 
     def __call__(
         self, bboxes: Float[Tensor, "*batch 4"], bbox_targets: Float[Tensor, "*batch 4"]
     ) -> Float[Tensor, "*batch"]:
         """Loss of each pair of ``xyxy`` boxes: 0 where they are equal, towards 2 where they are far apart."""
-        return (1 - aligned_overlaps(bboxes, bbox_targets, "giou", self.eps)) * self.loss_weight
+        overlaps = aligned_overlaps(bboxes, bbox_targets, "giou", self.eps, self.clamp_inverted)
+        return (1 - overlaps) * self.loss_weight
 
 
 def loss_terms(

@@ -10,7 +10,7 @@ from minirtmdet.configs import AssignerConfig, LossConfig
 from minirtmdet.head.assignment import DynamicSoftLabelAssigner
 from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.losses import GIoULoss, QualityFocalLoss, loss_terms, normalise
-from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.head.priors import MlvlPointGenerator, border_flags
 from minirtmdet.head.sampling import PseudoSampler
 from minirtmdet.head.targets import build_targets
 from minirtmdet.structures import AssignResult, GroundTruth, LossTerms, Targets
@@ -45,10 +45,13 @@ class RTMDetLoss:
         self.num_classes = num_classes
         self.prior_generator = MlvlPointGenerator(offset=prior_offset)
         self.bbox_coder = DistancePointBBoxCoder()
-        self.assigner = DynamicSoftLabelAssigner(assigner.topk, assigner.iou_weight, assigner.soft_center_radius)
+        self.allowed_border = assigner.allowed_border
+        self.assigner = DynamicSoftLabelAssigner(
+            assigner.topk, assigner.iou_weight, assigner.soft_center_radius, assigner.nearest_prior_fallback
+        )
         self.sampler = PseudoSampler()
         self.loss_cls = QualityFocalLoss(loss.beta, loss.cls_weight)
-        self.loss_bbox = GIoULoss(loss_weight=loss.bbox_weight)
+        self.loss_bbox = GIoULoss(loss_weight=loss.bbox_weight, clamp_inverted=loss.clamp_inverted)
 
     def __call__(
         self,
@@ -56,6 +59,7 @@ class RTMDetLoss:
         bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
         ground_truth: GroundTruth,
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """``loss_cls`` and ``loss_bbox`` to minimise, and ``num_pos``, the positives an image, to look at.
 
@@ -64,8 +68,13 @@ class RTMDetLoss:
             bbox_preds: distances ``ltrb`` of each level, in pixels.
             ground_truth: the batch's boxes.
             pad_shapes: ``(height, width)`` of each image after its own padding; where left out, all priors count.
+            img_shapes: ``(height, width)`` of each image before padding; read only where ``allowed_border`` is not
+                negative.
+
+        Raises:
+            ValueError: where ``allowed_border`` is not negative and there are no ``img_shapes``.
         """
-        terms, targets = self.terms(cls_scores, bbox_preds, ground_truth, pad_shapes)
+        terms, targets = self.terms(cls_scores, bbox_preds, ground_truth, pad_shapes, img_shapes)
         losses = normalise(terms, terms.iou_sum)
         positives = (targets.labels < self.num_classes).sum()
         return losses | {"num_pos": positives / len(targets.labels)}
@@ -76,9 +85,10 @@ class RTMDetLoss:
         bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
         ground_truth: GroundTruth,
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> tuple[LossTerms, Targets]:
         """The losses before any sum, and the targets they were measured against.  Arguments as in a call."""
-        logits, boxes, priors, valid = self.flatten(cls_scores, bbox_preds, pad_shapes)
+        logits, boxes, priors, valid = self.flatten(cls_scores, bbox_preds, pad_shapes, img_shapes)
         assigned = self.assigner.assign(logits.detach(), boxes.detach(), priors, ground_truth, valid)
         sampled = self.sampler.sample(assigned, ground_truth)
         targets = build_targets(sampled, assigned, self.num_classes)
@@ -90,9 +100,10 @@ class RTMDetLoss:
         bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
         ground_truth: GroundTruth,
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> AssignResult:
         """The assignment alone, to look at.  Arguments as in a call."""
-        logits, boxes, priors, valid = self.flatten(cls_scores, bbox_preds, pad_shapes)
+        logits, boxes, priors, valid = self.flatten(cls_scores, bbox_preds, pad_shapes, img_shapes)
         return self.assigner.assign(logits, boxes, priors, ground_truth, valid)
 
     def flatten(
@@ -100,6 +111,7 @@ class RTMDetLoss:
         cls_scores: Sequence[Float[Tensor, "batch classes _ _"]],
         bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> tuple[
         Float[Tensor, "batch priors classes"],
         Float[Tensor, "batch priors 4"],
@@ -113,6 +125,12 @@ class RTMDetLoss:
         priors = torch.cat(self.prior_generator.grid_priors(featmap_sizes, dtype, bbox_preds[0].device))  # [N,4]
         logits = flatten_levels(cls_scores).to(dtype)  # [B,N,C]
         boxes = self.bbox_coder.decode(priors[:, :2], flatten_levels(bbox_preds).to(dtype))  # [B,N,4]
-        if pad_shapes is None:
-            return logits, boxes, priors, None
-        return logits, boxes, priors, torch.cat(self.prior_generator.valid_flags(featmap_sizes, pad_shapes), 1)
+        valid = None
+        if pad_shapes is not None:
+            valid = torch.cat(self.prior_generator.valid_flags(featmap_sizes, pad_shapes), 1)  # [B,N]
+        if self.allowed_border >= 0:
+            if img_shapes is None:
+                raise ValueError(f"allowed_border is {self.allowed_border}: give img_shapes, or set it to -1")
+            inside = border_flags(priors, img_shapes, self.allowed_border)  # [B,N]
+            valid = inside if valid is None else valid & inside
+        return logits, boxes, priors, valid

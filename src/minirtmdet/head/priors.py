@@ -78,3 +78,26 @@ class MlvlPointGenerator:
     def _check_levels(self, levels: int) -> None:
         if levels != len(self.strides):
             raise ValueError(f"{levels} feature maps for {len(self.strides)} strides {self.strides}: one map a stride")
+
+
+def border_flags(
+    priors: Float[Tensor, "priors 4"], img_shapes: Int[Tensor, "batch 2"], allowed_border: int
+) -> Bool[Tensor, "batch priors"]:
+    """Whether each prior lies in its image's content, or at most ``allowed_border`` pixels outside it.
+
+    Args:
+        priors: ``(x, y, stride, stride)`` in pixels.
+        img_shapes: ``(height, width)`` of each image before padding, in pixels.
+        allowed_border: in pixels; negative switches the test off, as the official configs do.
+
+    MMDetection's ``anchor_inside_flags`` was made for anchor boxes: given points, it compares the columns that
+    hold the stride with the image size, and the far borders are never tested.
+
+    >>> border_flags(torch.tensor([[8., 0., 8., 8.], [16., 0., 8., 8.]]), torch.tensor([[8, 12]]), 0).tolist()
+    [[True, False]]
+    """
+    if allowed_border < 0:
+        return torch.ones(len(img_shapes), len(priors), dtype=torch.bool, device=priors.device)
+    x, y = priors[:, 0], priors[:, 1]
+    height, width = (column[:, None] + allowed_border for column in img_shapes.unbind(-1))  # [B,1]
+    return (x >= -allowed_border) & (y >= -allowed_border) & (x < width) & (y < height)
