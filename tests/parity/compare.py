@@ -1,0 +1,92 @@
+"""How answers are shortened for a fixture, and how two of them are compared.
+
+Plain torch: both environments import this file.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-5
+"""Largest difference over largest value, for each tensor."""
+LONGEST = 6000
+"""Numbers of one tensor that a fixture keeps."""
+
+
+class Difference(NamedTuple):
+    """Outcome of one comparison."""
+
+    compared: int
+    largest: float
+    """Largest difference over largest value."""
+
+
+def shorten(answer: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Replace a long dense tensor by a sample at even steps, its sum and the sum of its sizes.
+
+    Tensors that are nearly all zeros (gradients of distances) cost nothing in a compressed file and stay whole.
+    """
+    short = {}
+    for name, value in answer.items():
+        if not value.is_floating_point() or value.count_nonzero() <= LONGEST:
+            short[name] = value.detach()
+        else:
+            short[f"{name}/sample"] = sample(value)
+            short[f"{name}/sums"] = sums(value)
+    return short
+
+
+def sample(value: Tensor) -> Tensor:
+    """At most ``LONGEST`` numbers at even steps; an odd step, or it would meet the same columns of a map for ever."""
+    flat = value.detach().flatten()
+    return flat[:: -(-len(flat) // LONGEST) | 1].clone()
+
+
+def sums(value: Tensor) -> Tensor:
+    """Sum and sum of sizes, in fp64."""
+    exact = value.detach().double()
+    return torch.stack([exact.sum(), exact.abs().sum()])
+
+
+def shorten_alike(answer: dict[str, Tensor], names: list[str]) -> dict[str, Tensor]:
+    """Shorten an answer to the names that a fixture has.
+
+    Raises:
+        ValueError: where the answer has a tensor that the fixture knows nothing of.
+    """
+    known = {name.removesuffix("/sample").removesuffix("/sums") for name in names}
+    if known != answer.keys():
+        raise ValueError(f"the answer has {sorted(answer)}, the fixture {sorted(known)}: record it again")
+    short = {}
+    for name in names:
+        whole, _, part = name.rpartition("/")
+        short[name] = {"sample": sample, "sums": sums}[part](answer[whole]) if whole in answer else answer[name]
+    return short
+
+
+def difference(ours: Tensor, theirs: Tensor) -> Difference:
+    """Largest difference over largest value; infinite where shapes, infinities or NaNs are not the same."""
+    if ours.shape != theirs.shape:
+        return Difference(theirs.numel(), float("inf"))
+    if theirs.numel() == 0:
+        return Difference(0, 0.0)
+    if not theirs.is_floating_point():
+        return Difference(theirs.numel(), 0.0 if torch.equal(ours.long(), theirs.long()) else float("inf"))
+    a, b = ours.detach().double().flatten(), theirs.detach().double().flatten()
+    finite = b.isfinite()
+    if not torch.equal(a[~finite].nan_to_num(nan=0.5), b[~finite].nan_to_num(nan=0.5)):
+        return Difference(theirs.numel(), float("inf"))
+    a, b = a[finite], b[finite]
+    if not a.isfinite().all():
+        return Difference(theirs.numel(), float("inf"))
+    largest = float((a - b).abs().max()) if len(a) else 0.0
+    scale = float(b.abs().max()) if len(b) else 1.0
+    return Difference(theirs.numel(), largest / scale if scale > 0 else (0.0 if largest == 0 else float("inf")))
+
+
+def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Difference]:
+    """Compare two answers name by name; names must be the same."""
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"one answer has {sorted(ours)}, the other {sorted(theirs)}")
+    return {name: difference(ours[name], value) for name, value in theirs.items()}

@@ -1,0 +1,270 @@
+"""What MMDetection itself answers to a case; runs in the reference environment only.
+
+Each function takes a case of ``cases.py`` and returns named tensors, the same names as in ``ours.py``.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from parity import cases
+from parity.fill import fill
+from torch import Tensor
+
+Answer = dict[str, Tensor]
+
+
+def versions() -> dict[str, str]:
+    """Versions that an answer depends on."""
+    import mmcv
+    import mmdet
+    import mmengine
+
+    return {
+        "mmdet": mmdet.__version__,
+        "mmengine": mmengine.__version__,
+        "mmcv-lite": mmcv.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def priors(case: cases.PriorCase) -> Answer:
+    """``MlvlPointGenerator.grid_priors`` and ``valid_flags``, levels joined."""
+    from mmdet.models.task_modules import MlvlPointGenerator
+
+    generator = MlvlPointGenerator(list(cases.STRIDES), case.offset)
+    levels = generator.grid_priors(case.featmap_sizes, device="cpu", with_stride=True)
+    flags = generator.valid_flags(case.featmap_sizes, case.pad_shape, device="cpu")
+    return {"priors": torch.cat(levels), "flags": torch.cat(flags)}
+
+
+def overlaps(case: cases.OverlapCase) -> Answer:
+    """``bbox_overlaps``."""
+    from mmdet.structures.bbox import bbox_overlaps
+
+    return {"overlaps": bbox_overlaps(case.bboxes1, case.bboxes2, case.mode, case.is_aligned, case.eps)}
+
+
+def coder(case: cases.CoderCase) -> Answer:
+    """``DistancePointBBoxCoder``; the original wants one shape an image where points are batched."""
+    from mmdet.models.task_modules import DistancePointBBoxCoder
+
+    made = DistancePointBBoxCoder()
+    if case.step == "encode":
+        return {"values": made.encode(case.points, case.values, case.max_dis, case.eps)}
+    shape: Any = case.max_shape
+    if shape is not None and case.points.ndim == 3:
+        shape = [shape] * len(case.points)
+    return {"values": made.decode(case.points, case.values, shape)}
+
+
+def assign(case: cases.Scene) -> Answer:
+    """``DynamicSoftLabelAssigner`` on the valid priors of each image.
+
+    As MMDetection has it elsewhere, -1 marks priors that take no part; IoUs of background are 0, not -1e8.
+    """
+    from mmdet.models.task_modules import DynamicSoftLabelAssigner
+    from mmengine.structures import InstanceData
+
+    assigner = DynamicSoftLabelAssigner(case.soft_center_radius, case.topk, case.iou_weight)
+    gt_inds = torch.full(case.cls_scores.shape[:2], -1)
+    max_overlaps = torch.zeros(case.cls_scores.shape[:2])
+    labels = torch.full(case.cls_scores.shape[:2], -1)
+    for i, (valid, bboxes) in enumerate(zip(case.valid, case.bboxes, strict=True)):
+        truth = InstanceData(bboxes=case.boxes[i], labels=case.labels[i])
+        if case.masks is not None:
+            truth.masks = case.masks[i]
+        predicted = InstanceData(scores=case.cls_scores[i, valid], bboxes=bboxes[valid], priors=case.priors[valid])
+        result = assigner.assign(predicted, truth)
+        gt_inds[i, valid] = result.gt_inds
+        max_overlaps[i, valid] = result.max_overlaps.clamp(min=0).float()
+        labels[i, valid] = result.labels
+    return {"gt_inds": gt_inds, "max_overlaps": max_overlaps, "labels": labels}
+
+
+def _head(num_classes: int, case: cases.Scene) -> Any:
+    """A head without a network of any size: only its pipeline is used."""
+    from mmdet.models.dense_heads import RTMDetHead
+    from mmdet.utils import register_all_modules
+    from mmengine.config import ConfigDict
+
+    register_all_modules()
+    assigner = {
+        "type": "DynamicSoftLabelAssigner",
+        "topk": case.topk,
+        "iou_weight": case.iou_weight,
+        "soft_center_radius": case.soft_center_radius,
+    }
+    return RTMDetHead(
+        num_classes,
+        in_channels=8,
+        feat_channels=8,
+        stacked_convs=1,
+        with_objectness=False,
+        norm_cfg={"type": "BN"},
+        anchor_generator={"type": "MlvlPointGenerator", "offset": case.offset, "strides": list(cases.STRIDES)},
+        bbox_coder={"type": "DistancePointBBoxCoder"},
+        loss_cls={"type": "QualityFocalLoss", "use_sigmoid": True, "beta": 2.0, "loss_weight": 1.0},
+        loss_bbox={"type": "GIoULoss", "loss_weight": 2.0},
+        train_cfg=ConfigDict(assigner=assigner, allowed_border=-1, pos_weight=-1, debug=False),
+        test_cfg=ConfigDict(),
+    )
+
+
+def _metas(case: cases.Scene) -> list[dict[str, Any]]:
+    return [{"pad_shape": shape, "img_shape": shape} for shape in case.pad_shapes]
+
+
+def _truth(case: cases.Scene) -> list[Any]:
+    from mmengine.structures import InstanceData
+
+    return [InstanceData(bboxes=b, labels=y) for b, y in zip(case.boxes, case.labels, strict=True)]
+
+
+def targets(case: cases.Scene) -> Answer:
+    """``RTMDetHead.get_targets``, levels joined."""
+    head = _head(case.num_classes, case)
+    anchors, flags = head.get_anchors(case.featmap_sizes, _metas(case), device="cpu")
+    # each image needs a list of its own: get_targets overwrites what it is given
+    answer = head.get_targets(
+        case.cls_scores, case.bboxes, [list(a) for a in anchors], flags, _truth(case), _metas(case)
+    )
+    names = ("labels", "label_weights", "bbox_targets", "assign_metrics")
+    return {name: torch.cat(levels, 1) for name, levels in zip(names, answer[1:5], strict=True)}
+
+
+def focal(case: cases.FocalCase) -> Answer:
+    """``QualityFocalLoss``, each prior's loss and the gradient of the sum."""
+    from mmdet.models.losses import QualityFocalLoss
+
+    loss = QualityFocalLoss(beta=case.beta, loss_weight=case.loss_weight, reduction="none")
+    pred = case.pred.clone().requires_grad_()
+    each = loss(pred, (case.labels, case.scores), case.weight)
+    each.sum().backward()
+    return {"loss": each.detach(), "grad": pred.grad}
+
+
+def giou(case: cases.GIoUCase) -> Answer:
+    """``GIoULoss``, each pair's loss and the gradient of the sum."""
+    from mmdet.models.losses import GIoULoss
+
+    loss = GIoULoss(loss_weight=case.loss_weight, reduction="none")
+    pred = case.pred.clone().requires_grad_()
+    each = loss(pred, case.target, case.weight)
+    each.sum().backward()
+    return {"loss": each.detach(), "grad": pred.grad}
+
+
+def losses(case: cases.Scene) -> Answer:
+    """``RTMDetHead.loss_by_feat`` summed over levels, and the gradients to the maps of the network."""
+    head = _head(case.num_classes, case)
+    cls_scores = [level.requires_grad_() for level in case.levels(case.cls_scores)]
+    bbox_preds = [level.requires_grad_() for level in case.levels(case.distances)]
+    answer = head.loss_by_feat(cls_scores, bbox_preds, _truth(case), _metas(case))
+    loss_cls, loss_bbox = sum(answer["loss_cls"]), sum(answer["loss_bbox"])
+    (loss_cls + loss_bbox).backward()
+    return {
+        "loss_cls": loss_cls.detach(),
+        "loss_bbox": loss_bbox.detach(),
+        "grad_cls_scores": torch.cat([level.grad.flatten() for level in cls_scores]),
+        "grad_bbox_preds": torch.cat([level.grad.flatten() for level in bbox_preds]),
+    }
+
+
+def predict(case: cases.PredictCase) -> Answer:
+    """``RTMDetHead.predict_by_feat`` with class-wise NMS, images joined."""
+    from mmengine.config import ConfigDict
+
+    scene = case.scene
+    config = ConfigDict(
+        score_thr=case.score_threshold,
+        nms_pre=case.nms_pre,
+        min_bbox_size=0,
+        nms={"type": "nms", "iou_threshold": case.nms_iou_threshold},
+        max_per_img=case.max_per_image,
+    )
+    shapes = case.img_shapes or scene.pad_shapes
+    factors = case.scale_factors or [(1.0, 1.0)] * len(shapes)
+    metas = [{"img_shape": s, "scale_factor": f} for s, f in zip(shapes, factors, strict=True)]
+    head = _head(scene.num_classes, scene)
+    head.bbox_coder.clip_border = case.img_shapes is not None
+    maps = scene.levels(scene.cls_scores), scene.levels(scene.distances)
+    results = head.predict_by_feat(*maps, batch_img_metas=metas, cfg=config, rescale=True)
+    return {
+        "count": torch.tensor([len(r.bboxes) for r in results]),
+        "boxes": torch.cat([r.bboxes for r in results]),
+        "scores": torch.cat([r.scores for r in results]),
+        "labels": torch.cat([r.labels for r in results]),
+    }
+
+
+def build_detector(model: dict[str, Any]) -> Any:
+    """MMDetection's RTMDet for settings of our ``ModelConfig``."""
+    import mmdet
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.config import Config
+    from mmengine.model import revert_sync_batchnorm
+
+    register_all_modules()
+    recipes = Path(mmdet.__file__).parent / ".mim" / "configs" / "rtmdet"
+    config = Config.fromfile(recipes / "rtmdet_l_8xb32-300e_coco.py").model
+    widen = model["widen_factor"]
+    depthwise = model.get("use_depthwise", False)
+    width = int(256 * widen)
+    config.backbone.update(
+        deepen_factor=model["deepen_factor"], widen_factor=widen, use_depthwise=depthwise, init_cfg=None
+    )
+    config.neck.update(
+        in_channels=[int(channels * widen) for channels in (256, 512, 1024)],
+        out_channels=width,
+        num_csp_blocks=model["neck_csp_blocks"],
+        use_depthwise=depthwise,
+    )
+    head = config.bbox_head
+    head.update(
+        num_classes=model["num_classes"],
+        in_channels=width,
+        feat_channels=width,
+        stacked_convs=model.get("stacked_convs", 2),
+        pred_kernel_size=model.get("pred_kernel_size", 1),
+        with_objectness=model.get("with_objectness", False),
+    )
+    if model.get("separate_bn", True):
+        head.update(
+            exp_on_reg=model.get("exp_on_reg", True),
+            use_depthwise=depthwise,
+            share_conv=model.get("share_conv", True),
+        )
+    else:
+        head.type = "RTMDetHead"
+        for option in ("exp_on_reg", "share_conv"):
+            head.pop(option)
+    return revert_sync_batchnorm(MODELS.build(config))
+
+
+def forward(case: cases.ForwardCase) -> Answer:
+    """Both outputs of every level, and the statistics that a step of training leaves in the BatchNorms."""
+    detector = fill(build_detector(case.model)).train(case.training)
+    with torch.no_grad():
+        cls_scores, bbox_preds = detector.bbox_head(detector.extract_feat(case.images))
+    return network_answer(detector, cls_scores, bbox_preds, case.training)
+
+
+def network_answer(detector: Any, cls_scores: Any, bbox_preds: Any, training: bool) -> Answer:
+    """One tensor for each output and level; for training also one of all means and one of all variances."""
+    answer = {f"cls_scores/{i}": level for i, level in enumerate(cls_scores)}
+    answer |= {f"bbox_preds/{i}": level for i, level in enumerate(bbox_preds)}
+    if training:
+        state = detector.state_dict()
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            answer[name] = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
+    return answer
+
+
+def quiet() -> None:
+    """The original warns of many things that are not ours to mend."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)

@@ -1,0 +1,253 @@
+"""What our package answers to a case, on the racing lane and on the reading lane.
+
+The same names as in ``original.py``; a step that a lane does not have is not in its table.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from parity import cases
+from parity.fill import fill
+from torch import Tensor
+
+from minirtmdet import boxes as box_geometry
+from minirtmdet.configs import AssignerConfig, LossConfig, ModelConfig, PredictConfig
+from minirtmdet.detector import build_detector
+from minirtmdet.head.assignment import DynamicSoftLabelAssigner
+from minirtmdet.head.coder import DistancePointBBoxCoder
+from minirtmdet.head.losses import GIoULoss, QualityFocalLoss
+from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.head.sampling import PseudoSampler
+from minirtmdet.head.targets import build_targets
+from minirtmdet.reference import assignment as reading_assignment
+from minirtmdet.reference import losses as reading_losses
+from minirtmdet.reference import postprocess as reading_postprocess
+from minirtmdet.reference import priors as reading_priors
+from minirtmdet.reference import targets as reading_targets
+from minirtmdet.structures import AssignResult, GroundTruth
+
+Answer = dict[str, Tensor]
+
+
+def overlaps(case: cases.OverlapCase) -> Answer:
+    compare = box_geometry.aligned_overlaps if case.is_aligned else box_geometry.bbox_overlaps
+    return {"overlaps": compare(case.bboxes1, case.bboxes2, case.mode, case.eps)}  # type: ignore[arg-type]
+
+
+def coder(case: cases.CoderCase) -> Answer:
+    made = DistancePointBBoxCoder()
+    if case.step == "encode":
+        return {"values": made.encode(case.points, case.values, case.max_dis, case.eps)}
+    return {"values": made.decode(case.points, case.values, case.max_shape)}
+
+
+# --- the racing lane: the whole batch --------------------------------------------------------------------------------
+
+
+def priors(case: cases.PriorCase) -> Answer:
+    generator = MlvlPointGenerator(cases.STRIDES, case.offset)
+    flags = generator.valid_flags(case.featmap_sizes, torch.tensor([case.pad_shape]))
+    return {"priors": torch.cat(generator.grid_priors(case.featmap_sizes)), "flags": torch.cat(flags, 1)[0]}
+
+
+def _ground_truth(case: cases.Scene) -> GroundTruth:
+    return GroundTruth.from_list(case.boxes, case.labels, num_classes=case.num_classes, centers=case.centers)
+
+
+def _assign(case: cases.Scene) -> AssignResult:
+    assigner = DynamicSoftLabelAssigner(case.topk, case.iou_weight, case.soft_center_radius)
+    return assigner.assign(case.cls_scores, case.bboxes, case.priors, _ground_truth(case), case.valid)
+
+
+def assign(case: cases.Scene) -> Answer:
+    return _assign(case)._asdict()
+
+
+def targets(case: cases.Scene) -> Answer:
+    result = _assign(case)
+    return build_targets(PseudoSampler().sample(result, _ground_truth(case)), result, case.num_classes)._asdict()
+
+
+def focal(case: cases.FocalCase) -> Answer:
+    pred = case.pred.clone().requires_grad_()
+    loss = QualityFocalLoss(case.beta, case.loss_weight)(pred, case.labels, case.scores) * case.weight
+    return {"loss": loss.detach(), "grad": _gradient(loss, pred)}
+
+
+def giou(case: cases.GIoUCase) -> Answer:
+    pred = case.pred.clone().requires_grad_()
+    loss = GIoULoss(loss_weight=case.loss_weight)(pred, case.target) * case.weight
+    return {"loss": loss.detach(), "grad": _gradient(loss, pred)}
+
+
+def losses(case: cases.Scene) -> Answer:
+    cls_scores = [level.requires_grad_() for level in case.levels(case.cls_scores)]
+    bbox_preds = [level.requires_grad_() for level in case.levels(case.distances)]
+    assigner = AssignerConfig(case.topk, case.iou_weight, case.soft_center_radius)
+    loss = RTMDetLoss(case.num_classes, assigner, LossConfig(), case.offset)
+    answer = loss(cls_scores, bbox_preds, _ground_truth(case), torch.tensor(case.pad_shapes))
+    (answer["loss_cls"] + answer["loss_bbox"]).backward()
+    return {
+        "loss_cls": answer["loss_cls"].detach(),
+        "loss_bbox": answer["loss_bbox"].detach(),
+        "grad_cls_scores": torch.cat([_grad(level).flatten() for level in cls_scores]),
+        "grad_bbox_preds": torch.cat([_grad(level).flatten() for level in bbox_preds]),
+    }
+
+
+def predict(case: cases.PredictCase) -> Answer:
+    scene = case.scene
+    config = PredictConfig(case.score_threshold, case.nms_pre, case.nms_iou_threshold, case.max_per_image)
+    maps = scene.levels(scene.cls_scores), scene.levels(scene.distances)
+    results = predict_by_feat(*maps, config, scene.offset, case.img_shapes, case.scale_factors)
+    return {"count": torch.tensor([len(r.boxes) for r in results])} | {
+        field: torch.cat([getattr(r, field) for r in results]) for field in ("boxes", "scores", "labels")
+    }
+
+
+def forward(case: cases.ForwardCase) -> Answer:
+    detector = fill(build_detector(ModelConfig(**case.model))).train(case.training)
+    with torch.no_grad():
+        cls_scores, bbox_preds = detector(case.images)
+    answer = {f"cls_scores/{i}": level for i, level in enumerate(cls_scores)}
+    answer |= {f"bbox_preds/{i}": level for i, level in enumerate(bbox_preds)}
+    if case.training:
+        state = detector.state_dict()
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            answer[name] = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
+    return answer
+
+
+# --- the reading lane: one image, step by step -----------------------------------------------------------------------
+
+
+def read_priors(case: cases.PriorCase) -> Answer:
+    levels = list(zip(case.featmap_sizes, cases.STRIDES, strict=True))
+    grids = [reading_priors.grid_priors(*size, stride, case.offset) for size, stride in levels]
+    flags = [reading_priors.valid_flags(*size, stride, case.pad_shape) for size, stride in levels]
+    return {"priors": torch.cat(grids), "flags": torch.cat(flags)}
+
+
+def read_assign(case: cases.Scene) -> Answer:
+    fields: dict[str, list[Tensor]] = {"gt_inds": [], "max_overlaps": [], "labels": []}
+    for i, (valid, bboxes, centers) in enumerate(zip(case.valid, case.bboxes, case.centers, strict=True)):
+        result = reading_assignment.assign(
+            case.cls_scores[i, valid],
+            bboxes[valid],
+            case.priors[valid],
+            case.boxes[i],
+            case.labels[i],
+            centers,
+            case.topk,
+            case.iou_weight,
+            case.soft_center_radius,
+        )
+        for field, fill_value in (("gt_inds", -1), ("max_overlaps", 0), ("labels", -1)):
+            fields[field].append(reading_targets.unmap(getattr(result, field), valid, fill_value))
+    return {field: torch.stack(images) for field, images in fields.items()}
+
+
+def _read_targets(case: cases.Scene, cls_scores: Tensor, bboxes: Tensor) -> list[reading_targets.ImageTargets]:
+    return [
+        reading_targets.get_targets(
+            cls_scores[i], bboxes[i], case.priors, case.valid[i], case.boxes[i], case.labels[i], case.topk
+        )
+        for i in range(len(case.boxes))
+    ]
+
+
+def read_targets(case: cases.Scene) -> Answer:
+    images = _read_targets(case, case.cls_scores, case.bboxes)
+    return {field: torch.stack([getattr(image, field) for image in images]) for field in images[0]._fields}
+
+
+def read_focal(case: cases.FocalCase) -> Answer:
+    pred = case.pred.clone().requires_grad_()
+    loss = reading_losses.quality_focal_loss(pred, case.labels, case.scores, case.beta)
+    loss = loss * case.weight * case.loss_weight
+    return {"loss": loss.detach(), "grad": _gradient(loss, pred)}
+
+
+def read_giou(case: cases.GIoUCase) -> Answer:
+    pred = case.pred.clone().requires_grad_()
+    loss = reading_losses.giou_loss(pred, case.target) * case.weight * case.loss_weight
+    return {"loss": loss.detach(), "grad": _gradient(loss, pred)}
+
+
+def read_losses(case: cases.Scene) -> Answer:
+    cls_scores = [level.requires_grad_() for level in case.levels(case.cls_scores)]
+    bbox_preds = [level.requires_grad_() for level in case.levels(case.distances)]
+    logits = torch.cat([level.flatten(2).mT for level in cls_scores], 1)
+    distances = torch.cat([level.flatten(2).mT for level in bbox_preds], 1)
+    bboxes = DistancePointBBoxCoder().decode(case.priors[:, :2], distances)
+    made = _read_targets(case, logits.detach(), bboxes.detach())
+    answer = reading_losses.loss_by_feat(list(logits), list(bboxes), made)
+    (answer["loss_cls"] + answer["loss_bbox"]).backward()
+    return {
+        "loss_cls": answer["loss_cls"].detach(),
+        "loss_bbox": answer["loss_bbox"].detach(),
+        "grad_cls_scores": torch.cat([_grad(level).flatten() for level in cls_scores]),
+        "grad_bbox_preds": torch.cat([_grad(level).flatten() for level in bbox_preds]),
+    }
+
+
+def read_predict(case: cases.PredictCase) -> Answer:
+    """The reading lane has the suppression; thresholds and limits around it are spelt out here."""
+    scene, fields = case.scene, {"count": [], "boxes": [], "scores": [], "labels": []}
+    start = [0, *torch.tensor([h * w for h, w in scene.featmap_sizes]).cumsum(0).tolist()]
+    for i, all_bboxes in enumerate(scene.bboxes):
+        picked = []
+        for first, last in pairwise(start):
+            scores = scene.cls_scores[i, first:last].sigmoid()
+            cells, labels = (scores > case.score_threshold).nonzero(as_tuple=True)
+            best = scores[cells, labels].argsort(descending=True)[: case.nms_pre]
+            picked.append((all_bboxes[first:last][cells[best]], scores[cells[best], labels[best]], labels[best]))
+        bboxes, scores, labels = (torch.cat(parts) for parts in zip(*picked, strict=True))
+        if case.img_shapes is not None:
+            height, width = case.img_shapes[i]
+            bboxes = torch.minimum(bboxes.clamp(min=0), torch.tensor([width, height, width, height]))
+        if case.scale_factors is not None:
+            bboxes = bboxes / torch.tensor(case.scale_factors[i] * 2)
+        whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
+        bboxes, scores, labels = bboxes[whole], scores[whole], labels[whole]
+        kept = reading_postprocess.nms(bboxes, scores, labels, case.nms_iou_threshold)[: case.max_per_image]
+        fields["count"].append(torch.tensor([len(kept)]))
+        for field, values in (("boxes", bboxes), ("scores", scores), ("labels", labels)):
+            fields[field].append(values[kept])
+    return {field: torch.cat(images) for field, images in fields.items()}
+
+
+def _gradient(loss: Tensor, pred: Tensor) -> Tensor:
+    return torch.autograd.grad(loss.sum(), pred)[0]
+
+
+def _grad(tensor: Tensor) -> Tensor:
+    """The gradient that was left, zeros where none was."""
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+RACING: dict[str, Callable[[Any], Answer]] = {
+    "priors": priors,
+    "overlaps": overlaps,
+    "coder": coder,
+    "assign": assign,
+    "targets": targets,
+    "focal": focal,
+    "giou": giou,
+    "losses": losses,
+    "predict": predict,
+    "forward": forward,
+}
+READING: dict[str, Callable[[Any], Answer]] = {
+    "priors": read_priors,
+    "assign": read_assign,
+    "targets": read_targets,
+    "focal": read_focal,
+    "giou": read_giou,
+    "losses": read_losses,
+    "predict": read_predict,
+}
