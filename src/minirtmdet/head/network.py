@@ -1,0 +1,200 @@
+"""The two heads of RTMDet: features to class logits and box distances, level by level.
+
+``RTMDetSepBNHead`` is the official one: its 3x3 convolutions are the same weights on every level, but each level has
+BatchNorms of its own, because the statistics of the levels differ.  ``RTMDetHead`` shares everything and keeps one
+factor a level.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from minirtmdet.configs import STRIDES
+from minirtmdet.layers import (
+    ConvModule,
+    Scale,
+    bias_init_with_prob,
+    conv_class,
+    inverse_sigmoid,
+    normal_init,
+    sigmoid_geometric_mean,
+)
+
+HeadOutputs = tuple[tuple[Float[Tensor, "batch classes _ _"], ...], tuple[Float[Tensor, "batch 4 _ _"], ...]]
+
+
+class RTMDetSepBNHead(nn.Module):
+    """Shared convolutions, separate BatchNorms (paper, section 3.2; MMDetection: ``RTMDetSepBNHead``).
+
+    Args:
+        num_classes: classes, background not counted.
+        in_channels: channels of every feature map, and of the head's own maps.
+        stacked_convs: 3x3 convolutions in each branch.
+        share_conv: use the convolutions of the first level on every level.  The two branches never share.
+        use_depthwise: depthwise separable convolutions.
+        pred_kernel_size: kernel of the last convolution of each branch, odd.
+        with_objectness: a third output says whether there is an object at all; the class score becomes the geometric
+            mean of both probabilities.
+        exp_on_reg: exponentiate the distances.
+        strides: pixels a cell of each level.
+
+    Raises:
+        ValueError: for an even ``pred_kernel_size``.
+
+    >>> head = RTMDetSepBNHead(num_classes=80, in_channels=16)
+    >>> feats = [torch.zeros(2, 16, size, size) for size in (8, 4, 2)]
+    >>> cls_scores, bbox_preds = head(feats)
+    >>> [tuple(score.shape) for score in cls_scores]
+    [(2, 80, 8, 8), (2, 80, 4, 4), (2, 80, 2, 2)]
+    >>> [tuple(pred.shape) for pred in bbox_preds]
+    [(2, 4, 8, 8), (2, 4, 4, 4), (2, 4, 2, 2)]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        stacked_convs: int = 2,
+        share_conv: bool = True,
+        use_depthwise: bool = False,
+        pred_kernel_size: int = 1,
+        with_objectness: bool = False,
+        exp_on_reg: bool = False,
+        strides: Sequence[int] = STRIDES,
+    ):
+        super().__init__()
+        self.strides = tuple(strides)
+        self.exp_on_reg = exp_on_reg
+        levels = range(len(self.strides))
+        self.cls_convs = nn.ModuleList(_branch(in_channels, stacked_convs, use_depthwise) for _ in levels)
+        self.reg_convs = nn.ModuleList(_branch(in_channels, stacked_convs, use_depthwise) for _ in levels)
+        self.rtm_cls = nn.ModuleList(_prediction(in_channels, num_classes, pred_kernel_size) for _ in levels)
+        self.rtm_reg = nn.ModuleList(_prediction(in_channels, 4, pred_kernel_size) for _ in levels)
+        self.rtm_obj = (
+            nn.ModuleList(_prediction(in_channels, 1, pred_kernel_size) for _ in levels) if with_objectness else None
+        )
+        if share_conv:
+            _share_convs(self.cls_convs)
+            _share_convs(self.reg_convs)
+        _init_head(self, self.rtm_cls, self.rtm_obj)
+
+    def forward(self, feats: Sequence[Float[Tensor, "batch channels _ _"]]) -> HeadOutputs:
+        """Predict every level.
+
+        Args:
+            feats: one map a stride, ``[B, C_in, H, W]``.
+
+        Returns:
+            Class logits ``[B, C, H, W]`` a level, and distances (left, top, right, bottom) in pixels
+            ``[B, 4, H, W]`` a level, both at least fp32.
+        """
+        cls_scores, bbox_preds = [], []
+        for level, (feat, stride) in enumerate(zip(feats, self.strides, strict=True)):
+            cls_feat = self.cls_convs[level](feat)
+            reg_feat = self.reg_convs[level](feat)
+            cls_score = _at_least_fp32(self.rtm_cls[level](cls_feat))
+            if self.rtm_obj is not None:
+                cls_score = _with_objectness(cls_score, self.rtm_obj[level](reg_feat))
+            distance = _at_least_fp32(self.rtm_reg[level](reg_feat))
+            if self.exp_on_reg:
+                distance = distance.exp()
+            cls_scores.append(cls_score)
+            bbox_preds.append(distance * stride)
+        return tuple(cls_scores), tuple(bbox_preds)
+
+
+class RTMDetHead(nn.Module):
+    """Everything shared across levels, but for one factor a level on the distances (MMDetection: ``RTMDetHead``).
+
+    MMDetection's always exponentiates and has no depthwise form; both are settings here.  Arguments, errors and
+    outputs are those of :class:`RTMDetSepBNHead`.
+
+    >>> head = RTMDetHead(num_classes=80, in_channels=16)
+    >>> _, bbox_preds = head([torch.zeros(2, 16, size, size) for size in (8, 4, 2)])
+    >>> [pred.unique().tolist() for pred in bbox_preds]
+    [[8.0], [16.0], [32.0]]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        stacked_convs: int = 2,
+        use_depthwise: bool = False,
+        pred_kernel_size: int = 1,
+        with_objectness: bool = False,
+        exp_on_reg: bool = True,
+        strides: Sequence[int] = STRIDES,
+    ):
+        super().__init__()
+        self.strides = tuple(strides)
+        self.exp_on_reg = exp_on_reg
+        self.cls_convs = _branch(in_channels, stacked_convs, use_depthwise)
+        self.reg_convs = _branch(in_channels, stacked_convs, use_depthwise)
+        self.rtm_cls = _prediction(in_channels, num_classes, pred_kernel_size)
+        self.rtm_reg = _prediction(in_channels, 4, pred_kernel_size)
+        self.rtm_obj = _prediction(in_channels, 1, pred_kernel_size) if with_objectness else None
+        self.scales = nn.ModuleList(Scale() for _ in self.strides)
+        _init_head(self, self.rtm_cls, self.rtm_obj)
+
+    def forward(self, feats: Sequence[Float[Tensor, "batch channels _ _"]]) -> HeadOutputs:
+        """Predict every level; see :meth:`RTMDetSepBNHead.forward`."""
+        cls_scores, bbox_preds = [], []
+        for feat, scale, stride in zip(feats, self.scales, self.strides, strict=True):
+            reg_feat = self.reg_convs(feat)
+            cls_score = _at_least_fp32(self.rtm_cls(self.cls_convs(feat)))
+            if self.rtm_obj is not None:
+                cls_score = _with_objectness(cls_score, self.rtm_obj(reg_feat))
+            distance = _at_least_fp32(self.rtm_reg(reg_feat))
+            if self.exp_on_reg:
+                distance = distance.exp()
+            cls_scores.append(cls_score)
+            bbox_preds.append(scale(distance) * stride)
+        return tuple(cls_scores), tuple(bbox_preds)
+
+
+def _branch(channels: int, stacked_convs: int, use_depthwise: bool) -> nn.Sequential:
+    """The 3x3 convolutions of one branch on one level."""
+    return nn.Sequential(*(conv_class(use_depthwise)(channels, channels, 3) for _ in range(stacked_convs)))
+
+
+def _prediction(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
+    """The last convolution of a branch: bare, with a bias."""
+    if kernel_size % 2 == 0:
+        raise ValueError(
+            f"pred_kernel_size is {kernel_size}: an even kernel would change the size of the map, use 1 or 3"
+        )
+    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+
+def _share_convs(branches: nn.ModuleList) -> None:
+    """Let every level use the convolutions of the first; the BatchNorms stay its own."""
+    first, *others = ([m for m in branch.modules() if isinstance(m, ConvModule)] for branch in branches)
+    for other in others:
+        for module, shared in zip(other, first, strict=True):
+            module.conv = shared.conv
+
+
+def _init_head(head: nn.Module, rtm_cls: nn.Module, rtm_obj: nn.Module | None) -> None:
+    """Small weights; class and objectness start at probability 0.01.
+
+    Almost every prior is background: starting near one half, their loss would drown the rest.
+    """
+    normal_init(head)
+    for prediction in (rtm_cls, rtm_obj):
+        if prediction is not None:
+            normal_init(prediction, bias=bias_init_with_prob(0.01))
+
+
+def _with_objectness(cls_score: Tensor, objectness: Tensor) -> Tensor:
+    """The logit of the geometric mean of class and objectness probability."""
+    return inverse_sigmoid(sigmoid_geometric_mean(cls_score, _at_least_fp32(objectness)))
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    """Half precision to fp32: after exp and stride, bf16 would turn 300.5 pixels into 300."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
