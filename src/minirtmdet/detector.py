@@ -1,0 +1,194 @@
+"""RTMDet: backbone, neck and head, from pixels to outputs, losses or detections."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Num
+from torch import Tensor, nn
+
+from minirtmdet.backbone import CSPNeXt
+from minirtmdet.configs import MODELS, STRIDES, AssignerConfig, LossConfig, ModelConfig, PredictConfig
+from minirtmdet.head.network import HeadOutputs, RTMDetHead, RTMDetSepBNHead
+from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.neck import CSPNeXtPAFPN
+from minirtmdet.structures import Detections, GroundTruth
+
+# of BGR pixels in 0..255, measured on ImageNet
+MEAN = (103.53, 116.28, 123.675)
+STD = (57.375, 57.12, 58.395)
+GREY = 114
+"""Value of the pixels that pad a picture."""
+
+
+class RTMDet(nn.Module):
+    """The whole detector (paper: arXiv 2212.07784; MMDetection: ``RTMDet`` with its data preprocessor).
+
+    Args:
+        config: the network.
+        assigner: which priors learn which box, in training.
+        loss: the two losses and their weights.
+
+    Attributes:
+        backbone, neck, bbox_head: the three parts, under MMDetection's names and keys.
+        loss: from outputs and boxes to the losses.
+        config: the network's settings.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, config: ModelConfig, *, assigner: AssignerConfig = AssignerConfig(), loss: LossConfig = LossConfig()
+    ):
+        super().__init__()
+        if config.num_classes < 1:
+            raise ValueError(f"num_classes is {config.num_classes}: a detector needs at least one class")
+        self.config = config
+        self.backbone = CSPNeXt(config.deepen_factor, config.widen_factor, use_depthwise=config.use_depthwise)
+        width = self.backbone.out_channels[0]
+        self.neck = CSPNeXtPAFPN(
+            self.backbone.out_channels, width, config.neck_csp_blocks, use_depthwise=config.use_depthwise
+        )
+        self.bbox_head = _build_head(config, width)
+        self.loss = RTMDetLoss(config.num_classes, assigner, loss, config.prior_offset)
+        # not in the state_dict: MMDetection's checkpoints have no such keys
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(
+        self,
+        images: Num[Tensor, "batch channels height width"],
+        ground_truth: GroundTruth | None = None,
+        pad_shapes: Int[Tensor, "batch 2"] | None = None,
+    ) -> HeadOutputs | dict[str, Tensor]:
+        """Outputs, or losses where boxes are given; training goes through here, or DDP would not see it.
+
+        Args:
+            images: ``[B, 3, H, W]``, BGR: uint8 pixels, or floating point that is normalised already.  Sides that
+                are no multiple of 32 are padded right and bottom.
+            ground_truth: the boxes, in pixels of ``images``.
+            pad_shapes: height and width a picture fills, padding included; priors beyond learn nothing.
+
+        Returns:
+            ``(cls_scores, bbox_preds)``: class logits ``[B, C, H, W]`` and (left, top, right, bottom) distances in
+            pixels ``[B, 4, H, W]``, one a level; with ground truth, a dict with the scalars ``loss_cls`` and
+            ``loss_bbox`` to add and train on, and ``num_pos``, positives an image.
+
+        Raises:
+            ValueError: for images of another shape or type.
+        """
+        cls_scores, bbox_preds = self.bbox_head(self.neck(self.backbone(self.preprocess(images))))
+        if ground_truth is None:
+            return cls_scores, bbox_preds
+        # areas of boxes overflow half precision
+        with torch.autocast(images.device.type, enabled=False):
+            return self.loss(cls_scores, bbox_preds, ground_truth, pad_shapes)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Num[Tensor, "batch channels height width"],
+        config: PredictConfig = PredictConfig(),
+        img_shapes: Sequence[tuple[int, int]] | None = None,
+        scale_factors: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Detections]:
+        """Detections of each image, best first, whatever mode the model is in.
+
+        Args:
+            images: as in :meth:`forward`.
+            config: thresholds and limits.
+            img_shapes: (height, width) of the content of each image, which boxes are clipped to; all of it where
+                left out.
+            scale_factors: (width, height) factors by which each picture was resized, which boxes are divided by.
+        """
+        img_shapes = img_shapes or [(images.shape[-2], images.shape[-1])] * len(images)
+        with _evaluating(self):
+            cls_scores, bbox_preds = self(images)
+        return predict_by_feat(cls_scores, bbox_preds, config, self.config.prior_offset, img_shapes, scale_factors)
+
+    def preprocess(self, images: Num[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 3 _ _"]:
+        """Normalise uint8 pixels, and pad right and bottom with grey to the next multiple of 32."""
+        _check_images(images)
+        height, width = images.shape[-2:]
+        bottom, right = -height % STRIDES[-1], -width % STRIDES[-1]
+        if images.dtype == torch.uint8:
+            if bottom or right:
+                images = F.pad(images, (0, right, 0, bottom), value=GREY)
+            return images.to(self.mean.dtype).sub_(self.mean).div_(self.std)
+        if bottom or right:
+            grey = ((GREY - self.mean) / self.std).to(images.dtype)
+            padded = grey.repeat(len(images), 1, height + bottom, width + right)
+            padded[..., :height, :width] = images
+            return padded
+        return images
+
+
+def build_detector(
+    model: str | ModelConfig,
+    *,
+    num_classes: int | None = None,
+    assigner: AssignerConfig = AssignerConfig(),
+    loss: LossConfig = LossConfig(),
+) -> RTMDet:
+    """Build a detector with fresh weights.
+
+    Args:
+        model: ``nano``, ``tiny``, ``s``, ``m``, ``l``, ``x``, or settings of your own.
+        num_classes: classes, background not counted; those of ``model`` (80) where left out.
+        assigner: which priors learn which box, in training.
+        loss: the two losses and their weights.
+
+    Raises:
+        ValueError: for an unknown name or no class.
+
+    >>> sum(p.numel() for p in build_detector("tiny").parameters())
+    4896168
+    """
+    if isinstance(model, str):
+        if model not in MODELS:
+            raise ValueError(f"unknown model {model!r}: expected one of {', '.join(MODELS)}, or a ModelConfig")
+        model = MODELS[model]
+    if num_classes is not None:
+        model = replace(model, num_classes=num_classes)
+    return RTMDet(model, assigner=assigner, loss=loss)
+
+
+def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMDetHead:
+    """The head that the settings ask for."""
+    head: Callable[..., RTMDetSepBNHead | RTMDetHead] = RTMDetHead
+    if config.separate_bn:
+        head = partial(RTMDetSepBNHead, share_conv=config.share_conv)
+    return head(
+        config.num_classes,
+        in_channels,
+        stacked_convs=config.stacked_convs,
+        use_depthwise=config.use_depthwise,
+        pred_kernel_size=config.pred_kernel_size,
+        with_objectness=config.with_objectness,
+        exp_on_reg=config.exp_on_reg,
+    )
+
+
+def _check_images(images: Tensor) -> None:
+    """Raise a ValueError that says what images should be."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected [batch, 3, height, width] in BGR order")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}, expected uint8 pixels or floating point that is normalised")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards each module is as it was, frozen ones included."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
