@@ -1,0 +1,67 @@
+"""Small COCO JSON sets, written for a test."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+CATEGORIES = ({"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "hen"})
+
+
+def image_entry(image_id: int, width: int = 40, height: int = 30, file_name: str | None = None) -> dict[str, Any]:
+    return {"id": image_id, "file_name": file_name or f"{image_id:03}.png", "width": width, "height": height}
+
+
+def box_entry(annotation_id: int, image_id: int, box: Any, category_id: Any = 1, **more: Any) -> dict[str, Any]:
+    area = box[2] * box[3] if len(box) == 4 and None not in box else 0
+    entry = {"id": annotation_id, "image_id": image_id, "category_id": category_id, "bbox": box, "area": area}
+    return {**entry, "iscrowd": 0, **more}
+
+
+def write_json(path: Path, images: Sequence[dict], annotations: Sequence[dict], categories: Sequence[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def write_set(
+    root: Path,
+    images: Sequence[dict] | None = None,
+    annotations: Sequence[dict] = (),
+    categories: Sequence[dict] = CATEGORIES,
+    *,
+    name: str = "train",
+    folder: str | None = None,
+) -> tuple[Path, Path]:
+    """Write ``root/name.json`` and its pictures in ``root/folder``; each picture has its own noise.
+
+    Returns the JSON and the folder.
+    """
+    images = [image_entry(1)] if images is None else images
+    pictures = root / (name if folder is None else folder)
+    for entry in images:
+        path = pictures / entry["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(entry["id"]).integers(0, 256, (entry["height"], entry["width"], 3))
+        path.write_bytes(cv2.imencode(path.suffix, pixels.astype(np.uint8))[1].tobytes())
+    return write_json(root / f"{name}.json", images, annotations, categories), pictures
+
+
+def write_random_set(root: Path, count: int, *, name: str = "train", seed: int = 0) -> tuple[Path, Path]:
+    """``count`` pictures of several sizes with none to four boxes each, some of them crowds."""
+    rng = np.random.default_rng(seed)
+    images, annotations = [], []
+    for image_id in range(1, count + 1):
+        width, height = rng.integers(30, 90, 2).tolist()
+        images.append(image_entry(image_id, width, height))
+        for _ in range(rng.integers(0, 5)):
+            x, y = (rng.random(2) * [width - 12, height - 12]).tolist()
+            w, h = (rng.random(2) * [width - x - 10, height - y - 10] + 10).tolist()
+            category_id, crowd = rng.integers(1, 4).item(), int(rng.random() < 0.1)
+            box = [round(v, 2) for v in (x, y, w, h)]
+            annotations.append(box_entry(len(annotations) + 1, image_id, box, category_id, iscrowd=crowd))
+    return write_set(root, images, annotations, name=name)
