@@ -1,0 +1,281 @@
+"""Batches: which picture comes when, on which process, and how samples become tensors.
+
+A batch is a pure function of (seed, epoch, step): worker processes are told only which one to make, so that their
+number changes nothing, and a run that is resumed in the middle of an epoch sees what it would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from minirtmdet.configs import AugmentConfig
+from minirtmdet.data.augment import Sample, TrainPipeline, eval_sample
+from minirtmdet.data.coco import CocoDataset
+from minirtmdet.structures import GroundTruth
+
+
+class Batch(NamedTuple):
+    """What the network is given, and what is needed to bring its detections back to the files.
+
+    Attributes:
+        images: BGR pixels, stored with the channels last.
+        ground_truth: the boxes, in pixels of ``images``.
+        image_ids: the JSON's id of each picture.
+        paths: file of each picture.
+        img_shapes: (height, width) of the content of each image, padding not counted.
+        scale_factors: (width, height) of the content relative to the file, crops not counted.
+    """
+
+    images: UInt8[Tensor, "batch 3 height width"]
+    ground_truth: GroundTruth
+    image_ids: list[int]
+    paths: list[str]
+    img_shapes: list[tuple[int, int]]
+    scale_factors: list[tuple[float, float]]
+
+
+class TrainLoader:
+    """Augmented batches of an epoch, always full.
+
+    All processes together go through one order, drawn from the seed and the epoch; the rest that does not fill a
+    step is left out.  A set smaller than one step is repeated until it fills it.  Only one epoch can be read at a
+    time, since its worker processes are kept for the next one.
+
+    Args:
+        dataset: the pictures.
+        augment: how they are changed.
+        input_size: side of the images, in pixels.
+        batch_size: images a step on this process.
+        seed: of the order and of every change.
+        workers: processes that load beside this one; 0 loads in this one.
+        rank: number of this process.
+        world_size: number of processes that train together.
+
+    Raises:
+        ValueError: for settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        augment: AugmentConfig,
+        *,
+        input_size: int,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check(batch_size, workers, rank, world_size)
+        pipeline = TrainPipeline(augment, input_size, seed)
+        batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
+        self._steps = _Steps(max(len(dataset) // (batch_size * world_size), 1))
+        self._loader = _make_loader(batches, self._steps, workers)
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self._steps.count
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from step ``start`` on.
+
+        Raises:
+            ValueError: for a step that the epoch does not have; later, naming the picture that cannot be read.
+            FileNotFoundError: later, naming the picture that is missing.
+        """
+        if epoch < 0 or not 0 <= start <= len(self):
+            raise ValueError(f"there is no step {start} in epoch {epoch}: an epoch has {len(self)} steps")
+        self._steps.epoch, self._steps.start = epoch, start
+        return map(_Answer.unwrap, self._loader)
+
+
+class EvalLoader:
+    """Every picture once, in the order of the data set, resized to fit the input and padded.
+
+    Process ``rank`` of ``world_size`` gets every ``world_size``-th picture.  The last batch can be smaller.
+
+    Args and errors as for :class:`TrainLoader`.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        *,
+        input_size: int,
+        batch_size: int,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check(batch_size, workers, rank, world_size)
+        batches = _EvalBatches(dataset, input_size, batch_size, rank, world_size)
+        self._loader = _make_loader(batches, range(len(batches)), workers)
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(_Answer.unwrap, self._loader)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, pictures: int, positions: int) -> Int[np.ndarray, " positions"]:
+    """The index of the picture at each position of an epoch: a permutation, cut or repeated to ``positions``.
+
+    >>> epoch_order(0, 0, pictures=3, positions=7)[3:] == epoch_order(0, 0, pictures=3, positions=7)[:4]
+    array([ True,  True,  True,  True])
+    """
+    # spawn_key: without it (seed, epoch) would start the same stream as (seed, epoch, position 0)
+    rng = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,)))
+    order = np.resize(rng.permutation(pictures), positions)
+    order.flags.writeable = False  # it is cached
+    return order
+
+
+def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
+    """Samples of one size as a batch.
+
+    Raises:
+        ValueError: naming the picture whose boxes or labels are wrong.
+    """
+    height, width = samples[0].image.shape[:2]
+    # the network runs with the channels last, which is how the pixels are stored already
+    pixels = torch.empty(len(samples), height, width, 3, dtype=torch.uint8)
+    for row, sample in zip(pixels.numpy(), samples, strict=True):
+        row[:] = sample.image
+    paths = [str(sample.path) for sample in samples]
+    ground_truth = GroundTruth.from_list(
+        [torch.from_numpy(sample.boxes) for sample in samples],
+        [torch.from_numpy(sample.labels) for sample in samples],
+        num_classes=num_classes,
+        ignore=[torch.from_numpy(sample.ignore) for sample in samples],
+        names=paths,
+    )
+    return Batch(
+        images=pixels.permute(0, 3, 1, 2),
+        ground_truth=ground_truth,
+        image_ids=[sample.image_id for sample in samples],
+        paths=paths,
+        img_shapes=[sample.img_shape for sample in samples],
+        scale_factors=[sample.scale_factor for sample in samples],
+    )
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker hands over: a batch, or its error, which torch would bury in the text of a traceback."""
+
+    batch: Batch | None = None
+    error: OSError | ValueError | None = None
+
+    def unwrap(self) -> Batch:
+        if self.error is not None:
+            raise self.error
+        assert self.batch is not None
+        return self.batch
+
+    def pin_memory(self) -> "_Answer":
+        # torch's own way through a tuple turns every (height, width) into a list
+        if self.batch is None:
+            return self
+        images, ground_truth = self.batch.images.pin_memory(), self.batch.ground_truth.pin_memory()
+        return _Answer(self.batch._replace(images=images, ground_truth=ground_truth))
+
+
+class _TrainBatches(Dataset):
+    """Batch of (epoch, step)."""
+
+    def __init__(
+        self, dataset: CocoDataset, pipeline: TrainPipeline, batch_size: int, rank: int, world_size: int
+    ) -> None:
+        self.dataset, self.pipeline = dataset, pipeline
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def __getitem__(self, key: tuple[int, int]) -> _Answer:
+        epoch, step = key
+        pictures, together = len(self.dataset), self.batch_size * self.world_size
+        order = epoch_order(self.pipeline.seed, epoch, pictures, max(pictures, together))
+        first = step * together + self.rank * self.batch_size
+        try:
+            samples = [
+                self.pipeline(epoch, position, order, self.dataset.load)
+                for position in range(first, first + self.batch_size)
+            ]
+            return _Answer(collate(samples, len(self.dataset.classes)))
+        except (OSError, ValueError) as error:
+            return _Answer(error=error)
+
+
+class _EvalBatches(Dataset):
+    """Batch of a number."""
+
+    def __init__(self, dataset: CocoDataset, input_size: int, batch_size: int, rank: int, world_size: int) -> None:
+        self.dataset, self.input_size, self.batch_size = dataset, input_size, batch_size
+        self.indices = range(rank, len(dataset), world_size)
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __getitem__(self, number: int) -> _Answer:
+        indices = self.indices[number * self.batch_size : (number + 1) * self.batch_size]
+        try:
+            samples = [eval_sample(self.dataset.load(index), self.input_size) for index in indices]
+            return _Answer(collate(samples, len(self.dataset.classes)))
+        except (OSError, ValueError) as error:
+            return _Answer(error=error)
+
+
+class _Steps(Sampler):
+    """The (epoch, step) pairs from a start on; set before each epoch."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.epoch, self.start = count, 0, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter([(self.epoch, step) for step in range(self.start, self.count)])
+
+    def __len__(self) -> int:
+        return self.count - self.start
+
+
+def _make_loader(batches: Dataset, keys: Any, workers: int) -> DataLoader:
+    return DataLoader(
+        batches,
+        batch_size=None,  # an item is a batch already
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_same,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else each epoch would draw from the global generator
+        persistent_workers=workers > 0,
+    )
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    # one core a worker: threads of several workers would fight for them
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _check(batch_size: int, workers: int, rank: int, world_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+    if workers < 0:
+        raise ValueError(f"workers is {workers}: expected 0 or more")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}: expected 0..{world_size - 1}")
