@@ -126,6 +126,14 @@ def test_an_empty_missing_or_single_photo_folder_is_an_error(tmp_path):
 
 
 def test_a_broken_photo_is_named(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.jpg: cannot be read as a picture"):
-        photo_background(generator(0), 64, [tmp_path / "broken.jpg"])
+    Image.effect_noise((80, 80), 50).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    for name, content in {"text.jpg": b"no picture", "cut.png": whole[: len(whole) // 2], "empty.webp": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as a picture"):
+            photo_background(generator(0), 64, [tmp_path / name])
+
+
+def test_a_photo_of_one_pixel_is_a_background_too(tmp_path):
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "one.png")
+    assert (photo_background(generator(0), 64, [tmp_path / "one.png"]) == [1, 2, 3]).all()

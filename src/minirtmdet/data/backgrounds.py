@@ -66,7 +66,7 @@ def photo_background(rng: np.random.Generator, size: int, photos: list[Path]) ->
         ValueError: naming a file that is no readable picture.
     """
     photo = _load_photo(photos[rng.integers(len(photos))], PHOTO_SCALE * size)
-    side = int(rng.integers(min(photo.size) // 2, min(photo.size), endpoint=True))
+    side = int(rng.integers(-(-min(photo.size) // 2), min(photo.size), endpoint=True))
     left, top = (int(rng.integers(length - side, endpoint=True)) for length in photo.size)
     crop = photo.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     if rng.integers(2):
@@ -81,7 +81,7 @@ def _load_photo(path: Path, side: int) -> Image.Image:
         with Image.open(path) as file:
             file.draft("RGB", (side, side))  # JPEG only: decode no more pixels than are needed
             photo = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
         raise ValueError(f"{path}: cannot be read as a picture ({error}): remove it from the backgrounds") from error
     return ImageOps.cover(photo, (side, side)) if min(photo.size) > side else photo
 
