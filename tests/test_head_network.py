@@ -1,0 +1,170 @@
+"""The two heads: what they share, where they start, and in which precision they answer."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minirtmdet.head.network import RTMDetHead, RTMDetSepBNHead
+from minirtmdet.layers import ConvModule
+
+CHANNELS = 8
+HEADS = (RTMDetSepBNHead, RTMDetHead)
+
+
+def feats(height: int = 8, width: int = 8, fill: float | None = None) -> list[Tensor]:
+    sizes = [(height >> i, width >> i) for i in range(3)]
+    return [torch.randn(2, CHANNELS, *s) if fill is None else torch.full((2, CHANNELS, *s), fill) for s in sizes]
+
+
+def conv_modules(branch: nn.Module) -> list[ConvModule]:
+    return [module for module in branch.modules() if isinstance(module, ConvModule)]
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+@pytest.mark.parametrize("with_objectness", [False, True])
+def test_shapes_on_rectangular_maps(head_class, with_objectness):
+    head = head_class(5, CHANNELS, with_objectness=with_objectness, pred_kernel_size=3, stacked_convs=3)
+    cls_scores, bbox_preds = head(feats(8, 16))
+    assert [tuple(x.shape) for x in cls_scores] == [(2, 5, 8, 16), (2, 5, 4, 8), (2, 5, 2, 4)]
+    assert [tuple(x.shape) for x in bbox_preds] == [(2, 4, 8, 16), (2, 4, 4, 8), (2, 4, 2, 4)]
+
+
+@pytest.mark.parametrize("use_depthwise", [False, True])
+@pytest.mark.parametrize("share_conv", [False, True])
+def test_levels_share_convolutions_but_not_norms(use_depthwise, share_conv):
+    head = RTMDetSepBNHead(5, CHANNELS, share_conv=share_conv, use_depthwise=use_depthwise)
+    for branches in (head.cls_convs, head.reg_convs):
+        first = conv_modules(branches[0])
+        assert len(first) == (4 if use_depthwise else 2)
+        for branch in branches[1:]:
+            for module, other in zip(conv_modules(branch), first, strict=True):
+                assert (module.conv is other.conv) == share_conv
+                assert module.bn is not other.bn
+    assert not {id(p) for p in head.cls_convs.parameters()} & {id(p) for p in head.reg_convs.parameters()}
+
+
+def test_shared_parameters_are_counted_once_and_listed_thrice():
+    shared, apart = RTMDetSepBNHead(5, CHANNELS), RTMDetSepBNHead(5, CHANNELS, share_conv=False)
+    size = CHANNELS * CHANNELS * 9
+    unique = [sum(p.numel() for p in head.parameters()) for head in (shared, apart)]
+    assert unique[1] - unique[0] == 2 * 2 * 2 * size  # two branches, two convolutions, two more levels
+    assert list(shared.state_dict()) == list(apart.state_dict())
+
+
+def test_a_shared_convolution_learns_from_every_level():
+    torch.manual_seed(0)
+    head, maps = RTMDetSepBNHead(5, CHANNELS), feats()
+    weight = head.cls_convs[0][0].conv.weight
+    cls_scores, _ = head(maps)
+    levels = [torch.autograd.grad(score.square().sum(), weight, retain_graph=True)[0] for score in cls_scores]
+    assert all((gradient != 0).any() for gradient in levels)
+    torch.testing.assert_close(
+        torch.autograd.grad(sum(score.square().sum() for score in cls_scores), weight)[0], sum(levels)
+    )
+
+
+def test_the_fully_shared_head_has_one_set_of_norms_and_a_scale_a_level():
+    keys = list(RTMDetHead(5, CHANNELS).state_dict())
+    assert sum(key.endswith("bn.weight") for key in keys) == 4
+    assert [key for key in keys if "scale" in key] == ["scales.0.scale", "scales.1.scale", "scales.2.scale"]
+
+
+def test_scales_multiply_the_distances_of_their_level():
+    head, maps = RTMDetHead(5, CHANNELS).eval(), feats()
+    before = head(maps)
+    nn.init.constant_(head.scales[1].scale, 3.0)
+    after = head(maps)
+    for level, factor in enumerate((1, 3, 1)):
+        torch.testing.assert_close(after[1][level], factor * before[1][level])
+        assert torch.equal(after[0][level], before[0][level])
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+@pytest.mark.parametrize("with_objectness", [False, True])
+def test_every_class_starts_at_one_in_a_hundred(head_class, with_objectness):
+    head = head_class(5, CHANNELS, with_objectness=with_objectness).eval()
+    for score in head(feats(fill=0.0))[0]:
+        torch.testing.assert_close(score.sigmoid(), torch.full_like(score, 0.01), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+@pytest.mark.parametrize(("exp_on_reg", "distances"), [(False, (0, 0, 0)), (True, (8, 16, 32))])
+def test_distances_start_at_nothing_or_at_one_stride(head_class, exp_on_reg, distances):
+    head = head_class(5, CHANNELS, exp_on_reg=exp_on_reg).eval()
+    for pred, distance in zip(head(feats(fill=0.0))[1], distances, strict=True):
+        assert (pred == distance).all()
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+def test_weights_start_normal_with_a_deviation_of_a_hundredth(head_class):
+    torch.manual_seed(0)
+    head = head_class(40, 32, with_objectness=True)
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.std().item() == pytest.approx(0.01, rel=0.3)
+    weights = torch.cat([p.flatten() for name, p in head.named_parameters() if name.endswith("conv.weight")])
+    assert weights.std().item() == pytest.approx(0.01, rel=0.02)
+
+
+def test_objectness_and_class_meet_in_their_geometric_mean():
+    head = RTMDetSepBNHead(1, CHANNELS, with_objectness=True).eval()
+    nn.init.constant_(head.rtm_cls[0].bias, math.log(0.9 / 0.1))
+    nn.init.constant_(head.rtm_obj[0].bias, math.log(0.4 / 0.6))
+    score = head(feats(fill=0.0))[0][0]
+    torch.testing.assert_close(score.sigmoid(), torch.full_like(score, 0.6))  # sqrt(0.9 * 0.4)
+
+
+def test_objectness_looks_at_the_features_of_the_boxes():
+    head = RTMDetSepBNHead(3, CHANNELS, with_objectness=True)
+    logits = head(feats())[0][0]
+    gradients = torch.autograd.grad(logits.sum(), [head.reg_convs[0][1].conv.weight, head.rtm_obj[0].weight])
+    assert all((gradient != 0).any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("cls_bias", [-300.0, 300.0])
+def test_objectness_has_a_finite_gradient_at_extreme_logits(cls_bias):
+    head = RTMDetSepBNHead(1, CHANNELS, with_objectness=True)
+    for branch in (*head.rtm_cls, *head.rtm_obj):
+        nn.init.constant_(branch.bias, cls_bias)
+    sum(score.sum() for score in head(feats())[0]).backward()
+    gradients = [p.grad for p in head.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+def test_autocast_does_not_round_pixels(head_class):
+    head = head_class(5, CHANNELS, exp_on_reg=True).eval()
+    bias = torch.tensor(math.log(300.5 / 8)).bfloat16().float()
+    for module in head.rtm_reg.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.bias, bias.item())
+    with torch.autocast("cpu", torch.bfloat16):
+        cls_scores, bbox_preds = head(feats(fill=0.0))
+    assert {x.dtype for x in (*cls_scores, *bbox_preds)} == {torch.float32}
+    expected = bias.exp() * 8
+    torch.testing.assert_close(bbox_preds[0], expected.expand_as(bbox_preds[0]))
+    assert expected != expected.bfloat16()  # a head that stayed in bf16 would have rounded
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2]
+)
+def test_outputs_are_at_least_fp32(dtype, expected):
+    head = RTMDetSepBNHead(5, CHANNELS, with_objectness=True).to(dtype)
+    outputs = head([feat.to(dtype) for feat in feats()])
+    assert {x.dtype for branch in outputs for x in branch} == {expected}
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+def test_even_prediction_kernel_raises(head_class):
+    with pytest.raises(ValueError, match="pred_kernel_size is 2"):
+        head_class(5, CHANNELS, pred_kernel_size=2)
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+def test_missing_level_raises(head_class):
+    with pytest.raises(ValueError, match="zip"):
+        head_class(5, CHANNELS)(feats()[:2])
