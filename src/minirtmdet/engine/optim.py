@@ -1,0 +1,102 @@
+"""AdamW as RTMDet uses it: which parameters decay, and the learning rate of every step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from minirtmdet.configs import OptimConfig
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups: parameters that decay, and norm layers and biases, which do not.
+
+    A parameter that several modules share is listed once, and frozen ones not at all.  MMEngine:
+    ``DefaultOptimWrapperConstructor`` with ``norm_decay_mult=0, bias_decay_mult=0, bypass_duplicate=True``
+    (a group for each parameter there).
+
+    >>> groups = parameter_groups(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)), 0.05)
+    >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
+    [(1, 0.05), (3, 0.0)]
+    """
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            (no_decay if name == "bias" or isinstance(module, _NORMS) else decay).append(parameter)
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over :func:`parameter_groups`; the learning rate is set before each step by :class:`FlatCosine`."""
+    groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
+    # the fused kernel updates hundreds of small tensors at once, on the CPU too
+    fused = {p.device.type for group in groups for p in group["params"]} <= {"cpu", "cuda"}
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+@dataclass(frozen=True)
+class FlatCosine:
+    """Learning rate as a pure function of the step: linear warm-up, flat, then half a cosine.
+
+    MMEngine: ``LinearLR`` followed by ``CosineAnnealingLR(convert_to_iter_based=True)``, as the RTMDet
+    recipe (paper, table 6) composes them.  Where the half of the run is a whole number of epochs the values
+    are theirs.  What differs: warm-up is at most a tenth of the run; the cosine spans all that is left,
+    where ``T_max = max_epochs // 2`` ends an epoch early and rises again in a run of odd length; a step is
+    an optimiser step, where MMEngine counts batches under accumulation.
+
+    Attributes:
+        lr: learning rate of the flat part.
+        total_steps: optimiser steps of the whole run.
+        warmup_iters: steps of warm-up.
+        warmup_factor: share of ``lr`` at step 0.
+        flat_steps: the step that the cosine starts from.
+        final_factor: share of ``lr`` that the cosine falls towards; it is reached one step after the last.
+    """
+
+    lr: float
+    total_steps: int
+    warmup_iters: int
+    warmup_factor: float
+    flat_steps: int
+    final_factor: float
+
+    @classmethod
+    def from_config(cls, config: OptimConfig, total_steps: int, batch_size: int) -> "FlatCosine":
+        """The schedule of a run.
+
+        Args:
+            config: ``lr`` is meant for ``base_batch`` pictures a step.
+            total_steps: optimiser steps of the run.
+            batch_size: pictures in an optimiser step, accumulated batches included.
+
+        >>> schedule = FlatCosine.from_config(OptimConfig(), total_steps=12_000, batch_size=64)
+        >>> [round(schedule(step), 8) for step in (0, 999, 6_000, 9_000, 11_999)]
+        [1e-08, 0.001, 0.001, 0.000525, 5e-05]
+        """
+        warmup = min(config.warmup_iters, total_steps // 10)
+        return cls(
+            lr=config.lr * batch_size / config.base_batch,
+            total_steps=total_steps,
+            warmup_iters=warmup,
+            warmup_factor=config.warmup_factor,
+            flat_steps=max(warmup, round(config.flat_fraction * total_steps)),
+            final_factor=config.final_factor,
+        )
+
+    def __call__(self, step: int) -> float:
+        """Learning rate of optimiser step ``step``, counted from 0."""
+        factor = 1.0
+        if step < self.warmup_iters:
+            factor = self.warmup_factor + (1 - self.warmup_factor) * step / max(self.warmup_iters - 1, 1)
+        elif step >= self.flat_steps:
+            progress = min((step - self.flat_steps) / max(self.total_steps - self.flat_steps, 1), 1.0)
+            factor = self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * progress)) / 2
+        return self.lr * factor
