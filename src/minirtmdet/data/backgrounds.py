@@ -24,7 +24,7 @@ Picture = UInt8[np.ndarray, "size size 3"]
 
 
 def pattern_background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture of ``size`` pixels a side in RGB, of one of :data:`PATTERNS` drawn from ``rng``.
+    """A picture of ``size`` pixels a side in RGB, of one of ``PATTERNS`` drawn from ``rng``.
 
     >>> pattern_background(np.random.Generator(np.random.Philox(0)), 64).shape
     (64, 64, 3)
