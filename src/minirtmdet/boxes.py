@@ -18,6 +18,11 @@ def box_area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
+def columns(values: Float[Tensor, "*batch size"]) -> tuple[Float[Tensor, "*batch"], ...]:
+    """Each coordinate alone, in memory of its own: a stride of four numbers would keep SIMD from loading it."""
+    return values.movedim(-1, 0).contiguous().unbind(0)
+
+
 def aligned_overlaps(
     boxes1: Float[Tensor, "*#batch 4"],
     boxes2: Float[Tensor, "*#batch 4"],
@@ -50,11 +55,10 @@ def aligned_overlaps(
         raise ValueError(f"unknown overlap mode {mode!r}: expected 'iou', 'iof' or 'giou'")
     dtype = torch.promote_types(torch.promote_types(boxes1.dtype, boxes2.dtype), torch.float32)
     boxes1, boxes2 = boxes1.to(dtype), boxes2.to(dtype)
-    # columns, not [..., 2] slices: a last axis of 2 would leave most SIMD lanes empty
-    ax1, ay1, ax2, ay2 = boxes1.unbind(-1)
-    bx1, by1, bx2, by2 = boxes2.unbind(-1)
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
+    ax1, ay1, ax2, ay2 = columns(boxes1)
+    bx1, by1, bx2, by2 = columns(boxes2)
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     overlap = width * height
     area1 = _area(ax2 - ax1, ay2 - ay1, clamp_inverted)
     if mode == "iof":
@@ -102,6 +106,6 @@ def points_inside(
     >>> points_inside(torch.tensor([[0., 8.], [8., 8.]]), torch.tensor([[[0., 0., 16., 16.]]])).tolist()
     [[[False, True]]]
     """
-    x, y = points.unbind(-1)
-    x1, y1, x2, y2 = (column.unsqueeze(-1) for column in boxes.unbind(-1))
+    x, y = columns(points)
+    x1, y1, x2, y2 = (column.unsqueeze(-1) for column in columns(boxes))
     return (x > x1) & (y > y1) & (x < x2) & (y < y2)
