@@ -1,0 +1,110 @@
+# Each target sets up what it needs first: a .venv with the pinned requirements and this package in editable mode.
+# The README has the plain commands behind each of them.
+
+PYTHON ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.set-up
+PYTEST := $(PY) -m pytest
+# one thread a process: two processes with two threads each would fight over two cores
+SERIAL := OMP_NUM_THREADS=1 TQDM_DISABLE=1
+NOTEBOOKS := $(wildcard book/*.ipynb)
+STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
+
+.DEFAULT_GOAL := help
+.PHONY: help set-up book serve test lint unit compiled notebooks check-site train refresh clean
+
+help:
+	@echo "make book        build the book strictly into _build/html"
+	@echo "make test        lint, types, unit tests, doctests and every notebook"
+	@echo "make train       train the small detector on the embedded scenes; options: make train ARGS='--epochs 12'"
+	@echo "make serve       show the built book on http://127.0.0.1:8000"
+	@echo "make check-site  look at every built page with a browser, wide and narrow, light and dark"
+	@echo "make refresh     run every notebook and store its outputs"
+	@echo "make clean       remove what was built; .venv, runs and data sets stay"
+
+# The stamp holds what the set-up was made from.  It is removed first and written last, so that a set-up
+# that was interrupted, moved to another folder, or made from other files, is done again.
+set-up:
+	@want="$$(cat requirements.txt pyproject.toml | cksum) $(CURDIR)"; \
+	if [ -f $(STAMP) ] && [ "$$(cat $(STAMP))" = "$$want" ] && $(PY) -c pass 2>/dev/null; then exit 0; fi; \
+	rm -f $(STAMP); \
+	fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+	if ! { $(PY) -c "$$fits" && $(VENV)/bin/pip --version | grep -qF "$(CURDIR)/$(VENV)/"; } >/dev/null 2>&1; then \
+		python=; \
+		for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+			if $$candidate -c "$$fits" >/dev/null 2>&1; then python=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$python" ]; then \
+			echo "Python 3.11, 3.12 or 3.13 is needed and none was found as $(or $(PYTHON),python3, python3.13, python3.12 or python3.11)." >&2; \
+			echo "Install one, or name it: make $(or $(firstword $(MAKECMDGOALS)),test) PYTHON=/path/to/python3.12" >&2; \
+			exit 1; \
+		fi; \
+		echo "Setting up: a virtual environment in $(VENV) with $$($$python --version)"; \
+		if ! $$python -m venv --clear $(VENV); then \
+			echo "The virtual environment could not be made. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+		fi; \
+	fi && \
+	echo "Setting up: the packages in requirements.txt (the first time takes some minutes)" && \
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt && \
+	echo "Setting up: this package, in editable mode" && \
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . && \
+	echo "$$want" > $(STAMP)
+
+book: set-up
+	@echo "Building the book strictly: every warning is an error"
+	@rm -rf _build/html _build/.doctrees
+	@$(VENV)/bin/jupyter-book build . --all -W -n --keep-going
+	@echo
+	@echo "The book is built. Open $(CURDIR)/_build/html/index.html, or run make serve."
+
+serve: set-up
+	@test -f _build/html/index.html || { echo "There is no built book yet: make book" >&2; exit 1; }
+	@echo "Serving the book on http://127.0.0.1:8000 until Ctrl-C"
+	@$(PY) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+# one after the other even under make -j: two steps at a time would print into each other
+test: set-up
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory compiled
+	@$(MAKE) --no-print-directory notebooks
+	@echo "All passed: lint, types, arrows, unit tests, doctests, compiled tests, $(words $(NOTEBOOKS)) notebook(s)."
+
+lint: set-up
+	@echo "== lint, format, types, arrows between modules, clean notebooks"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+	@$(if $(NOTEBOOKS),$(PY) -m nbstripout --verify $(STRIP) $(NOTEBOOKS),:)
+
+unit: set-up
+	@echo "== unit tests and doctests, with every shape in a signature checked"
+	@$(SERIAL) $(PYTEST) -n 2 --jaxtyping-packages=minirtmdet,beartype.beartype
+
+# without the shape checks: their import hook breaks torch.compile
+compiled: set-up
+	@echo "== tests of compiled code"
+	@$(SERIAL) $(PYTEST) -m compile tests || [ $$? -eq 5 ]
+
+notebooks: set-up
+	@echo "== notebooks, two at a time, outputs compared with the stored ones"
+	@$(if $(NOTEBOOKS),$(SERIAL) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 300 \
+		--nbval-sanitize-with tests/book/nbval_sanitize.cfg -n 2 --dist loadscope $(NOTEBOOKS),echo "there is no notebook yet")
+
+check-site: set-up
+	@echo "== the built site"
+	@$(PYTEST) -n 2 -m site tests/book
+
+train: set-up
+	@echo "Training mini-160 into runs/mini-160; an earlier run there is replaced (ARGS=--resume continues it)"
+	@$(PY) -m minirtmdet train mini-160 $(if $(findstring --resume,$(ARGS)),,--overwrite) $(ARGS)
+
+refresh: set-up
+	@$(SERIAL) $(VENV)/bin/jupyter-execute --inplace $(NOTEBOOKS)
+	@$(PY) -m nbstripout $(STRIP) $(NOTEBOOKS)
+
+clean:
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage book/_static/vendor
+	find src tests book benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

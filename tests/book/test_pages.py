@@ -1,0 +1,34 @@
+"""The sources of the book: what the contents name exists, and the API page leaves no module out."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "minirtmdet"
+
+
+def contents() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+
+
+def test_every_page_of_the_contents_exists() -> None:
+    missing = [page for page in contents() if not any((ROOT / f"{page}{end}").exists() for end in (".md", ".ipynb"))]
+    assert not missing
+
+
+def test_every_notebook_is_in_the_contents() -> None:
+    assert {f"book/{path.stem}" for path in (ROOT / "book").glob("*.ipynb")} <= set(contents())
+
+
+def test_the_api_page_has_every_module() -> None:
+    modules = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if not name.endswith("__main__"):
+            modules.add(name.removesuffix(".__init__"))
+    listed = re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text(encoding="utf-8"))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == modules

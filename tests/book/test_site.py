@@ -1,0 +1,142 @@
+"""The built book, page by page, as a reader meets it: run with ``pytest -m site`` after ``make book``.
+
+Half of it reads the files and needs nothing; half looks with a browser that is already installed (Chromium or
+Chrome on the path, or named by the environment variable ``CHROMIUM``) and is skipped where there is none.
+"""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
+# pages without a text of their own: a redirect, and what Sphinx makes for search and for the code
+PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)
+BROWSER = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
+)
+
+pytestmark = [
+    pytest.mark.site,
+    pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
+]
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome found: install one, or set CHROMIUM")
+
+
+@functools.cache
+def parse(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@functools.cache
+def anchors(path: Path) -> set[str]:
+    return {str(tag["id"]) for tag in parse(path).find_all(id=True)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_local_links_lead_somewhere(page: str) -> None:
+    broken = []
+    for tag in parse(SITE / page).find_all(["a", "link", "script", "img"]):
+        address = str(tag.get("href") or tag.get("src") or "")
+        parts = urlsplit(address)
+        # "#" alone is the theme's mark for "this page" in menus
+        if parts.scheme or parts.netloc or address in ("", "#"):
+            continue
+        target = (SITE / page).parent / unquote(parts.path) if parts.path else SITE / page
+        target = (target / "index.html" if target.is_dir() else target).resolve()
+        fragment = unquote(parts.fragment)
+        if not target.is_file() or (target.suffix == ".html" and fragment and fragment not in anchors(target)):
+            broken.append(address)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_loaded_from_another_site(page: str) -> None:
+    if not (SITE / "_static" / "vendor").exists():
+        pytest.skip("built without npm: MathJax and mermaid come from a CDN")
+    addresses = [
+        str(tag.get("src") or tag.get("href")) for tag in parse(SITE / page).find_all(["script", "img", "iframe"])
+    ]
+    addresses += [str(tag["href"]) for tag in parse(SITE / page).find_all("link", rel="stylesheet")]
+    assert [address for address in addresses if urlsplit(address).netloc] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_have_words(page: str) -> None:
+    article = parse(SITE / page).find("article") or parse(SITE / page)
+    assert [str(img.get("src"))[:80] for img in article.find_all("img") if not img.get("alt")] == []
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *args: Any) -> None:
+            """Say nothing: a closing page hangs up in the middle of an answer."""
+
+    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(color_scheme="light")
+    yield context.new_page()
+    context.close()
+
+
+@needs_browser
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_quiet_and_fits(tab: Any, address: str, page: str) -> None:
+    """No console error, no failed or outside request, all formulas and diagrams drawn, nothing beyond the window."""
+    problems: list[str] = []
+    tab.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    tab.on(
+        "request",
+        lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(f"asks {request.url}"),
+    )
+    tab.goto(f"{address}/{page}", wait_until="load")
+    if tab.locator(".math").count():
+        tab.wait_for_function(
+            "[...document.querySelectorAll('.math')].every(e => e.querySelector('mjx-container'))", timeout=20_000
+        )
+    if tab.locator("pre.mermaid").count():
+        tab.wait_for_selector("pre.mermaid svg", timeout=20_000)
+    for width in (1400, 390):
+        tab.set_viewport_size({"width": width, "height": 900})
+        over = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        if over > 0:
+            problems.append(f"{over} px wider than a window of {width}")
+    # the redirect at the top has no theme
+    if tab.evaluate("document.documentElement.dataset.theme"):
+        for scheme in ("dark", "light"):
+            tab.emulate_media(color_scheme=scheme)
+            tab.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'", timeout=5_000)
+    assert not problems
