@@ -1,0 +1,27 @@
+"""Pictures of what the detector does; each function returns a Matplotlib figure.
+
+They take plain tensors and the structures of :mod:`minirtmdet.structures`, so they draw any model's.
+Matplotlib is imported when the first picture is drawn.
+"""
+
+from minirtmdet.plots.canvas import save
+from minirtmdet.plots.head import assignment, conflict, cost_maps, dynamic_k, priors, valid_flags
+from minirtmdet.plots.pictures import augmentation_steps, detection_sheet, feature_maps
+from minirtmdet.plots.training import loss_breakdown, loss_curve, precision_recall, soft_label_loss
+
+__all__ = [
+    "assignment",
+    "augmentation_steps",
+    "conflict",
+    "cost_maps",
+    "detection_sheet",
+    "dynamic_k",
+    "feature_maps",
+    "loss_breakdown",
+    "loss_curve",
+    "precision_recall",
+    "priors",
+    "save",
+    "soft_label_loss",
+    "valid_flags",
+]

@@ -1,0 +1,363 @@
+"""What all pictures share: a card to draw on, two palettes, images, boxes and the levels of a grid of priors.
+
+A picture is a light card with dark ink, so that one PNG reads on a white page and on a dark one.  It is 7 inches
+wide at 200 dots an inch: twice the pixels of a 700 px column.  Pyplot is not used and the reader's own style is
+neither read nor changed.
+"""
+
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, SupportsInt, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from minirtmdet.structures import AssignResult, GroundTruth
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+Image: TypeAlias = UInt8[np.ndarray, "_ _ 3"] | UInt8[Tensor, "3 _ _"]
+"""A BGR picture as OpenCV reads it, or one image of a batch."""
+
+P = ParamSpec("P")
+WIDTH, DPI = 7.0, 200
+INK, MUTED, CARD, FAINT = "#22252b", "#5d636e", "#faf9f6", "#dad8d2"
+
+# Paul Tol's high-contrast and vibrant schemes: told apart by colour-blind readers; levels differ in shape too
+LEVELS = {8: ("#004488", "o"), 16: ("#ddaa33", "s"), 32: ("#bb5566", "D")}
+OTHER_LEVEL = ("#5d636e", "^")
+BOXES = ("#0077bb", "#ee7733", "#ee3377", "#009988", "#33bbee", "#cc3311")
+CLASS_LOSS, BOX_LOSS = BOXES[0], BOXES[1]
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": DPI,
+    "figure.facecolor": CARD,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.06,
+    "figure.constrained_layout.h_pad": 0.06,
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.facecolor": CARD,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+}
+
+
+def styled(draw: "Callable[P, matplotlib.figure.Figure]") -> "Callable[P, matplotlib.figure.Figure]":
+    """Draw with the style of this package whatever the reader's is, and leave the reader's as it was."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> "matplotlib.figure.Figure":
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            figure = draw(*args, **kwargs)
+            # ticks are made when first drawn, in the style of that moment
+            figure.draw_without_rendering()
+        return figure
+
+    return wrapper
+
+
+@cache
+def _figure_class() -> "type[matplotlib.figure.Figure]":
+    from io import BytesIO
+
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        """A figure that a notebook shows at reading size, with or without ``%matplotlib inline``."""
+
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            png = BytesIO()
+            self.savefig(png, format="png", dpi=self.dpi, facecolor=self.get_facecolor())
+            return png.getvalue(), {"width": int(self.get_figwidth() * 100)}
+
+    return Picture
+
+
+def save(figure: "matplotlib.figure.Figure", path: Path) -> Path:
+    """Write a figure to a file; the file is either the old one or the whole new one, never half of it.
+
+    Args:
+        figure: any figure.
+        path: the ending (``.png``, ``.svg``, ``.pdf``) is the format; missing folders are made.
+
+    Returns:
+        ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        figure.savefig(unfinished, dpi=figure.dpi, facecolor=figure.get_facecolor())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def new_figure(title: str, height: float) -> "matplotlib.figure.Figure":
+    """An empty card; the title is a sentence that can serve as the picture's alternative text."""
+    title = textwrap.fill(title, 82)
+    lines = title.count("\n") + 1
+    figure = _figure_class()(figsize=(WIDTH, height + 0.2 * lines))
+    figure.suptitle(title, x=0.012, ha="left")
+    return figure
+
+
+def panels(
+    title: str, rows: int, columns: int, aspect: float, *, share: float = 1.0, headings: bool = True
+) -> "tuple[matplotlib.figure.Figure, np.ndarray]":
+    """A card with ``rows`` by ``columns`` axes for pictures.
+
+    Args:
+        title: sentence above all of them.
+        rows: of axes.
+        columns: of axes.
+        aspect: height over width of each picture.
+        share: part of the card's width that the pictures take; the rest is for a legend or a colour bar.
+        headings: whether each picture has a heading of its own.
+    """
+    height = min(WIDTH * share / columns * aspect, 7.0)
+    figure = new_figure(title, rows * (height + 0.22 * headings) + 0.1)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def sheet(title: str, count: int, columns: int, aspect: float, *, headings: bool = True) -> "tuple[Any, list[Any]]":
+    """A card with ``count`` axes for pictures, at most ``columns`` a row and rows as equal as can be."""
+    rows = -(-count // columns)
+    figure, axes = panels(title, rows, -(-count // rows), aspect, headings=headings)
+    for ax in axes.flat[count:]:
+        ax.remove()
+    for ax in axes.flat[:count]:
+        ax.set_anchor("N")
+    return figure, list(axes.flat[:count])
+
+
+def to_numpy(values: Any) -> np.ndarray:
+    """Any tensor or array-like as an array; half precision, which NumPy lacks in part, as fp32."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() else values).numpy()
+
+
+def to_rgb(image: np.ndarray | Tensor) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A BGR picture in the order of channels that Matplotlib shows.
+
+    Raises:
+        ValueError: where the image is not uint8 with three channels.
+    """
+    pixels = to_numpy(image)
+    if isinstance(image, Tensor) and pixels.ndim == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"image is {pixels.dtype} {tuple(image.shape)}: expected BGR as a uint8 array [H, W, 3] or tensor [3, H, W]"
+        )
+    return pixels[..., ::-1]
+
+
+def image_size(image: Image) -> tuple[int, int]:
+    """Height and width in pixels."""
+    height, width = image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2]
+    return int(height), int(width)
+
+
+def show_image(axes: "matplotlib.axes.Axes", image: Image, *, opacity: float = 1.0) -> None:
+    """Show an image in pixel coordinates: pixel ``i`` covers ``i`` to ``i + 1``, as in box coordinates."""
+    height, width = image_size(image)
+    axes.imshow(to_rgb(image), extent=(0, width, height, 0), alpha=opacity)
+    bare(axes)
+
+
+def bare(axes: "matplotlib.axes.Axes") -> None:
+    """No ticks, frame or grid."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def box_color(index: int) -> str:
+    """Colour of box or class ``index``; the palette begins again after six."""
+    return BOXES[index % len(BOXES)]
+
+
+def level_style(stride: SupportsInt) -> tuple[str, str]:
+    """Colour and marker of the level with this stride."""
+    return LEVELS.get(int(stride), OTHER_LEVEL)
+
+
+def halo(width: float, color: str = "white") -> list[Any]:
+    """An outline that keeps a line visible on any background."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    return [Stroke(linewidth=width, foreground=color), Normal()]
+
+
+def ink_on(color: str) -> str:
+    """Black or white, whichever reads better on ``color`` (WCAG contrast ratio, at least 4.5)."""
+    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+
+
+def draw_box(axes: "matplotlib.axes.Axes", box: np.ndarray, color: str, *, dashed: bool = False) -> None:
+    """Outline an ``xyxy`` box; thin and dashed for what is only to compare with."""
+    from matplotlib.patches import Rectangle
+
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    effects = halo(1.9, "black" if color == "white" else "white") if dashed else halo(2.6)
+    style = {"linewidth": 0.9, "linestyle": "--"} if dashed else {"linewidth": 1.6}
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, path_effects=effects, **style))
+
+
+def points_per_pixel(axes: "matplotlib.axes.Axes") -> float:
+    """Typographic points that one pixel of the shown image takes, once the figure has been laid out."""
+    (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
+    return float(right - left) * 72 / DPI
+
+
+def draw_labels(
+    axes: "matplotlib.axes.Axes", boxes: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str], colors: Sequence[str]
+) -> None:
+    """Name boxes, the first with priority: above, below or in the box, wherever other labels are hidden least.
+
+    The figure must have been laid out: how much room a label takes depends on the size of the picture.
+    """
+    pixel = points_per_pixel(axes)
+    left, right = sorted(axes.get_xlim())
+    top, bottom = sorted(axes.get_ylim())
+    height = 11 / pixel
+    taken = np.zeros((0, 3))  # left, top and width of each label
+    for order, (box, text, color) in enumerate(zip(boxes, texts, colors, strict=True)):
+        width = (5 * len(text) + 2) / pixel  # 8 pt letters are 5 pt wide on average
+        x1, y1, x2, y2 = (float(edge) for edge in box)
+        spots = np.array([(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in (x1, x2 - width)])
+        spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
+        x, y = spots[:, :1], spots[:, 1:]
+        shared = np.minimum(x + width, taken[:, 0] + taken[:, 2]) - np.maximum(x, taken[:, 0])
+        hidden = shared.clip(min=0) * (height - abs(y - taken[:, 1])).clip(min=0)  # [spots,taken]
+        x, y = spots[hidden.sum(1).argmin()]
+        taken = np.vstack([taken, (x, y, width)])
+        axes.text(
+            x + 1 / pixel,
+            y + height / 2,
+            text,
+            size=8,
+            color=ink_on(color),
+            va="center_baseline",
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
+            zorder=5 - order / 1000,
+            clip_on=True,
+            parse_math=False,  # a class may be called "$1"
+        )
+
+
+def real_boxes(ground_truth: GroundTruth | Float[Tensor, "_ 4"], index: int = 0) -> dict[int, np.ndarray]:
+    """The boxes that are assigned to priors, by their index; padding and ignored regions are left out."""
+    if isinstance(ground_truth, GroundTruth):
+        real = to_numpy(ground_truth.mask[index]).nonzero()[0]
+        boxes = to_numpy(ground_truth.boxes[index])
+        return {int(i): boxes[i] for i in real}
+    return dict(enumerate(to_numpy(ground_truth)))
+
+
+def gt_indices(assigned: AssignResult | Tensor, index: int = 0) -> np.ndarray:
+    """``gt_inds`` of one image: ``i + 1`` for box ``i``, 0 for background, -1 for what is ignored."""
+    inds = assigned.gt_inds if isinstance(assigned, AssignResult) else assigned
+    return to_numpy(inds if inds.ndim == 1 else inds[index])
+
+
+def some(boxes: Sequence[int], chosen: Sequence[int] | None, most: int) -> list[int]:
+    """Boxes to draw: the reader's choice, or the first ``most``.
+
+    Raises:
+        ValueError: for a choice that is no box.
+    """
+    if chosen is None:
+        return list(boxes[:most])
+    for i in chosen:
+        if i not in boxes:
+            raise ValueError(f"box {i} cannot be drawn: it is none of the {len(boxes)} boxes")
+    return list(chosen)
+
+
+class Level(NamedTuple):
+    """One level of a grid of priors."""
+
+    stride: int
+    rows: int
+    columns: int
+    where: slice
+    points: Float[np.ndarray, "cells 2"]
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top of its map in pixels, with each prior in the middle of its cell."""
+        left, top = (self.points[0] - self.stride / 2).tolist()
+        return left, left + self.columns * self.stride, top + self.rows * self.stride, top
+
+    def map(self, values: Any) -> np.ndarray:
+        """Values of all priors ``[..., N]`` as this level's map ``[..., rows, columns]``."""
+        cells = to_numpy(values)[..., self.where]
+        return cells.reshape(*cells.shape[:-1], self.rows, self.columns)
+
+
+def levels(priors: Float[Tensor, "priors 4"]) -> list[Level]:
+    """The levels that make up ``(x, y, stride, stride)`` priors.
+
+    Raises:
+        ValueError: where a level is not a full grid, row by row.
+
+    >>> y, x = torch.meshgrid(torch.arange(2) * 8., torch.arange(3) * 8., indexing="ij")
+    >>> [level] = levels(torch.stack([x, y, torch.full_like(x, 8), torch.full_like(x, 8)], -1).flatten(0, 1))
+    >>> level.stride, level.rows, level.columns, level.extent, level.map(torch.arange(6)).tolist()
+    (8, 2, 3, (-4.0, 20.0, 12.0, -4.0), [[0, 1, 2], [3, 4, 5]])
+    """
+    found = []
+    start = 0
+    for stride, count in zip(*torch.unique_consecutive(priors[:, 2], return_counts=True), strict=True):
+        where = slice(start, start := start + int(count))
+        points = to_numpy(priors[where, :2])
+        columns = int((points[:, 1] == points[0, 1]).sum())
+        rows = len(points) // columns
+        grid = points[: rows * columns].reshape(rows, columns, 2)
+        if (
+            len(points) != rows * columns
+            or (grid[:, :, 0] != grid[0, :, 0]).any()
+            or (grid[:, :, 1] != grid[:, :1, 1]).any()
+            or (grid[-1, -1] < grid[0, 0]).any()
+        ):
+            raise ValueError(f"the {len(points)} priors of stride {stride:g} are not a full grid, row by row")
+        found.append(Level(int(stride), rows, columns, where, points))
+    return found

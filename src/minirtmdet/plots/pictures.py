@@ -1,0 +1,161 @@
+"""Pictures of pictures: detections, the steps of an augmentation, and feature maps."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from minirtmdet.plots.canvas import (
+    CARD,
+    Image,
+    bare,
+    box_color,
+    draw_box,
+    draw_labels,
+    image_size,
+    panels,
+    real_boxes,
+    sheet,
+    show_image,
+    styled,
+    to_numpy,
+)
+from minirtmdet.structures import Detections, GroundTruth
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+MOST_LABELS = 12
+
+
+@runtime_checkable
+class Annotated(Protocol):
+    """A picture with boxes, such as :class:`minirtmdet.data.augment.Sample`."""
+
+    image: np.ndarray
+    """BGR, uint8 ``[H, W, 3]``."""
+    boxes: Any
+    """``[n, 4]``, ``xyxy`` in pixels."""
+
+
+@styled
+def detection_sheet(
+    images: Sequence[Image] | Tensor,
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+    ground_truth: GroundTruth | Sequence[Float[Tensor, "_ 4"]] | None = None,
+    score_threshold: float = 0.3,
+    columns: int = 4,
+) -> "matplotlib.figure.Figure":
+    """A sheet of pictures with their detections; a colour a class, the true boxes thin and dashed in white.
+
+    Args:
+        images: the pictures.
+        detections: one entry a picture, in its pixels.
+        classes: name of each class.
+        ground_truth: the true boxes, in the same pixels.
+        score_threshold: only detections that score more are drawn; of these the best twelve are named.
+        columns: pictures a row.
+
+    Raises:
+        ValueError: where there is no picture, the numbers differ, or a label has no name.
+    """
+    if not len(images) or len(images) != len(detections):
+        raise ValueError(
+            f"{len(images)} images with {len(detections)} detections: give one entry an image, at least one"
+        )
+    kept = [to_numpy(found.scores) > score_threshold for found in detections]
+    title = f"{sum(int(k.sum()) for k in kept)} detections that score more than {score_threshold:g}"
+    title += f" in {len(images)} pictures" if len(images) > 1 else ""
+    title += "; dashed: the true boxes" if ground_truth is not None else ""
+    figure, axes = sheet(title, len(images), columns, _aspect(images), headings=False)
+    for ax, image in zip(axes, images, strict=True):
+        show_image(ax, image)
+    figure.draw_without_rendering()
+    for i, ax in enumerate(axes):
+        if ground_truth is not None:
+            true = real_boxes(ground_truth, i) if isinstance(ground_truth, GroundTruth) else real_boxes(ground_truth[i])
+            for box in true.values():
+                draw_box(ax, box, "white", dashed=True)
+        best_first = np.argsort(-to_numpy(detections[i].scores)[kept[i]], kind="stable")
+        boxes, scores, labels = (to_numpy(field)[kept[i]][best_first] for field in detections[i])
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
+        colors = [box_color(int(label)) for label in labels]
+        for box, color in zip(boxes[::-1], colors[::-1], strict=True):
+            draw_box(ax, box, color)
+        texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+        draw_labels(ax, boxes[:MOST_LABELS], texts[:MOST_LABELS], colors[:MOST_LABELS])
+        if not len(labels):
+            draw_labels(ax, [np.zeros(4)], ["nothing found"], [CARD])
+    return figure
+
+
+@styled
+def augmentation_steps(
+    samples: Sequence[Annotated], names: Sequence[str], *, columns: int = 3
+) -> "matplotlib.figure.Figure":
+    """One picture after each step of an augmentation, with its boxes.
+
+    Args:
+        samples: the picture after each step.
+        names: of the steps.
+        columns: pictures a row.
+
+    Raises:
+        ValueError: where there is no sample or the numbers differ.
+    """
+    if not len(samples) or len(samples) != len(names):
+        raise ValueError(f"{len(samples)} samples with {len(names)} names: give one name a sample, at least one")
+    images = [sample.image for sample in samples]
+    figure, axes = sheet("One picture, step by step: " + ", ".join(names), len(samples), columns, _aspect(images))
+    for ax, sample, name in zip(axes, samples, names, strict=True):
+        show_image(ax, sample.image)
+        for i, box in enumerate(to_numpy(sample.boxes)):
+            draw_box(ax, box, box_color(i))
+        height, width = image_size(sample.image)
+        ax.set_title(f"{name}: {width} × {height} px")
+    return figure
+
+
+def _aspect(images: Sequence[Image] | Tensor) -> float:
+    """The middle one of the pictures' height over width."""
+    return float(np.median([height / width for height, width in map(image_size, images)]))
+
+
+@styled
+def feature_maps(
+    features: Sequence[Float[Tensor, "batch channels _ _"]],
+    *,
+    image: Image | None = None,
+    index: int = 0,
+    channels: int = 3,
+) -> "matplotlib.figure.Figure":
+    """What each level's map holds: its mean magnitude, and the channels that vary most over the picture.
+
+    Args:
+        features: one map a level.
+        image: the picture, to show before them.
+        index: which image of the batch.
+        channels: how many single channels to show; each has its own range.
+    """
+    maps = [to_numpy(level[index]) for level in features]
+    pictures = 1 if image is None else 2
+    shapes = ", ".join(" × ".join(map(str, m.shape)) for m in maps)
+    title = f"Feature maps of {len(maps)} levels ({shapes}): bright is high, the channels are those that vary most"
+    figure, axes = panels(title, len(maps), pictures + channels, maps[0].shape[1] / maps[0].shape[2])
+    for i, (row, values) in enumerate(zip(axes, maps, strict=True)):
+        strongest = np.argsort(-values.std((1, 2)), kind="stable")[:channels]
+        if image is not None:
+            show_image(row[0], image) if i == 0 else row[0].remove()
+        row[pictures - 1].imshow(np.abs(values).mean(0), interpolation="nearest")
+        row[pictures - 1].set_title("mean |x|")
+        for ax, channel in zip(row[pictures:], strongest, strict=False):
+            ax.imshow(values[channel], interpolation="nearest")
+            ax.set_title(f"channel {channel}")
+        for ax in row[pictures - 1 :]:
+            bare(ax)
+        row[pictures - 1].set_ylabel(" × ".join(map(str, values.shape)))
+    return figure

@@ -1,0 +1,264 @@
+"""Pictures of numbers: the course of a training, the losses, and precision against recall."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minirtmdet.head.losses import QualityFocalLoss
+from minirtmdet.plots.canvas import (
+    BOX_LOSS,
+    BOXES,
+    CLASS_LOSS,
+    INK,
+    MUTED,
+    box_color,
+    gt_indices,
+    halo,
+    levels,
+    new_figure,
+    styled,
+    to_numpy,
+)
+from minirtmdet.structures import AssignResult, LossTerms
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+LOSSES = {"loss_cls": ("class loss", CLASS_LOSS, "-"), "loss_bbox": ("box loss", BOX_LOSS, "--")}
+PARTS = {"class, positives": CLASS_LOSS, "box": BOX_LOSS, "class, background": MUTED}
+COUNTERS = {"lr": "learning rate", "num_pos": "positives an image", "AP": "AP"}
+
+
+@styled
+def loss_curve(rows: Sequence[Mapping[str, Any]] | Path, *, window: int | None = None) -> "matplotlib.figure.Figure":
+    """The course of a training: both losses as dots with a smoothed line, and what else the log has.
+
+    Args:
+        rows: ``step``, ``loss_cls``, ``loss_bbox``, ``lr``, ``num_pos`` and now and then ``AP``, or the CSV file
+            with these columns; an absent or empty entry is left out.
+        window: steps that the smoothed line averages over; a twentieth of the run where left out.
+
+    A loss that is not finite has a cross at the top edge, at its step.
+
+    Raises:
+        ValueError: where there is no row.
+    """
+    if isinstance(rows, Path):
+        with rows.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    if not rows or not all("step" in row for row in rows):
+        raise ValueError("a loss curve needs at least one row, and a 'step' in each")
+    counters = {key: column for key in COUNTERS if len((column := _column(rows, key))[0])}
+    figure = new_figure(f"Training: {_course(rows)}", 4.0 if counters else 2.6)
+    top, *below = figure.subplot_mosaic(
+        [["losses"] * max(len(counters), 1), list(counters)] if counters else [["losses"]],
+        height_ratios=[2, 1] if counters else None,
+    ).values()
+    for key, (name, color, style) in LOSSES.items():
+        steps, values = _column(rows, key)
+        finite = np.isfinite(values)
+        top.plot(steps[finite], values[finite], ".", color=color, ms=3.5, alpha=0.4, mec="none")
+        smooth = moving_average(values[finite], window or max(1, len(values) // 20))
+        top.plot(steps[finite], smooth, style, color=color, lw=1.8, label=name)
+        broken = steps[~finite]
+        if len(broken):
+            edge = top.get_xaxis_transform()
+            top.plot(
+                broken, np.ones(len(broken)), "x", color=BOXES[5], transform=edge, clip_on=False, label="not finite"
+            )
+    top.set(ylabel="loss", ylim=(0, None))
+    top.legend(loc="upper right", ncols=3)
+    for ax, (key, (steps, values)) in zip(below, counters.items(), strict=True):
+        top_value = values[np.isfinite(values)].max(initial=1e-12)
+        if key == "num_pos":
+            ax.plot(steps, values, ".", color=MUTED, ms=3.5, alpha=0.4, mec="none")
+            values = moving_average(values, window or max(1, len(values) // 20))
+        ax.plot(steps, values, "o-" if key == "AP" else "-", color=INK, lw=1.4, ms=4)
+        ax.set(title=COUNTERS[key], xlabel="step", ylim=(0, 1.1 * top_value))
+        ax.locator_params(nbins=4)
+    if not counters:
+        top.set_xlabel("step")
+    return figure
+
+
+def moving_average(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " n"]:
+    """Mean over ``window`` values around each one, over fewer at both ends.
+
+    >>> moving_average(np.array([0., 3., 6., 3.]), 3).tolist()
+    [1.5, 3.0, 4.0, 4.5]
+    """
+    kernel = np.ones(min(window, max(len(values), 1)))
+    if not len(values):
+        return values
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows that have this entry."""
+    pairs = [(float(row["step"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
+    return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+
+
+def _course(rows: Sequence[Mapping[str, Any]]) -> str:
+    """From which losses to which, in words."""
+    words = []
+    for key, (name, *_) in LOSSES.items():
+        _, values = _column(rows, key)
+        if len(values):
+            tail = values[-max(1, len(values) // 20) :].mean()
+            words.append(f"{name} {values[0]:.2f} to {tail:.2f}")
+    _, ap = _column(rows, "AP")
+    return ", ".join(words + ([f"AP {ap[-1]:.3f}"] if len(ap) else [])) or "no loss yet"
+
+
+@styled
+def soft_label_loss(*, beta: float = 2.0) -> "matplotlib.figure.Figure":
+    """Quality focal loss over logit and soft label: a valley of zeros where the score equals the label.
+
+    Args:
+        beta: exponent of the loss.
+    """
+    from matplotlib.colors import PowerNorm
+
+    loss = QualityFocalLoss(beta)
+    logit, label = torch.linspace(-6, 6, 241), torch.linspace(0, 1, 101)
+    x, y = to_numpy(logit), to_numpy(label)
+
+    def surface(label: Tensor) -> np.ndarray:
+        scores = logit.expand(len(label), -1)[..., None]  # [labels,logits,1]
+        return to_numpy(
+            loss(scores, torch.zeros(scores.shape[:2], dtype=torch.int64), label[:, None].expand(scores.shape[:2]))
+        )
+
+    figure = new_figure(f"Quality focal loss (beta {beta:g}) is zero where the score equals the soft label", 2.9)
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    mesh = left.pcolormesh(x, y, surface(label), norm=PowerNorm(0.4), shading="nearest", rasterized=True)
+    left.plot(
+        np.log(y[1:-1] / (1 - y[1:-1])),
+        y[1:-1],
+        "--",
+        color="white",
+        lw=1.8,
+        path_effects=halo(3.0, INK),
+        label="score = soft label",
+    )
+    left.set(xlabel="logit", ylabel="soft label (IoU)", xlim=(-6, 6), ylim=(0, 1), title="dashed: score = soft label")
+    left.grid(False)
+    figure.colorbar(mesh, ax=left, label="loss")
+    cuts = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    for i, (cut, values) in enumerate(zip(cuts, surface(cuts), strict=True)):
+        right.plot(
+            logit, values, color=box_color(i), ls=("-", "--", "-.", ":", (0, (5, 1)))[i], lw=1.6, label=f"{cut:g}"
+        )
+    right.set(
+        xlabel="logit",
+        ylabel="loss",
+        xlim=(-6, 6),
+        ylim=(0, None),
+        xticks=range(-6, 7, 2),
+        title="cuts at five soft labels",
+    )
+    right.legend(title="soft label", title_fontsize=8, loc="upper center")
+    return figure
+
+
+@styled
+def loss_breakdown(
+    terms: LossTerms,
+    assigned: AssignResult,
+    points: Float[Tensor, "priors 4"],
+    *,
+    most: int = 10,
+) -> "matplotlib.figure.Figure":
+    """Where the loss of one batch comes from: each level, and each box.
+
+    Args:
+        terms: the losses before any sum, weights included.
+        assigned: which box each prior learns.
+        points: ``(x, y, stride, stride)`` in pixels.
+        most: boxes to show, those of the largest loss; the others share one bar.
+    """
+    divisor = max(float(terms.iou_sum), 1.0)
+    cls, bbox = (to_numpy(term) / divisor for term in (terms.cls, terms.bbox))  # [B,N], [B,N]
+    owners = np.stack([gt_indices(assigned, b) for b in range(len(cls))])  # [B,N]
+    background = np.where(owners > 0, 0, cls)
+    positive = cls - background
+
+    title = f"One batch's loss: {cls.sum():.3f} from classes ({background.sum():.3f} of it on background)"
+    figure = new_figure(f"{title}, {bbox.sum():.3f} from boxes", 3.0)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
+    grid = levels(points)
+    parts = dict(zip(PARTS, (positive, bbox, background), strict=True))
+    bars = {name: np.array([part[:, level.where].sum() for level in grid]) for name, part in parts.items()}
+    _stack(left, [f"stride {level.stride}" for level in grid], bars)
+    left.set_title("by level")
+
+    own = {
+        f"box {g}, image {b}": (float(positive[b][owners[b] == g + 1].sum()), float(bbox[b][owners[b] == g + 1].sum()))
+        for b in range(len(owners))
+        for g in sorted(set(owners[b][owners[b] > 0] - 1))
+    }
+    ranked = sorted(own, key=lambda name: -sum(own[name]))
+    rows = {name: own[name] for name in ranked[:most]}
+    if rest := ranked[most:]:
+        rows[f"{len(rest)} more boxes"] = (math.fsum(own[n][0] for n in rest), math.fsum(own[n][1] for n in rest))
+    _stack(
+        right, list(rows), {name: np.array([row[i] for row in rows.values()]) for i, name in enumerate(list(PARTS)[:2])}
+    )
+    right.set_title("by box, the largest first")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _stack(ax: "matplotlib.axes.Axes", names: Sequence[str], parts: Mapping[str, np.ndarray]) -> None:
+    """Horizontal bars, one a name, each stacked from its parts."""
+    ends = np.zeros(len(names))
+    for label, values in parts.items():
+        ax.barh(range(len(names)), values, left=ends, color=PARTS[label], ec="white", lw=0.6, height=0.7, label=label)
+        ends += values
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlabel("loss")
+    ax.grid(axis="y", visible=False)
+
+
+@styled
+def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "matplotlib.figure.Figure":
+    """Precision against recall, with the area below each curve, which is its AP.
+
+    Args:
+        curves: by name, the precision at evenly spaced recalls from 0 to 1, as COCO evaluation gives it at 101;
+            -1 where there is nothing to find.
+
+    Up to six curves have a colour and a line style of their own; of more, each is thin and grey below their mean.
+    """
+    found = {name: np.asarray(curve) for name, curve in curves.items() if (np.asarray(curve) >= 0).all()}
+    missing = [name for name in curves if name not in found]
+    mean = float(np.mean([curve.mean() for curve in found.values()])) if found else math.nan
+    title = f"Precision against recall: mean AP {mean:.3f} over {len(found)} curves" if found else "No curve to draw"
+    title += f"; nothing to find for {', '.join(missing[:5])}" if missing else ""
+    figure = new_figure(title, 3.4)
+    ax = figure.subplots()
+    few = len(found) <= len(BOXES)
+    for i, (name, curve) in enumerate(found.items()):
+        recall = np.linspace(0, 1, len(curve))
+        if few:
+            style = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))[i]
+            ax.plot(recall, curve, color=box_color(i), ls=style, lw=1.8, label=f"{name}: {curve.mean():.3f}")
+        else:
+            ax.plot(recall, curve, color=MUTED, lw=0.7, alpha=0.5)
+    if not few:
+        average = np.mean(list(found.values()), axis=0)
+        ax.plot(np.linspace(0, 1, len(average)), average, color=INK, lw=2.2, label=f"mean: {mean:.3f}")
+    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    if found:
+        ax.legend(title="AP", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
