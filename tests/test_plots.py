@@ -582,7 +582,7 @@ def test_breakdown_of_many_boxes_adds_the_small_ones() -> None:
 def test_breakdown_divides_by_one_where_nothing_was_assigned() -> None:
     loss = terms()._replace(iou_sum=torch.tensor(0.0), bbox=torch.zeros(1, len(PRIORS)))
     figure = plots.loss_breakdown(loss, result(gt_inds()), PRIORS)
-    total = f"{float(loss.cls.sum()):.3f}"
+    total = f"{loss.cls.sum().item():.3f}"
     assert f"{total} from classes ({total} of it on background), 0.000 from boxes" in figure.get_suptitle().replace(
         "\n", " "
     )
