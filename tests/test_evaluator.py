@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_sets import box_entry, image_entry, write_json, write_random_set, write_set
+
+from minirtmdet.configs import ModelConfig, PredictConfig
+from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.loader import EvalLoader
+from minirtmdet.detector import RTMDet
+from minirtmdet.engine.evaluator import (
+    METRICS,
+    coco_metrics,
+    coco_results,
+    evaluate,
+    read_ground_truth,
+    run_evaluation,
+)
+from minirtmdet.structures import Detections
+
+
+def random_case(root: Path, seed: int, images: int = 12) -> tuple[Path, list[dict[str, Any]]]:
+    """Annotations of all sizes with crowds and a class without boxes; detections near them, doubled, and noise."""
+    rng = np.random.default_rng(seed)
+    entries = [image_entry(image_id, 400, 400) for image_id in range(1, images + 1)]
+    annotations, results = [], []
+    for entry in entries:
+        for _ in range(rng.integers(0, 7)):
+            size = rng.choice([12.0, 50.0, 150.0]) * (0.5 + rng.random(2))
+            box = np.concatenate([rng.random(2) * (400 - size), size])
+            category = int(rng.choice([3, 7, 20]))
+            crowd = int(rng.random() < 0.15)
+            annotations.append(box_entry(len(annotations) + 1, entry["id"], box.tolist(), category, iscrowd=crowd))
+            for _ in range(rng.integers(0, 3)):
+                near = (box + rng.normal(size=4) * 0.1 * size.mean()).clip(1)
+                wrong = int(rng.choice([3, 7, 20, 41])) if rng.random() < 0.2 else category
+                score = float(np.round(rng.random(), 2))  # equal scores too
+                results.append({"image_id": entry["id"], "category_id": wrong, "bbox": near.tolist(), "score": score})
+    categories = [{"id": number, "name": str(number)} for number in (3, 7, 20, 41)]
+    return write_json(root / f"{seed}.json", entries, annotations, categories), results
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_agrees_with_pycocotools(tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]):
+    reason = "pycocotools, the reference, is an extra for the tests: pip install pycocotools"
+    coco = pytest.importorskip("pycocotools.coco", reason=reason)
+    cocoeval = pytest.importorskip("pycocotools.cocoeval", reason=reason)
+    json_file, results = random_case(tmp_path, seed)
+    metrics, per_class = coco_metrics(read_ground_truth(json_file), results, (3, 7, 20, 41))
+    truth = coco.COCO(str(json_file))
+    theirs = cocoeval.COCOeval(truth, truth.loadRes([dict(entry) for entry in results]), "bbox")
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    assert [metrics[name] for name in METRICS] == pytest.approx(theirs.stats.tolist(), abs=1e-12)
+    precision = theirs.eval["precision"][:, :, :, 0, -1]
+    expected = [p[p > -1].mean() if (p > -1).any() else -1.0 for p in (precision[:, :, k] for k in range(4))]
+    assert per_class == pytest.approx(expected, abs=1e-12)
+    assert 0 < metrics["AP"] < 1
+    assert per_class[3] == -1  # nothing is annotated with 41
+
+
+def one_box(**more: Any) -> dict[str, Any]:
+    return {
+        "images": [image_entry(1, 100, 100), image_entry(2, 100, 100)],
+        "annotations": [box_entry(1, 1, [10.0, 10.0, 40.0, 40.0], **more)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+
+
+def test_by_hand():
+    found = {"image_id": 1, "category_id": 1, "score": 0.5}
+    exact = coco_metrics(one_box(), [{**found, "bbox": [10.0, 10.0, 40.0, 40.0]}], (1,))[0]
+    assert exact["AP"] == exact["AR1"] == exact["APm"] == 1.0
+    assert exact["APs"] == exact["APl"] == -1.0
+    # IoU 0.72: right at the thresholds 0.50, 0.55, ... 0.70, five of ten
+    shifted = coco_metrics(one_box(), [{**found, "bbox": [10.0, 10.0, 40.0, 28.8]}], (1,))[0]
+    assert (shifted["AP50"], shifted["AP75"]) == (1.0, 0.0)
+    assert shifted["AP"] == pytest.approx(0.5)
+
+
+def test_nothing_detected_and_nothing_annotated():
+    metrics, per_class = coco_metrics(one_box(), [], (1,))
+    assert (metrics["AP"], metrics["APm"], metrics["APs"], per_class) == (0.0, 0.0, -1.0, [0.0])
+    empty = {**one_box(), "annotations": []}
+    assert set(coco_metrics(empty, [], (1,))[0].values()) == {-1.0}
+
+
+def test_a_crowd_is_neither_missed_nor_wrong():
+    ground_truth = one_box(iscrowd=1)
+    inside = {"image_id": 1, "category_id": 1, "score": 0.9, "bbox": [12.0, 12.0, 10.0, 10.0]}
+    assert coco_metrics(ground_truth, [inside], (1,))[0]["AP"] == -1.0
+    ground_truth["annotations"].append(box_entry(2, 2, [10.0, 10.0, 40.0, 40.0]))
+    right = {"image_id": 2, "category_id": 1, "score": 0.5, "bbox": [10.0, 10.0, 40.0, 40.0]}
+    assert coco_metrics(ground_truth, [inside, right], (1,))[0]["AP"] == 1.0
+
+
+def test_ground_truth_is_made_ready(tmp_path: Path):
+    annotations = [box_entry(0, 1, [1.0, 2.0, 3.0, 4.0]), box_entry(1, 1, [None, 1.0, 2.0, 3.0])]
+    for key in ("area", "iscrowd"):
+        del annotations[0][key]
+    path = write_json(tmp_path / "a.json", [image_entry(1)], annotations, [{"id": 1, "name": "cat"}])
+    (entry,) = read_ground_truth(path)["annotations"]
+    assert (entry["id"], entry["area"], entry["iscrowd"]) == (1, 12.0, 0)
+
+
+def test_results_have_the_jsons_own_ids_and_plain_numbers():
+    boxes = torch.tensor([[1.5, 2.0, 4.0, 6.0], [0.0, 0.0, 1.0, 1.0]])
+    rows = coco_results(Detections(boxes, torch.tensor([0.75, 0.5]), torch.tensor([1, 0])), 42, (5, 9))
+    assert rows[0] == {"image_id": 42, "category_id": 9, "bbox": [1.5, 2.0, 2.5, 4.0], "score": 0.75}
+    assert rows[1]["category_id"] == 5
+    assert json.loads(json.dumps(rows)) == rows
+
+
+class Oracle(RTMDet):
+    """Finds every box of its data set, in pixels of the file."""
+
+    def __init__(self, dataset: CocoDataset):
+        super().__init__(ModelConfig(0.1, 0.125, 1, num_classes=3))
+        self.samples = [dataset.load(i) for i in range(len(dataset))]
+        self.seen = 0
+
+    def predict(self, images, config, img_shapes, scale_factors):
+        samples = self.samples[self.seen : self.seen + len(images)]
+        for sample, scale, shape in zip(samples, scale_factors, img_shapes, strict=True):
+            assert shape == (round(sample.img_shape[0] * scale[1]), round(sample.img_shape[1] * scale[0]))
+        self.seen += len(images)
+        return [
+            Detections(torch.from_numpy(s.boxes), torch.ones(len(s.boxes)), torch.from_numpy(s.labels)) for s in samples
+        ]
+
+
+def test_a_perfect_detector_has_ap_1_by_name_not_by_order(tmp_path: Path):
+    dataset = CocoDataset(*write_random_set(tmp_path, 7), categories=["hen", "cat", "dog"])
+    loader = EvalLoader(dataset, input_size=64, batch_size=3)
+    evaluation = run_evaluation(Oracle(dataset), loader, dataset, progress=False)
+    assert evaluation.metrics["AP"] == pytest.approx(1.0)
+    assert tuple(evaluation.per_class) == ("hen", "cat", "dog")
+    assert tuple(evaluate(Oracle(dataset), loader, dataset, progress=False)) == METRICS
+
+
+def test_only_the_pictures_of_the_loader_count(tmp_path: Path):
+    images = [image_entry(image_id) for image_id in (1, 2)]
+    annotations = [box_entry(image_id, image_id, [5.0, 5.0, 20.0, 20.0]) for image_id in (1, 2)]
+    json_file, folder = write_set(tmp_path, images, annotations)
+    (folder / "002.png").write_bytes(b"broken")
+    with pytest.warns(UserWarning, match="1 of 2 pictures left out"):
+        dataset = CocoDataset(json_file, folder, bad_images="skip")
+    loader = EvalLoader(dataset, input_size=64, batch_size=1)
+    metrics = evaluate(Oracle(dataset), loader, dataset, PredictConfig(), progress=False)
+    assert metrics["AP"] == pytest.approx(1.0)
