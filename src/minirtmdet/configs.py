@@ -205,6 +205,8 @@ class TrainConfig:
     """Checkpoint to start from: another run's, or an official one; layers of another shape start fresh."""
     resume: bool = False
     """Continue the run in ``<out>/<name>`` from its last checkpoint, with the numbers of an uninterrupted run."""
+    overwrite: bool = False
+    """Start again in a folder that holds a run; without it such a folder is refused."""
 
 
 PRESETS: dict[str, TrainConfig] = {

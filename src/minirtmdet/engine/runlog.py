@@ -1,0 +1,58 @@
+"""The course of a run: rows in memory, in ``log.csv`` and, where it is installed, for TensorBoard."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "num_pos", "images_per_second")
+"""What every row has: means over the steps since the row before; the learning rate is the last step's."""
+METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+"""What the rows of evaluated epochs have besides."""
+
+Row = dict[str, Any]
+
+
+class RunLog:
+    """Takes rows and passes them on.
+
+    Args:
+        folder: where ``log.csv`` and the folder ``tensorboard`` go.
+        rows: those of an earlier part of the run; what the files hold beyond them is dropped.
+        say: prints a line.
+
+    Attributes:
+        rows: all so far.
+    """
+
+    def __init__(self, folder: Path, rows: Sequence[Row] = (), say: Callable[[str], None] = print) -> None:
+        self.rows: list[Row] = list(rows)
+        self._path = folder / "log.csv"
+        with self._path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS + METRIC_COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        self._board = _summary_writer(folder / "tensorboard", self.rows, say)
+
+    def write(self, row: Row) -> None:
+        """Add a row; absent metrics stay empty."""
+        self.rows.append(row)
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS + METRIC_COLUMNS).writerow(row)
+        if self._board is not None:
+            for key, value in row.items():
+                if key != "step":
+                    self._board.add_scalar(
+                        ("metrics/" if key in METRIC_COLUMNS else "train/") + key, value, row["step"]
+                    )
+            self._board.flush()
+
+
+def _summary_writer(folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Any:
+    """TensorBoard's writer, or None with a line that says why."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        say("log: log.csv alone; for TensorBoard too: pip install 'minirtmdet[tensorboard]'")
+        return None
+    return SummaryWriter(str(folder), purge_step=rows[-1]["step"] + 1 if rows else None)

@@ -1,0 +1,493 @@
+"""Training: from a configuration to weights, logs, numbers and pictures in a folder."""
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from minirtmdet.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    atomic_path,
+    config_to_json,
+    count_classes,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from minirtmdet.configs import TrainConfig
+from minirtmdet.data.augment import eval_sample
+from minirtmdet.data.coco import CocoDataset, resolve_splits
+from minirtmdet.data.loader import Batch, EvalLoader, TrainLoader
+from minirtmdet.detector import RTMDet, build_detector
+from minirtmdet.engine.ema import ExpMomentumEMA
+from minirtmdet.engine.evaluator import Evaluation, run_evaluation, write_json
+from minirtmdet.engine.interrupts import Interrupts
+from minirtmdet.engine.optim import FlatCosine, build_optimizer
+from minirtmdet.engine.runlog import METRIC_COLUMNS, Row, RunLog
+from minirtmdet.structures import Detections
+
+LOSSES = ("loss_cls", "loss_bbox", "num_pos")
+SHEET = 8
+"""Validation pictures on the sheet of detections."""
+# settings that a resumed run may change: they say where it runs and how fast, not what comes out
+_FREE = {"name", "out", "device", "resume", "overwrite", "weights", "eval_every"}
+_FREE |= {"model.num_classes"}  # the data's; the class names are compared
+_FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
+
+
+class Trainer:
+    """One run: everything it needs, made from its settings; :meth:`fit` does the work.
+
+    The training path never waits for the device: losses are read every few steps, many at once.
+
+    Args:
+        config: the run.
+        say: prints a line; the progress bars follow the environment variable ``TQDM_DISABLE``.
+
+    Attributes:
+        config: the run as it is, its classes those of the data.
+        run_dir: its folder.
+        model: the network in training.
+        ema_model: its moving average: what is evaluated and saved.
+        dataset, val_dataset: the pictures.
+        history: rows of the log; see :data:`minirtmdet.engine.runlog.COLUMNS`.
+        epoch: epochs done.
+        step: optimiser steps done.
+        metrics: the latest evaluation; empty before the first.
+
+    Raises:
+        FileExistsError: for a folder that holds a run, without ``resume`` or ``overwrite``.
+        FileNotFoundError, ValueError: for data or weights that are missing or do not fit.
+    """
+
+    def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print) -> None:
+        self.say = say
+        self.run_dir = config.out / config.name
+        self.device = pick_device(config.device)
+        resumed = self._open_folder(config)
+        self._load_data(config)
+        self.classes = self.dataset.classes
+        if len(self.classes) != config.model.num_classes:
+            say(f"classes: {len(self.classes)} of the data in place of {config.model.num_classes}")
+        self.config = replace(config, model=replace(config.model, num_classes=len(self.classes)))
+        if resumed is not None and resumed.classes != self.classes:
+            was, now = ", ".join(resumed.classes or ()), ", ".join(self.classes)
+            raise ValueError(f"{resumed.path} is a run with the classes {was}; the data has {now}")
+
+        torch.manual_seed(config.seed)
+        model = build_detector(self.config.model, assigner=config.assigner, loss=config.loss)
+        if config.weights is not None and resumed is None:
+            self._start_from(model, config.weights)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # every batch has the same shape
+        self.model = model.to(self.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
+        self.ema = ExpMomentumEMA(self.model, config.optim.ema_momentum, config.optim.ema_ramp)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.schedule = self._make_schedule()
+        self.amp_dtype = pick_amp(config.amp, self.device)
+
+        self.epoch = self.step = self.position = 0
+        self.seconds = 0.0
+        self.best: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.per_class: dict[str, float] = {}
+        self._recent: list[Tensor] = []  # losses of the steps since the last row, on the device
+        self._recent_paths: list[list[str]] = []
+        self._images = 0  # since the clock was read last
+        self._interrupts = Interrupts()
+        rows = self._restore(resumed) if resumed is not None else self._clear_folder()
+        self._log = RunLog(self.run_dir, rows, say)
+        with atomic_path(self.run_dir / "config.json") as temporary:
+            temporary.write_text(config_to_json(self.config, self.classes), encoding="utf-8")
+        self._clock = time.perf_counter()
+        precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
+        say(
+            f"run: {self.run_dir} on {self.device}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps"
+        )
+
+    @property
+    def ema_model(self) -> RTMDet:
+        """The moving average of the model."""
+        return self.ema.module
+
+    @property
+    def history(self) -> list[Row]:
+        """The rows of the log so far."""
+        return self._log.rows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch; what is left after the last full accumulation makes a step too."""
+        return -(-len(self.loader) // self.config.optim.accumulate)
+
+    def fit(self, until_epoch: int | None = None) -> dict[str, float]:
+        """Train to the end, or until ``until_epoch`` epochs are done; a further call continues.
+
+        Returns:
+            The latest evaluation's twelve numbers; empty where none was due yet.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, with the state saved to ``last.pt``.
+            FloatingPointError: for a loss that is not finite, naming the pictures of that step.
+        """
+        last = self.config.epochs if until_epoch is None else min(until_epoch, self.config.epochs)
+        self._clock, self._images = time.perf_counter(), 0
+        with self._interrupts:
+            try:
+                while self.epoch < last:
+                    self._train_epoch()
+                    self._end_epoch()
+            except KeyboardInterrupt:
+                with self._interrupts.held():
+                    self._save_last()
+                self.say(
+                    f"stopped after step {self.step} of {self.schedule.total_steps}, saved {self.run_dir / 'last.pt'}: "
+                    "the same command with --resume continues"
+                )
+                raise
+        if self.epoch == self.config.epochs:
+            self._write_results()
+        return self.metrics
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the moving average on the validation pictures."""
+        return run_evaluation(self.ema_model, self.val_loader, self.val_dataset, self.config.predict)
+
+    # ------------------------------------------------------------------------------------- a step
+
+    def _train_epoch(self) -> None:
+        """The steps of an epoch that are still to do."""
+        self.model.train()
+        accumulate, total = self.config.optim.accumulate, self.steps_per_epoch
+        batches = self.loader.epoch(self.epoch, min(self.position * accumulate, len(self.loader)))
+        every = max(10, total // 20)
+        epochs = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        with tqdm(total=total, initial=self.position, desc=epochs, unit="step", leave=False) as bar:
+            while self.position < total:
+                group = list(islice(batches, accumulate))
+                with self._interrupts.held():
+                    self._train_step(group)
+                    # the row of an epoch's last step waits for the evaluation
+                    if self.position % every == 0 and self.position < total:
+                        row = self._make_row()
+                        self._recent, self._recent_paths = [], []
+                        self._log.write(row)
+                        bar.set_postfix_str(_describe(row), refresh=False)
+                bar.update()
+
+    def _train_step(self, batches: list[Batch]) -> None:
+        """One optimiser step.
+
+        With accumulation, gradients of the batches are averaged.  That is not the gradient of one large batch:
+        each batch's losses are divided by its own sum of IoUs, and BatchNorm sees each batch alone.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = []
+        for batch in batches:
+            images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+            ground_truth = batch.ground_truth.to(self.device, non_blocking=True)
+            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+                losses = self.model(images, ground_truth)
+            ((losses["loss_cls"] + losses["loss_bbox"]) / len(batches)).backward()
+            sums.append(torch.stack([losses[key].detach().float() for key in LOSSES]))
+        self.optimizer.step()
+        self.ema.update(self.model)
+        self._recent.append(torch.stack(sums).mean(0))
+        self._recent_paths.append([path for batch in batches for path in batch.paths])
+        self._images += len(self._recent_paths[-1])
+        self.step += 1
+        self.position += 1
+
+    def _read_losses(self) -> Float[Tensor, "steps 3"]:
+        """Losses since the last row: the one place where the host waits for the device.
+
+        Raises:
+            FloatingPointError: naming the pictures of the first step whose losses are not finite.
+        """
+        values = torch.stack(self._recent).cpu().double()
+        for i in (~values.isfinite().all(1)).nonzero().flatten().tolist():
+            loss = ", ".join(f"{key} {value:g}" for key, value in zip(LOSSES, values[i].tolist(), strict=True))
+            last = self.run_dir / "last.pt"
+            saved = f"{last} holds an earlier state" if last.exists() else "nothing was saved before"
+            raise FloatingPointError(
+                f"the loss is not finite at step {self.step - len(values) + i + 1} ({loss}); {saved}; "
+                f"the pictures of that step: {', '.join(self._recent_paths[i])}"
+            )
+        return values
+
+    def _make_row(self) -> Row:
+        """The log's row for the steps since the last one."""
+        loss_cls, loss_bbox, num_pos = self._read_losses().mean(0).tolist()
+        now = time.perf_counter()
+        elapsed, self._clock = now - self._clock, now
+        self.seconds += elapsed
+        images, self._images = self._images, 0
+        return {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": self.schedule(self.step - 1),
+            "loss": loss_cls + loss_bbox,
+            "loss_cls": loss_cls,
+            "loss_bbox": loss_bbox,
+            "num_pos": num_pos,
+            "images_per_second": images / max(elapsed, 1e-9),
+        }
+
+    def _end_epoch(self) -> None:
+        """Evaluate if it is due, log, save."""
+        row = self._make_row()
+        epoch = self.epoch + 1
+        evaluation = None
+        if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
+            evaluation = self.evaluate()
+            row |= {key: evaluation.metrics[key] for key in METRIC_COLUMNS}
+        with self._interrupts.held():
+            self._recent, self._recent_paths = [], []
+            self.epoch, self.position = epoch, 0
+            self._log.write(row)
+            if evaluation is not None:
+                self.metrics, self.per_class = evaluation.metrics, evaluation.per_class
+                if self.metrics["AP"] > self.best.get("AP", -math.inf):
+                    self.best = {"epoch": epoch, **self.metrics}
+                    self._save("best.pt")
+            self._save_last()
+        self.say(f"epoch {epoch}/{self.config.epochs}: {_describe(row)}")
+        self._clock = time.perf_counter()
+
+    # -------------------------------------------------------------------------------------- state
+
+    def _save(self, name: str, training: dict[str, Any] | None = None) -> None:
+        state = self.ema_model.state_dict()
+        save_checkpoint(self.run_dir / name, state, self.config, self.classes, metrics=self.metrics, training=training)
+
+    def _save_last(self) -> None:
+        """Everything that the next step depends on, and the log."""
+        if self._recent:
+            self._read_losses()  # raises rather than save a state that is not finite
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        self._save(
+            "last.pt",
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema_steps": self.ema.steps,
+                "epoch": self.epoch,
+                "position": self.position,
+                "step": self.step,
+                "seconds": self.seconds,
+                "best": self.best,
+                "per_class": self.per_class,
+                "recent": [values.cpu() for values in self._recent],
+                "recent_paths": self._recent_paths,
+                "history": self.history,
+                "pictures": len(self.dataset),
+                "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
+            },
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> list[Row]:
+        """Take over the state of ``last.pt``; returns the rows of the log."""
+        state = checkpoint.training
+        assert state is not None
+        if state["pictures"] != len(self.dataset):
+            raise ValueError(
+                f"{checkpoint.path} was trained on {state['pictures']} pictures, the data has {len(self.dataset)}: "
+                "resuming needs the same data"
+            )
+        load_checkpoint(self.model, replace(checkpoint, state_dict=state["model"]))
+        load_checkpoint(self.ema_model, checkpoint)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.steps = state["ema_steps"]
+        self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
+        self.seconds, self.best, self.per_class = state["seconds"], state["best"], state["per_class"]
+        self.metrics = checkpoint.metrics
+        self._recent = [values.to(self.device) for values in state["recent"]]
+        self._recent_paths = state["recent_paths"]
+        torch.set_rng_state(state["rng"]["torch"])
+        if self.device.type == "cuda" and state["rng"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+        self.say(f"resuming after epoch {self.epoch} of {self.config.epochs}, step {self.step}")
+        return state["history"]
+
+    # -------------------------------------------------------------------------------------- start
+
+    def _open_folder(self, config: TrainConfig) -> Checkpoint | None:
+        """The state to continue from, where there is one and it is asked for; nothing is changed yet."""
+        last = self.run_dir / "last.pt"
+        if config.resume and config.overwrite:
+            raise ValueError("resume and overwrite exclude each other: continue the run, or start it again")
+        if config.resume:
+            if last.exists():
+                checkpoint = read_checkpoint(last)
+                if checkpoint.training is None or checkpoint.config is None:
+                    raise CheckpointError(f"{last} holds weights alone: a run cannot be resumed from it")
+                _check_same_settings(last, checkpoint.config, config)
+                return checkpoint
+            self.say(f"nothing to resume in {self.run_dir}: starting the run")
+        elif last.exists() and not config.overwrite:
+            raise FileExistsError(
+                f"{self.run_dir} holds a run already: --resume continues it, --overwrite starts it again, "
+                "--name NAME keeps both"
+            )
+        return None
+
+    def _clear_folder(self) -> list[Row]:
+        """Make the run's folder, without what an earlier run left in it; returns the empty log."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        for name in ("last.pt", "best.pt", "metrics.json", "loss_curve.png", "detections.png"):
+            (self.run_dir / name).unlink(missing_ok=True)
+        shutil.rmtree(self.run_dir / "tensorboard", ignore_errors=True)
+        return []
+
+    def _load_data(self, config: TrainConfig) -> None:
+        train, val = resolve_splits(config.data)
+        data = config.data
+        policy: dict[str, Any] = {"bad_boxes": data.bad_boxes, "bad_images": data.bad_images}
+        self.dataset = CocoDataset(train.json_file, train.images, **policy)
+        # by name: the ids and their order can differ between the files
+        self.val_dataset = CocoDataset(val.json_file, val.images, **policy, categories=self.dataset.classes)
+        size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
+        self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, **size)
+        self.val_loader = EvalLoader(self.val_dataset, **size)
+        pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
+        self.say(f"data: {pictures}, {len(self.dataset.classes)} classes ({train.json_file})")
+
+    def _make_schedule(self) -> FlatCosine:
+        """The schedule of the run, with lines that say what differs from the settings."""
+        config = self.config.optim
+        batch = self.config.batch_size * config.accumulate
+        schedule = FlatCosine.from_config(config, self.config.epochs * self.steps_per_epoch, batch)
+        if batch != config.base_batch:
+            self.say(
+                f"learning rate: {schedule.lr:g} for {batch} pictures a step ({config.lr:g} for {config.base_batch})"
+            )
+        if schedule.warmup_iters < config.warmup_iters:
+            self.say(
+                f"warm-up: {schedule.warmup_iters} steps in place of {config.warmup_iters}, "
+                f"a tenth of the run's {schedule.total_steps}"
+            )
+        return schedule
+
+    def _start_from(self, model: RTMDet, path: Path) -> None:
+        """Load weights of another run or an official file; say which layers start fresh."""
+        checkpoint = read_checkpoint(path)
+        if not any(key.startswith("bbox_head.") for key in checkpoint.state_dict):
+            report = load_checkpoint(model.backbone, checkpoint, prefix="backbone.")
+            self.say(f"{report}\n  neck and head start fresh: the file has none")
+            return
+        # as many classes of other names are other classes
+        known = checkpoint.classes in (None, self.classes)
+        same = known and count_classes(checkpoint.state_dict) == len(self.classes)
+        self.say(str(load_checkpoint(model, checkpoint, new_classes=not same)))
+
+    # ------------------------------------------------------------------------------------ results
+
+    def _write_results(self) -> None:
+        """Numbers and pictures of a finished run."""
+        from minirtmdet import plots
+
+        write_json(
+            self.run_dir / "metrics.json",
+            {
+                "metrics": self.metrics,
+                "per_class": self.per_class,
+                "best": self.best,
+                "epochs": self.epoch,
+                "steps": self.step,
+                "images_seen": self.epoch * len(self.loader) * self.config.batch_size,
+                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+                "device": str(self.device),
+                "train_seconds": round(self.seconds, 1),
+            },
+        )
+        plots.save(plots.loss_curve(self.history), self.run_dir / "loss_curve.png")
+        images, detections, boxes = self.detect_some()
+        sheet = plots.detection_sheet(images, detections, self.classes, boxes)
+        plots.save(sheet, self.run_dir / "detections.png")
+        best = f", best {self.best['AP']:.3f} after epoch {self.best['epoch']:.0f}" if self.best else ""
+        self.say(f"done: AP {self.metrics['AP']:.3f}{best}; numbers and pictures are in {self.run_dir}")
+
+    def detect_some(self, count: int = SHEET) -> tuple[list[np.ndarray], list[Detections], list[Tensor]]:
+        """Some validation pictures, evenly spaced, with what the moving average finds in them.
+
+        Returns:
+            Pixels (BGR), detections and true boxes of each, in pixels of the file.
+        """
+        count = min(count, len(self.val_dataset))
+        samples = [self.val_dataset.load(index * len(self.val_dataset) // count) for index in range(count)]
+        inputs = [eval_sample(sample, self.config.data.input_size) for sample in samples]
+        pixels = torch.from_numpy(np.stack([sample.image for sample in inputs])).permute(0, 3, 1, 2)
+        detections = self.ema_model.predict(
+            pixels.to(self.device),
+            self.config.predict,
+            [sample.img_shape for sample in inputs],
+            [sample.scale_factor for sample in inputs],
+        )
+        boxes = [torch.from_numpy(sample.boxes[~sample.ignore]) for sample in samples]
+        return [sample.image for sample in samples], detections, boxes
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a setting means: ``auto`` is the CUDA GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: for a device that this machine lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: PyTorch finds no CUDA GPU on this machine; --device cpu works everywhere")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device mps: PyTorch finds no Apple GPU on this machine; --device cpu works everywhere")
+    return torch.device(name)
+
+
+def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
+    """The type that the network computes in under autocast, None for fp32 throughout.
+
+    >>> pick_amp("auto", torch.device("cpu")), pick_amp("bf16", torch.device("cpu"))
+    (None, torch.bfloat16)
+    """
+    if setting == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.bfloat16 if setting == "bf16" else None
+
+
+def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig) -> None:
+    """Raise a ValueError that names the settings whose change would change the numbers of a resumed run."""
+    was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(config))
+    changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in _FREE and was[key] != now[key]]
+    if changed:
+        raise ValueError(
+            f"{path} is a run with {'; '.join(changed)}: resume it with its own settings, or start another with --name"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _describe(row: Row) -> str:
+    """A row in words."""
+    words = f"loss_cls {row['loss_cls']:.3f}, loss_bbox {row['loss_bbox']:.3f}, positives {row['num_pos']:.1f}"
+    words += f", lr {row['lr']:.2e}, {row['images_per_second']:.0f} images/s"
+    return words + (f", AP {row['AP']:.3f}" if "AP" in row else "")
