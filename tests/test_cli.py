@@ -1,0 +1,242 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_sets import box_entry, image_entry, write_random_set, write_set
+
+from minirtmdet import build_detector
+from minirtmdet.checkpoints import save_checkpoint
+from minirtmdet.cli import main
+from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig
+from minirtmdet.engine.predictor import draw_detections, find_pictures
+from minirtmdet.structures import Detections
+
+MODEL = ModelConfig(0.1, 0.125, 1, num_classes=3)
+CLASSES = ["cat", "dog", "hen"]
+SMALL = ["--model.deepen-factor", "0.1", "--model.widen-factor", "0.125", "--data.input-size", "64"]
+SMALL += ["--batch-size", "2", "--device", "cpu"]
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_random_set(root, 4)
+    write_random_set(root, 3, name="val", seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The folder of a run as far as the commands look at it."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    config = TrainConfig(model=MODEL, data=DataConfig(root=data, input_size=64))
+    metrics = {"AP": 0.5, "AP50": 0.75, "AP75": 0.25}
+    save_checkpoint(folder / "best.pt", build_detector(MODEL).state_dict(), config, CLASSES, metrics=metrics)
+    return folder
+
+
+def fails(capsys: Output, *args: str | Path) -> str:
+    """The message of a command that must end with exit code 2 and one message."""
+    capsys.readouterr()
+    assert main([str(arg) for arg in args]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("minirtmdet: error: ")
+    assert "Traceback" not in error
+    return error
+
+
+def test_train_then_eval_then_resume(data: Path, tmp_path: Path, capsys: Output):
+    args = ["train", "mini-160", "--name", "a", "--out", str(tmp_path), "--data.root", str(data), *SMALL]
+    args += ["--epochs", "1", "--optim.lr", "0.001"]
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert "classes: 3 of the data in place of 16" in printed
+    assert "epoch 1/1: loss_cls" in printed
+    assert "AP50" in printed
+    stored = json.loads((tmp_path / "a/config.json").read_text())
+    assert stored["config"]["optim"]["lr"] == 0.001
+    assert "--resume continues it" in fails(capsys, *args)
+    assert main([*args, "--resume"]) == 0
+    assert main(["eval", str(tmp_path / "a"), "--out", str(tmp_path / "eval"), "--device", "cpu"]) == 0
+    expected = json.loads((tmp_path / "a/metrics.json").read_text())["best"]
+    found = json.loads((tmp_path / "eval/metrics.json").read_text())["metrics"]
+    assert found == pytest.approx({key: expected[key] for key in found}, abs=1e-9)
+    results = json.loads((tmp_path / "eval/detections.json").read_text())
+    assert all(set(row) == {"image_id", "category_id", "bbox", "score"} for row in results)
+
+
+def test_train_alone_lists_the_presets(capsys: Output):
+    with pytest.raises(SystemExit) as stop:
+        main(["train"])
+    assert stop.value.code == 2
+    assert "{mini-160, tiny-320}" in capsys.readouterr().err
+
+
+def test_a_setting_that_is_not_there(capsys: Output):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "mini-160", "--optim.lrr", "3"])
+    assert stop.value.code == 2
+    assert "--optim.lr " in capsys.readouterr().err  # what was perhaps meant
+
+
+def test_a_ctrl_c_ends_with_130(data: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minirtmdet.engine.trainer.Trainer._train_step", interrupted)
+    args = ["train", "mini-160", "--out", str(tmp_path), "--data.root", str(data), *SMALL]
+    assert main(args) == 130
+    assert "stopped after step 0" in capsys.readouterr().out
+    assert (tmp_path / "mini-160/last.pt").exists()
+
+
+def test_scenes_prints_the_folder(tmp_path: Path, capsys: Output):
+    root = tmp_path / "scenes"
+    for _ in range(2):
+        assert main(["scenes", "--train", "2", "--val", "1", "--size", "64", "--root", str(root)]) == 0
+        assert capsys.readouterr().out == f"{root}\n"
+    assert (root / "train.json").exists()
+
+
+def test_info(run: Path, tmp_path: Path, capsys: Output):
+    assert main(["info", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "best.pt: widen_factor 0.125, 3 classes" in printed
+    assert "classes: cat, dog, hen" in printed
+    assert "AP 0.500  AP50 0.750  AP75 0.250" in printed
+    assert main(["info", "tiny"]) == 0
+    assert capsys.readouterr().out.startswith("4,896,168 parameters (backbone 2,348,700, neck 2,188,944")
+    assert main(["info", "mini-160"]) == 0
+    assert "160 px" in capsys.readouterr().out
+    torch.save({"state_dict": build_detector("s").state_dict()}, tmp_path / "s.pth")
+    assert main(["info", str(tmp_path / "s.pth")]) == 0
+    assert "widen_factor 0.5 (as s), 80 classes" in capsys.readouterr().out
+    assert "presets are mini-160, tiny-320, sizes nano, tiny, s, m, l, x" in fails(capsys, "info", "xxl")
+
+
+# --------------------------------------------------------------------------------------------- predict
+
+
+def test_predict_writes_pictures_and_json(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    out = tmp_path / "out"
+    assert main(["predict", str(run), str(data / "val"), "--out", str(out), "--threshold", "0.001"]) == 0
+    content = json.loads((out / "predictions.json").read_text())
+    assert content["classes"] == CLASSES
+    assert len(content["pictures"]) == 3
+    for picture in content["pictures"]:
+        original = cv2.imread(picture["file"])
+        drawn = cv2.imread(str(out / Path(picture["file"]).name))
+        assert drawn.shape == original.shape == (picture["height"], picture["width"], 3)
+        assert picture["detections"], "a threshold below the first scores"
+        assert not np.array_equal(drawn, original)
+        for row in picture["detections"]:
+            assert row["class"] == CLASSES[row["label"]]
+            assert 0.001 < row["score"] < 1
+            x1, y1, x2, y2 = row["box"]
+            assert 0 <= x1 <= x2 <= picture["width"]
+            assert 0 <= y1 <= y2 <= picture["height"]
+    assert f"3 pictures, written to {out}" in capsys.readouterr().out
+
+
+def test_bad_pictures_are_named_skipped_and_counted(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    for name in ("broken.png", "empty.jpg"):
+        (tmp_path / name).write_bytes(b"nothing" if name == "broken.png" else b"")
+    paths = [str(data / "val/001.png"), str(tmp_path / "broken.png"), str(tmp_path / "empty.jpg")]
+    assert main(["predict", str(run), *paths, "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "broken.png cannot be decoded" in printed.err
+    assert "empty.jpg is empty" in printed.err
+    assert "2 of 3 pictures could not be read" in printed.err
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["pictures"]) == 1
+
+
+def test_predict_with_an_official_file(data: Path, tmp_path: Path, capsys: Output):
+    weights = tmp_path / "rtmdet_tiny.pth"
+    meta = {"dataset_meta": {"classes": ("ape", "bee")}}
+    torch.save({"state_dict": build_detector("tiny", num_classes=2).state_dict(), "meta": meta}, weights)
+    picture = data / "val/001.png"
+    assert "does not say which model it belongs to" in fails(capsys, "predict", weights, picture)
+    message = fails(capsys, "predict", weights, picture, "--model", "s")
+    assert "expected widen_factor 0.5 (as s), 2 classes, found widen_factor 0.375 (as tiny), 2 classes" in message
+    args = ["predict", str(weights), str(picture), "--model", "tiny", "--out", str(tmp_path), "--input-size", "64"]
+    assert main(args) == 0
+    assert json.loads((tmp_path / "predictions.json").read_text())["classes"] == ["ape", "bee"]
+    assert main([*args, "--classes", "x", "y"]) == 0
+    assert json.loads((tmp_path / "predictions.json").read_text())["classes"] == ["x", "y"]
+    assert "has 2 classes, but 1 names: x" in fails(capsys, *args, "--classes", "x")
+
+
+def test_what_is_missing_is_named(run: Path, tmp_path: Path, capsys: Output):
+    assert "no picture or folder" in fails(capsys, "predict", run, tmp_path / "a.jpg")
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in fails(capsys, "predict", run, tmp_path / "empty")
+    assert "name files or folders" in fails(capsys, "predict", run)
+    assert "no checkpoint nope.pt" in fails(capsys, "eval", "nope.pt")
+    assert "neither best.pt nor last.pt" in fails(capsys, "info", tmp_path / "empty")
+    assert "no such folder" in fails(capsys, "train", "mini-160", "--out", tmp_path, "--data.root", tmp_path / "nope")
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path):
+    for name in ("a/x.png", "b/x.png", "b/deep/x.jpg", "b/notes.txt", "c/x.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_pictures([tmp_path / "a/x.png", tmp_path / "b", tmp_path / "c"])
+    assert [str(picture.name) for picture in found] == ["x.png", "deep/x.jpg", "x-2.png", "x-3.png"]
+
+
+def test_boxes_are_drawn_where_they_are():
+    image = np.zeros((60, 80, 3), np.uint8)
+    found = Detections(torch.tensor([[20.0, 30.0, 60.0, 50.0]]), torch.tensor([0.9]), torch.tensor([1]))
+    drawn = draw_detections(image, found, ["a", "é"])
+    border = drawn[50, 40]
+    assert border.any()
+    assert (drawn[50, 20:61] == border).all()  # the lower side
+    assert not drawn[40, 40].any()  # the inside
+    assert not drawn[55:].any()
+    assert not image.any()  # the picture itself stays
+
+
+# ------------------------------------------------------------------------------------------------ eval
+
+
+def test_eval_on_other_data(run: Path, tmp_path: Path, capsys: Output):
+    categories = [{"id": i, "name": name} for i, name in enumerate(["hen", "owl", "dog", "cat"])]
+    box = box_entry(1, 1, [1.0, 1.0, 20.0, 20.0], 3)
+    json_file, folder = write_set(tmp_path / "other", [image_entry(1)], [box], categories, name="val")
+    args = ["eval", str(run), "--data.val-json", str(json_file), "--data.val-images", str(folder), "--device", "cpu"]
+    assert main(args) == 0
+    assert f"1 pictures of {json_file}" in capsys.readouterr().out
+    json_file, folder = write_set(tmp_path / "owls", [image_entry(1)], [], [{"id": 1, "name": "owl"}], name="val")
+    message = fails(capsys, "eval", run, "--data.val-json", json_file, "--data.val-images", folder)
+    assert "has no category 'cat', 'dog', 'hen'; it has 'owl'" in message
+
+
+def test_eval_of_weights_that_name_no_classes(data: Path, tmp_path: Path, capsys: Output):
+    for num_classes in (3, 5):
+        torch.save(build_detector("nano", num_classes=num_classes).state_dict(), tmp_path / f"{num_classes}.pth")
+    args = ["--model", "nano", "--data.input-size", "64", "--device", "cpu"]
+    assert "give --data.root" in fails(capsys, "eval", tmp_path / "3.pth", *args)
+    assert main(["eval", str(tmp_path / "3.pth"), "--data.root", str(data), *args]) == 0
+    message = fails(capsys, "eval", tmp_path / "5.pth", "--data.root", data, *args)
+    assert "predicts 5 classes and does not name them" in message
+
+
+def test_warnings_are_one_line(run: Path, tmp_path: Path, capsys: Output):
+    flat = [box_entry(1, 1, [5.0, 5.0, 0.0, 10.0]), box_entry(2, 1, [5.0, 5.0, 9.0, 10.0])]
+    for name in ("train", "val"):
+        write_set(tmp_path, [image_entry(1)], flat, name=name)
+    assert main(["eval", str(run), "--data.root", str(tmp_path), "--device", "cpu"]) == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
+    assert line.startswith("minirtmdet: warning: ")
+    assert "1 of 2 boxes left out" in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
+def test_a_device_that_is_not_there(run: Path, data: Path, capsys: Output):
+    assert "finds no CUDA GPU" in fails(capsys, "predict", run, data / "val", "--device", "cuda")
