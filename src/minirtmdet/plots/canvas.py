@@ -250,7 +250,7 @@ def points_per_pixel(axes: "matplotlib.axes.Axes") -> float:
 def draw_labels(
     axes: "matplotlib.axes.Axes", boxes: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str], colors: Sequence[str]
 ) -> None:
-    """Name boxes, the first with priority: above, below or in the box, wherever other labels are hidden least.
+    """Name boxes, the first with priority: above, below or in the box, wherever boxes and labels are hidden least.
 
     The figure must have been laid out: how much room a label takes depends on the size of the picture.
     """
@@ -258,17 +258,19 @@ def draw_labels(
     left, right = sorted(axes.get_xlim())
     top, bottom = sorted(axes.get_ylim())
     height = 11 / pixel
-    taken = np.zeros((0, 3))  # left, top and width of each label
+    seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
     for order, (box, text, color) in enumerate(zip(boxes, texts, colors, strict=True)):
         width = (5 * len(text) + 2) / pixel  # 8 pt letters are 5 pt wide on average
         x1, y1, x2, y2 = (float(edge) for edge in box)
         spots = np.array([(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in (x1, x2 - width)])
         spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
-        x, y = spots[:, :1], spots[:, 1:]
-        shared = np.minimum(x + width, taken[:, 0] + taken[:, 2]) - np.maximum(x, taken[:, 0])
-        hidden = shared.clip(min=0) * (height - abs(y - taken[:, 1])).clip(min=0)  # [spots,taken]
-        x, y = spots[hidden.sum(1).argmin()]
-        taken = np.vstack([taken, (x, y, width)])
+        labels = np.hstack([spots, np.add(spots, (width, height))])[:, None]  # [spots,1,4]
+        sides = np.minimum(labels[..., 2:], seen[:, 2:]) - np.maximum(labels[..., :2], seen[:, :2])
+        hidden = sides.clip(min=0).prod(-1) / (seen[:, 2:] - seen[:, :2]).prod(-1).clip(min=1e-6)  # share of each
+        hidden[:, len(boxes) :] *= 4  # a hidden label is lost, a hidden box still has edges
+        best = hidden.sum(1).argmin()
+        x, y = spots[best]
+        seen = np.vstack([seen, labels[best]])
         axes.text(
             x + 1 / pixel,
             y + height / 2,
