@@ -12,12 +12,13 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up book serve test lint unit compiled notebooks check-site train refresh clean
+.PHONY: help set-up book serve test lint unit compiled notebooks parity check-site train refresh clean
 
 help:
 	@echo "make book        build the book strictly into _build/html"
 	@echo "make test        lint, types, unit tests, doctests and every notebook"
 	@echo "make train       train the small detector on the embedded scenes; options: make train ARGS='--epochs 12'"
+	@echo "make parity      compare with MMDetection itself on fresh cases; needs Python 3.11 or 3.12; ARGS='--seed 7' repeats a run"
 	@echo "make serve       show the built book on http://127.0.0.1:8000"
 	@echo "make check-site  look at every built page with a browser, wide and narrow, light and dark"
 	@echo "make refresh     run every notebook and store its outputs"
@@ -92,6 +93,10 @@ notebooks: set-up
 	@echo "== notebooks, two at a time, outputs compared with the stored ones"
 	@$(if $(NOTEBOOKS),$(SERIAL) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 300 \
 		--nbval-sanitize-with tests/book/nbval_sanitize.cfg -n 2 --dist loadscope $(NOTEBOOKS),echo "there is no notebook yet")
+
+parity: set-up
+	@bash tests/parity/reference_env/setup.sh .venv-reference
+	@$(SERIAL) PYTHONPATH=tests $(PY) -m parity.live --reference .venv-reference/bin/python $(ARGS)
 
 check-site: set-up
 	@echo "== the built site"

@@ -253,6 +253,15 @@ def _never_overlapping() -> Scene:
     return out._replace(distances=torch.full_like(out.distances, -1e4) * torch.tensor([1.0, 1.0, -1.0, -1.0]))
 
 
+def _nearly_never_overlapping() -> Scene:
+    """IoU 1e-7 against IoU 0 and a better centre: the constant in the logarithm decides."""
+    out = scene("nearly-no-overlap", (128, 128), [_box((5, 5, 123, 123))], num_classes=2)
+    distances = torch.full_like(out.distances, -1e4) * torch.tensor([1.0, 1.0, -1.0, -1.0])
+    beside = ((out.priors == torch.tensor([88.0, 64.0, 8.0, 8.0])).all(1)).nonzero()[0, 0]
+    distances[0, beside] = torch.tensor([0.0, 0.0, 0.0373, 0.0373])
+    return out._replace(cls_scores=torch.full_like(out.cls_scores, -3.0), distances=distances)
+
+
 def _masks() -> Scene:
     """L-shaped masks: their centres of mass lie far from the box centres."""
     size = (160, 192)
@@ -340,6 +349,7 @@ SCENES: dict[str, Callable[[], Scene]] = {
     ),
     "inverted-predictions": _inverted,
     "never-overlapping": _never_overlapping,
+    "nearly-never-overlapping": _nearly_never_overlapping,
     "few-candidates": lambda: scene(
         "few-candidates", (128, 128), [_box((30, 30, 50, 50), (33, 33, 60, 60))], noise=0.1, num_classes=5
     ),
@@ -602,7 +612,7 @@ class PredictCase(NamedTuple):
     scale_factors: list[tuple[float, float]] | None = None  # (w, h)
 
 
-def _sharp(key: str, size: tuple[int, int] = (64, 96), batch: int = 2, **options: Any) -> Scene:
+def _sharp(key: str, size: tuple[int, int] = (64, 64), batch: int = 2, **options: Any) -> Scene:
     boxes = [random_boxes(f"{key}{i}", 6, size, low=20) for i in range(batch)]
     return scene(key, size, boxes, num_classes=options.pop("num_classes", 5), **options)
 
@@ -622,7 +632,7 @@ PREDICT: dict[str, Callable[[], PredictCase]] = {
     "clipped-rescaled": lambda: PredictCase(
         _sharp("predict-rescale"),
         score_threshold=0.05,
-        img_shapes=[(60, 90), (64, 70)],
+        img_shapes=[(60, 50), (64, 44)],
         scale_factors=[(0.5, 0.5), (1.25, 1.5)],
     ),
     "outside-the-picture": lambda: PredictCase(
@@ -676,3 +686,115 @@ FORWARD: dict[str, Callable[[], ForwardCase]] = {
         {**_SMALL, "separate_bn": False, "with_objectness": True}, normal("forward/shared-obj", 1, 3, 64, 96)
     ),
 }
+
+
+# --- cases that nobody has seen before -----------------------------------------------------------------------------
+
+
+class StepCase(NamedTuple):
+    """One step of training: images and boxes in, a gradient for every parameter out."""
+
+    network: ForwardCase
+    boxes: list[Tensor]
+    labels: list[Tensor]
+
+
+def _pick(key: str, *choices: Any) -> Any:
+    return choices[int(integers(key, 1, high=len(choices)))]
+
+
+def random_priors(seed: int) -> PriorCase:
+    """Maps of any sides, and a padded shape that may be larger or smaller."""
+    rows, columns, height, width = (1 + integers(f"priors{seed}", 4, high=300)).tolist()
+    return PriorCase(featmaps(rows, columns), _pick(f"priors{seed}/offset", 0.0, 0.5), (height, width))
+
+
+def random_overlaps(seed: int) -> OverlapCase:
+    """Boxes anywhere, one in eight without width."""
+    key = f"overlaps{seed}"
+    count = int(integers(key, 1, high=40))
+    first, second = _boxes(f"{key}/1", 2, count), _boxes(f"{key}/2", 2, count)
+    flat = uniform(f"{key}/flat", 2, count) < 0.125
+    first[..., 2] = torch.where(flat, first[..., 0], first[..., 2])
+    return OverlapCase(first, second, _pick(f"{key}/mode", "iou", "iof", "giou"), _pick(f"{key}/aligned", True, False))
+
+
+def random_coder(seed: int) -> CoderCase:
+    """Both directions, clamped or not."""
+    key = f"coder{seed}"
+    points = uniform(f"{key}/points", 50, 2, high=300.0)
+    if _pick(f"{key}/step", True, False):
+        return CoderCase("encode", points, _boxes(f"{key}/boxes", 50, high=300.0), None, _pick(key, None, 16.0, 100.0))
+    distances = uniform(f"{key}/distances", 50, 4, low=-30.0, high=200.0)
+    return CoderCase("decode", points, distances, _pick(key, None, (200, 300), (64, 320)))
+
+
+def random_focal(seed: int) -> FocalCase:
+    """Logits from mild to extreme."""
+    key = f"focal{seed}"
+    return _focal(key, 40, _pick(f"{key}/classes", 1, 3, 80), std=_pick(f"{key}/std", 0.5, 3.0, 30.0))
+
+
+def random_giou(seed: int) -> GIoUCase:
+    """Boxes from near to apart."""
+    return _giou(f"giou{seed}", 60, _pick(f"giou{seed}/shift", 0.5, 5.0, 50.0))
+
+
+def random_predict(seed: int) -> PredictCase:
+    """A random scene, and random ways to read it."""
+    made, key = random_scene(seed), f"predict{seed}"
+    # mild logits: beyond 17 every score is 1, and the order of equal scores is nobody's business
+    classes = min(made.num_classes, 5)
+    few = made._replace(cls_scores=normal(f"{key}/logits", *made.cls_scores.shape[:2], classes, std=2.0) - 2.0)
+    count, (height, width) = len(few.boxes), few.pad_shapes[0]
+    clipped = _pick(f"{key}/clip", True, False)
+    return PredictCase(
+        few,
+        _pick(f"{key}/threshold", 0.05, 0.2),
+        _pick(f"{key}/pre", 30, 30_000),
+        _pick(f"{key}/iou", 0.3, 0.65, 0.9),
+        _pick(f"{key}/max", 10, 300),
+        [(height - 5 * i, width - 7 * i) for i in range(count)] if clipped else None,
+        [(0.5 + i, 1.25) for i in range(count)] if clipped else None,
+    )
+
+
+def random_forward(seed: int) -> ForwardCase:
+    """A small network with random settings."""
+    key = f"forward{seed}"
+    depthwise = _pick(f"{key}/depthwise", True, False)
+    model = {
+        **_SMALL,
+        "num_classes": _pick(f"{key}/classes", 1, 6, 80),
+        "exp_on_reg": _pick(f"{key}/exp", True, False),
+        # the original cannot build a head that shares depthwise convolutions
+        "share_conv": not depthwise and _pick(f"{key}/share", True, False),
+        "with_objectness": _pick(f"{key}/objectness", True, False),
+        "use_depthwise": depthwise,
+    }
+    return ForwardCase(model, normal(f"{key}/images", 2, 3, 64, 96), _pick(f"{key}/training", True, False))
+
+
+def random_step(seed: int) -> StepCase:
+    """A step of a small network."""
+    key = f"step{seed}"
+    network = random_forward(seed)._replace(images=normal(f"{key}/images", 2, 3, 96, 128), training=True)
+    boxes = [random_boxes(f"{key}/{i}", n, (96, 128)) for i, n in enumerate((4, 9))]
+    classes = network.model["num_classes"]
+    return StepCase(network, boxes, [integers(f"{key}/{i}/labels", len(b), high=classes) for i, b in enumerate(boxes)])
+
+
+RANDOM: dict[str, Callable[[int], Any]] = {
+    "priors": random_priors,
+    "overlaps": random_overlaps,
+    "coder": random_coder,
+    "assign": random_scene,
+    "targets": random_scene,
+    "focal": random_focal,
+    "giou": random_giou,
+    "losses": random_scene,
+    "predict": random_predict,
+    "forward": random_forward,
+    "step": random_step,
+}
+"""From a seed to a case of every kind."""

@@ -65,6 +65,13 @@ def shorten_alike(answer: dict[str, Tensor], names: list[str]) -> dict[str, Tens
     return short
 
 
+def settle_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """Indices that put detections of equal score into an order of their own; all others stay where they are."""
+    group = torch.cat([scores.new_zeros(1), (scores.diff() != 0).cumsum(0)]).tolist()
+    rows = list(zip(group, labels.tolist(), boxes.tolist(), strict=False))  # group has one entry where there are none
+    return torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), dtype=torch.int64)
+
+
 def difference(ours: Tensor, theirs: Tensor) -> Difference:
     """Largest difference over largest value; infinite where shapes, infinities or NaNs are not the same."""
     if ours.shape != theirs.shape:

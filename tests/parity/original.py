@@ -5,11 +5,13 @@ Each function takes a case of ``cases.py`` and returns named tensors, the same n
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from parity import cases
+from parity.compare import settle_order
 from parity.fill import fill
 from torch import Tensor
 
@@ -117,7 +119,7 @@ def _metas(case: cases.Scene) -> list[dict[str, Any]]:
     return [{"pad_shape": shape, "img_shape": shape} for shape in case.pad_shapes]
 
 
-def _truth(case: cases.Scene) -> list[Any]:
+def _truth(case: cases.Scene | cases.StepCase) -> list[Any]:
     from mmengine.structures import InstanceData
 
     return [InstanceData(bboxes=b, labels=y) for b, y in zip(case.boxes, case.labels, strict=True)]
@@ -192,6 +194,7 @@ def predict(case: cases.PredictCase) -> Answer:
     head.bbox_coder.clip_border = case.img_shapes is not None
     maps = scene.levels(scene.cls_scores), scene.levels(scene.distances)
     results = head.predict_by_feat(*maps, batch_img_metas=metas, cfg=config, rescale=True)
+    results = [r[settle_order(r.bboxes, r.scores, r.labels)] for r in results]
     return {
         "count": torch.tensor([len(r.bboxes) for r in results]),
         "boxes": torch.cat([r.bboxes for r in results]),
@@ -264,7 +267,35 @@ def network_answer(detector: Any, cls_scores: Any, bbox_preds: Any, training: bo
     return answer
 
 
+def step(case: cases.StepCase) -> Answer:
+    """Losses of a whole network, and the gradient of every parameter under its name."""
+    detector = fill(build_detector(case.network.model)).train()
+    outputs = detector.bbox_head(detector.extract_feat(case.network.images))
+    shape = tuple(case.network.images.shape[-2:])
+    metas = [{"pad_shape": shape, "img_shape": shape} for _ in case.boxes]
+    answer = detector.bbox_head.loss_by_feat(*outputs, _truth(case), metas)
+    loss_cls, loss_bbox = sum(answer["loss_cls"]), sum(answer["loss_bbox"])
+    (loss_cls + loss_bbox).backward()
+    gradients = {f"grad/{name}": p.grad for name, p in detector.named_parameters() if p.grad is not None}
+    return {"loss_cls": loss_cls.detach(), "loss_bbox": loss_bbox.detach(), **gradients}
+
+
 def quiet() -> None:
     """The original warns of many things that are not ours to mend."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+
+
+ANSWERS: dict[str, Callable[[Any], Answer]] = {
+    "priors": priors,
+    "overlaps": overlaps,
+    "coder": coder,
+    "assign": assign,
+    "targets": targets,
+    "focal": focal,
+    "giou": giou,
+    "losses": losses,
+    "predict": predict,
+    "forward": forward,
+    "step": step,
+}

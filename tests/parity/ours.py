@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from parity import cases
+from parity.compare import settle_order
 from parity.fill import fill
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from minirtmdet.reference import losses as reading_losses
 from minirtmdet.reference import postprocess as reading_postprocess
 from minirtmdet.reference import priors as reading_priors
 from minirtmdet.reference import targets as reading_targets
-from minirtmdet.structures import AssignResult, GroundTruth
+from minirtmdet.structures import AssignResult, Detections, GroundTruth
 
 Answer = dict[str, Tensor]
 
@@ -104,6 +105,7 @@ def predict(case: cases.PredictCase) -> Answer:
     config = PredictConfig(case.score_threshold, case.nms_pre, case.nms_iou_threshold, case.max_per_image)
     maps = scene.levels(scene.cls_scores), scene.levels(scene.distances)
     results = predict_by_feat(*maps, config, scene.offset, case.img_shapes, case.scale_factors)
+    results = [Detections(*(field[settle_order(*found)] for field in found)) for found in results]
     return {"count": torch.tensor([len(r.boxes) for r in results])} | {
         field: torch.cat([getattr(r, field) for r in results]) for field in ("boxes", "scores", "labels")
     }
@@ -120,6 +122,14 @@ def forward(case: cases.ForwardCase) -> Answer:
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             answer[name] = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
     return answer
+
+
+def step(case: cases.StepCase) -> Answer:
+    detector = fill(build_detector(ModelConfig(**case.network.model))).train()
+    losses = detector(case.network.images, GroundTruth.from_list(case.boxes, case.labels))
+    (losses["loss_cls"] + losses["loss_bbox"]).backward()
+    gradients = {f"grad/{name}": p.grad for name, p in detector.named_parameters() if p.grad is not None}
+    return {"loss_cls": losses["loss_cls"].detach(), "loss_bbox": losses["loss_bbox"].detach(), **gradients}
 
 
 # --- the reading lane: one image, step by step -----------------------------------------------------------------------
@@ -215,6 +225,8 @@ def read_predict(case: cases.PredictCase) -> Answer:
         whole = (bboxes[:, 2:] > bboxes[:, :2]).all(1)
         bboxes, scores, labels = bboxes[whole], scores[whole], labels[whole]
         kept = reading_postprocess.nms(bboxes, scores, labels, case.nms_iou_threshold)[: case.max_per_image]
+        kept = torch.tensor(kept, dtype=torch.int64)
+        kept = kept[settle_order(bboxes[kept], scores[kept], labels[kept])]
         fields["count"].append(torch.tensor([len(kept)]))
         for field, values in (("boxes", bboxes), ("scores", scores), ("labels", labels)):
             fields[field].append(values[kept])
@@ -241,6 +253,7 @@ RACING: dict[str, Callable[[Any], Answer]] = {
     "losses": losses,
     "predict": predict,
     "forward": forward,
+    "step": step,
 }
 READING: dict[str, Callable[[Any], Answer]] = {
     "priors": read_priors,

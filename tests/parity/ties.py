@@ -56,6 +56,11 @@ def compare_assignments(scene: Scene, ours: Tensor, theirs: Tensor) -> Verdict:
     return Verdict(int(valid.sum()), ties, mistakes)
 
 
+def has_ties(scene: Scene) -> bool:
+    """Whether any prior of the batch may end in more than one way."""
+    return any(bool((admissible(scene, image).sum(1) > 1).any()) for image in range(len(scene.boxes)))
+
+
 def admissible(scene: Scene, image: int) -> Tensor:
     """``[N,G+1]``: whether ties let a prior of an image end with background (column 0) or box ``i`` (``i + 1``)."""
     boxes, priors = scene.boxes[image], scene.priors

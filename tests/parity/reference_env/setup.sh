@@ -4,8 +4,8 @@
 #   bash tests/parity/reference_env/setup.sh [FOLDER]      (.venv-reference where left out; safe to run again)
 #
 # Needs Python 3.12 or 3.11, since MMDetection needs numpy 1: the newer of them on the PATH is taken, or PYTHON=... says
-# which. About a minute and 1.5 GB with the CPU build of torch; any build will do, but where pip's default is the
-# CUDA build (Linux), several GB are saved by pointing pip at PyTorch's CPU wheels (PIP_INDEX_URL) first.
+# which. About two minutes and 1.5 GB with the CPU build of torch. Any build will do, but on Linux pip's own choice
+# brings CUDA along: set PIP_EXTRA_INDEX_URL to the address of PyTorch's CPU builds first, as the README says.
 #
 # mmcv-lite is mmcv without its compiled half, which no longer installs with current versions of torch; _ext.py stands
 # in for the one compiled operation that is needed here, non-maximum suppression.
