@@ -212,6 +212,9 @@ def test_eval_on_other_data(run: Path, tmp_path: Path, capsys: Output):
     args = ["eval", str(run), "--data.val-json", str(json_file), "--data.val-images", str(folder), "--device", "cpu"]
     assert main(args) == 0
     assert f"1 pictures of {json_file}" in capsys.readouterr().out
+    # a folder that holds nothing to train on
+    assert main(["eval", str(run), "--data.root", str(tmp_path / "other"), "--device", "cpu"]) == 0
+    assert f"1 pictures of {json_file}" in capsys.readouterr().out
     json_file, folder = write_set(tmp_path / "owls", [image_entry(1)], [], [{"id": 1, "name": "owl"}], name="val")
     message = fails(capsys, "eval", run, "--data.val-json", json_file, "--data.val-images", folder)
     assert "has no category 'cat', 'dog', 'hen'; it has 'owl'" in message

@@ -20,7 +20,7 @@ from minirtmdet.checkpoints import (
     read_checkpoint,
 )
 from minirtmdet.configs import MODELS, PRESETS, DataConfig, PredictConfig, ScenesConfig, TrainConfig
-from minirtmdet.data.coco import CocoDataset, resolve_splits
+from minirtmdet.data.coco import CocoDataset, resolve_val
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.scenes import make_scenes
 from minirtmdet.detector import RTMDet, build_detector
@@ -104,7 +104,7 @@ def evaluate(
     """
     loaded = _load(checkpoint, model, classes, device)
     settings = _eval_data(loaded, data)
-    _, val = resolve_splits(settings)
+    val = resolve_val(settings)
     names = loaded.classes
     policy = {"bad_boxes": settings.bad_boxes, "bad_images": settings.bad_images}
     dataset = CocoDataset(val.json_file, val.images, **policy, categories=names)  # type: ignore[arg-type]
@@ -240,9 +240,6 @@ def _eval_data(loaded: LoadedDetector, data: EvalData) -> DataConfig:
     base = loaded.config.data if loaded.config else DataConfig(input_size=640)
     if named:
         base = replace(base, root=None, train_json=None, train_images=None, val_json=None, val_images=None)
-    if "root" not in given and "val_json" in given:
-        # nothing is trained on here, but both parts are looked for
-        given |= {"train_json": data.val_json, "train_images": data.val_images}
     return replace(base, **given)
 
 

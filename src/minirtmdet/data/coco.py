@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -295,15 +296,20 @@ def resolve_splits(config: DataConfig) -> tuple[Split, Split]:
         from minirtmdet.data.scenes import make_scenes
 
         root = make_scenes(config.scenes)
-    if root is not None and not root.is_dir():
-        raise FileNotFoundError(f"data.root {root}: there is no such folder")
-    return (
-        _resolve(root, ("train",), config.train_json, config.train_images, "train"),
-        _resolve(root, ("val", "valid", "test"), config.val_json, config.val_images, "val"),
-    )
+    train = _resolve(root, ("train",), config.train_json, config.train_images, "train")
+    return train, resolve_val(replace(config, root=root))
+
+
+def resolve_val(config: DataConfig) -> Split:
+    """Where to evaluate, for data that need have nothing to train on; else as :func:`resolve_splits`."""
+    if config.root is None and config.val_json is None:
+        return resolve_splits(config)[1]
+    return _resolve(config.root, ("val", "valid", "test"), config.val_json, config.val_images, "val")
 
 
 def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, images: Path | None, key: str) -> Split:
+    if root is not None and not root.is_dir():
+        raise FileNotFoundError(f"data.root {root}: there is no such folder")
     if json_file is not None and not json_file.is_file():
         raise FileNotFoundError(f"data.{key}_json {json_file}: there is no such file")
     if images is not None and not images.is_dir():
