@@ -392,3 +392,9 @@ def test_a_device_that_is_not_there():
     assert pick_device("auto") == torch.device("cpu")
     with pytest.raises(ValueError, match="finds no CUDA GPU"):
         pick_device("cuda")
+
+
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"eval_every": 0}, {"optim": OptimConfig(accumulate=0)}])
+def test_settings_without_sense_are_named(config: TrainConfig, change: dict[str, Any]):
+    with pytest.raises(ValueError, match="is 0: expected at least 1"):
+        Trainer(replace(config, **change), say=quiet)

@@ -73,6 +73,13 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print) -> None:
+        for name, value in (
+            ("epochs", config.epochs),
+            ("eval_every", config.eval_every),
+            ("optim.accumulate", config.optim.accumulate),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: expected at least 1")
         self.say = say
         self.run_dir = config.out / config.name
         self.device = pick_device(config.device)
