@@ -1,4 +1,4 @@
-"""The sources of the book: what the contents name exists, and the API page leaves no module out."""
+"""The sources of the book and the README: what they name exists, and the API page leaves no module out."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "minirtmdet"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def contents() -> list[str]:
@@ -32,3 +33,15 @@ def test_the_api_page_has_every_module() -> None:
     listed = re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text(encoding="utf-8"))
     assert len(listed) == len(set(listed))
     assert set(listed) == modules
+
+
+def test_the_code_in_the_readme_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readme_names_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
