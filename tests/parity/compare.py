@@ -3,10 +3,11 @@
 Plain torch: both environments import this file.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 TOLERANCE = 1e-5
 """Largest difference over largest value, for each tensor."""
@@ -63,6 +64,18 @@ def shorten_alike(answer: dict[str, Tensor], names: list[str]) -> dict[str, Tens
         whole, _, part = name.rpartition("/")
         short[name] = {"sample": sample, "sums": sums}[part](answer[whole]) if whole in answer else answer[name]
     return short
+
+
+def network_answer(detector: nn.Module, outputs: Sequence[Sequence[Tensor]], training: bool) -> dict[str, Tensor]:
+    """One tensor for each output and level; after training also all statistics of the BatchNorms, by sorted name."""
+    names = ("cls_scores", "bbox_preds")
+    answer = {f"{name}/{i}": x.float() for name, maps in zip(names, outputs, strict=True) for i, x in enumerate(maps)}
+    if training:
+        state = detector.state_dict()
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            values = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
+            answer[name] = values.float() if values.is_floating_point() else values
+    return answer
 
 
 def settle_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:

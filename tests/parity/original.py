@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from parity import cases
-from parity.compare import settle_order
+from parity.compare import network_answer, settle_order
 from parity.fill import fill
 from torch import Tensor
 
@@ -249,22 +249,12 @@ def build_detector(model: dict[str, Any]) -> Any:
 
 
 def forward(case: cases.ForwardCase) -> Answer:
-    """Both outputs of every level, and the statistics that a step of training leaves in the BatchNorms."""
-    detector = fill(build_detector(case.model)).train(case.training)
+    """Both outputs of every level, and the statistics that training leaves in the BatchNorms; in fp32."""
+    dtype = torch.float64 if case.double else torch.float32
+    detector = fill(build_detector(case.model)).train(case.training).to(dtype)
     with torch.no_grad():
-        cls_scores, bbox_preds = detector.bbox_head(detector.extract_feat(case.images))
-    return network_answer(detector, cls_scores, bbox_preds, case.training)
-
-
-def network_answer(detector: Any, cls_scores: Any, bbox_preds: Any, training: bool) -> Answer:
-    """One tensor for each output and level; for training also one of all means and one of all variances."""
-    answer = {f"cls_scores/{i}": level for i, level in enumerate(cls_scores)}
-    answer |= {f"bbox_preds/{i}": level for i, level in enumerate(bbox_preds)}
-    if training:
-        state = detector.state_dict()
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            answer[name] = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
-    return answer
+        outputs = detector.bbox_head(detector.extract_feat(case.images.to(dtype)))
+    return network_answer(detector, outputs, case.training)
 
 
 def step(case: cases.StepCase) -> Answer:

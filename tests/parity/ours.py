@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from parity import cases
-from parity.compare import settle_order
+from parity.compare import network_answer, settle_order
 from parity.fill import fill
 from torch import Tensor
 
@@ -112,16 +112,11 @@ def predict(case: cases.PredictCase) -> Answer:
 
 
 def forward(case: cases.ForwardCase) -> Answer:
-    detector = fill(build_detector(ModelConfig(**case.model))).train(case.training)
+    dtype = torch.float64 if case.double else torch.float32
+    detector = fill(build_detector(ModelConfig(**case.model))).train(case.training).to(dtype)
     with torch.no_grad():
-        cls_scores, bbox_preds = detector(case.images)
-    answer = {f"cls_scores/{i}": level for i, level in enumerate(cls_scores)}
-    answer |= {f"bbox_preds/{i}": level for i, level in enumerate(bbox_preds)}
-    if case.training:
-        state = detector.state_dict()
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            answer[name] = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
-    return answer
+        outputs = detector(case.images.to(dtype))
+    return network_answer(detector, outputs, case.training)
 
 
 def step(case: cases.StepCase) -> Answer:
