@@ -4,6 +4,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -146,6 +147,20 @@ def test_getattr_is_never_the_real_one(tmp_path: Path):
         for name, data in entries.items():
             archive.writestr(name, code if name.endswith("data.pkl") else data)
     assert _load_tensors_only(path) == {"found": None}
+
+
+def test_npz_with_code_or_without_names_is_refused(tmp_path: Path):
+    np.savez(tmp_path / "w.npz", weight=np.array([object()]))
+    with pytest.raises(CheckpointError, match=r"w\.npz is not an \.npz file of plain arrays: .*allow_pickle"):
+        load_checkpoint(Toy(), tmp_path / "w.npz")
+    np.save(tmp_path / "w.npy", np.zeros(2))
+    (tmp_path / "w.npy").rename(tmp_path / "w.npz")
+    with pytest.raises(CheckpointError, match=r"is not an \.npz file of plain arrays"):
+        load_checkpoint(Toy(), tmp_path / "w.npz")
+    for content in (b"", b"nothing", b"PK\x03\x04 cut off"):
+        (tmp_path / "w.npz").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"w\.npz is not an \.npz file"):
+            load_checkpoint(Toy(), tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])

@@ -1,7 +1,7 @@
 """Checkpoints: what is written, what can be read, and what of it fits a model.
 
-Three kinds of file are read: the package's own, safetensors, and MMDetection's ``.pth`` as they are.  Each is
-data: a file that asks for code is refused with the name of what it asked for.
+Four kinds of file are read: the package's own, safetensors, MMDetection's ``.pth`` as they are, and ``.npz`` arrays.
+Each is data: a file that asks for code is refused with the name of what it asked for.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import pickle
 import re
 import types
 import typing
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from minirtmdet.configs import MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
+from minirtmdet.fuse import fuse_batch_norm, is_fused, unfuse_state_dict
 
 _CLASS_LAYERS = re.compile(r"(^|\.)rtm_cls\.")
 
@@ -138,7 +140,7 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint of any of the three kinds, without running anything that it holds.
+    """Read a checkpoint of any of the four kinds, without running anything that it holds.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -147,6 +149,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     path = find_checkpoint(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    if path.suffix == ".npz":
+        return Checkpoint(path, _without_wrapping(_read_npz(path)))
     content = _load_tensors_only(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}: expected a dict with a state_dict")
@@ -210,6 +214,14 @@ def _read_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, config, classes, json.loads(metadata.get("metrics", "{}")))
 
 
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
+            return {key: torch.from_numpy(file[key]) for key in file.files}
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is not an .npz file of plain arrays: {error}") from None
+
+
 def _without_wrapping(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Keys as the model knows them: no ``module.`` of a wrapper, no update counter, no preprocessor."""
     if any(key.startswith("module.") for key in tensors):
@@ -240,7 +252,9 @@ def load_checkpoint(
 ) -> LoadReport:
     """Load weights into a model, from any file that :func:`read_checkpoint` reads.
 
-    Tensors that the model shares need to be in the file once only.
+    Tensors that the model shares need to be in the file once only.  Weights whose BatchNorms are folded into their
+    convolutions are unfolded where the model has BatchNorms.  That serves prediction: in training, batch statistics
+    would be others than those that were folded.
 
     Args:
         model: changed in place; untouched where an error is raised.
@@ -264,6 +278,8 @@ def load_checkpoint(
     """
     checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(path)
     found = {k.removeprefix(prefix): v for k, v in checkpoint.state_dict.items() if k.startswith(prefix)}
+    theirs = describe_weights(found)
+    found = unfuse_state_dict(found, model)
     expected = model.state_dict(keep_vars=True)
     fresh = {key for key in expected if new_classes and _CLASS_LAYERS.search(key)}
     found = {key: value for key, value in found.items() if not (new_classes and _CLASS_LAYERS.search(key))}
@@ -282,7 +298,7 @@ def load_checkpoint(
     )
     unusable = {key for key, *_ in mismatched} | set(conflicting)
     usable = {key: found[key] for key in wanted if key in found and key not in unusable}
-    theirs, ours = describe_weights(found), describe_weights(expected)
+    ours = describe_weights(expected)
     report = LoadReport(
         source=str(checkpoint.path),
         loaded=len(usable),
@@ -329,6 +345,8 @@ def build_from_checkpoint(
     if names and len(names) != num_classes:
         raise CheckpointError(f"{checkpoint.path} has {num_classes} classes, but {len(names)} names: {_listed(names)}")
     detector = build_detector(settings, num_classes=num_classes)
+    if is_fused(checkpoint.state_dict):  # BatchNorms of their own for levels that share convolutions cannot be regained
+        detector = fuse_batch_norm(detector)
     report = load_checkpoint(detector, checkpoint)
     return LoadedDetector(detector.eval(), names, checkpoint.config, report)
 
@@ -355,6 +373,8 @@ def describe_weights(state_dict: Mapping[str, Tensor]) -> str:
     classes = count_classes(state_dict)
     if classes is not None:
         parts.append(f"{classes} class{'es' if classes > 1 else ''}")
+    if is_fused(state_dict):
+        parts.append("BatchNorm folded")
     return ", ".join(parts)
 
 
