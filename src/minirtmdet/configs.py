@@ -93,6 +93,9 @@ class PredictConfig:
     """Of two boxes of one class that overlap more than this, the weaker one is dropped."""
     max_per_image: int = 300
     """Detections kept an image."""
+    clip: Literal["content", "input"] = "content"
+    """Where boxes end: at the border of the picture, or at that of the padded input, as in the original, whose boxes
+    leave the picture."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class TrainConfig:
     amp: Literal["auto", "off", "bf16"] = "auto"
     """Mixed precision of the network; losses stay in fp32.  Auto: bf16 on CUDA devices that have it."""
     weights: Path | None = None
-    """Checkpoint to start from: another run's, or an official one; layers of another shape start fresh."""
+    """Checkpoint to start from: another run's, an official one, or a size (tiny) whose official one is downloaded."""
     resume: bool = False
     """Continue the run in ``<out>/<name>`` from its last checkpoint, with the numbers of an uninterrupted run."""
     overwrite: bool = False

@@ -102,11 +102,12 @@ class RTMDet(nn.Module):
         Args:
             images: as in :meth:`forward`.
             config: thresholds and limits.
-            img_shapes: (height, width) of the content of each image, which boxes are clipped to; all of it where
-                left out.
+            img_shapes: (height, width) of the content of each image, which boxes are clipped to unless ``config``
+                says otherwise; all of it where left out.
             scale_factors: (width, height) factors by which each picture was resized, which boxes are divided by.
         """
-        img_shapes = img_shapes or [(images.shape[-2], images.shape[-1])] * len(images)
+        if img_shapes is None or config.clip == "input":
+            img_shapes = [(images.shape[-2], images.shape[-1])] * len(images)
         with _evaluating(self):
             cls_scores, bbox_preds = self(images)
         return predict_by_feat(cls_scores, bbox_preds, config, self.config.prior_offset, img_shapes, scale_factors)
