@@ -1,0 +1,305 @@
+"""The book's page "Errata of the original", line by line: what MMDetection was seen to do, and what this package does.
+
+``fixtures/errata.json`` holds what ``parity/record_errata.py`` recorded in the reference environment.
+"""
+
+import json
+import math
+import re
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from parity import cases
+from parity.record import FIXTURES
+from parity.record_errata import ERRATA, INF, NAN, small
+from torch import Tensor, nn
+
+from minirtmdet.boxes import bbox_overlaps
+from minirtmdet.configs import MODELS, AugmentConfig, ModelConfig, OptimConfig
+from minirtmdet.data.augment import Sample, TrainPipeline
+from minirtmdet.detector import build_detector
+from minirtmdet.engine.ema import ExpMomentumEMA
+from minirtmdet.engine.optim import FlatCosine
+from minirtmdet.head.assignment import DynamicSoftLabelAssigner, center_cost, match
+from minirtmdet.head.losses import GIoULoss, QualityFocalLoss
+from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.head.priors import border_flags
+from minirtmdet.reference import assignment as reference
+from minirtmdet.structures import GroundTruth
+
+RECORD = json.loads((FIXTURES / "errata.json").read_text())
+ORIGINAL = RECORD["answers"]
+SMALL = ModelConfig(deepen_factor=0.1, widen_factor=0.125, neck_csp_blocks=1, num_classes=3)
+
+
+def loss_of(scene: cases.Scene, truth: GroundTruth | None = None) -> dict[str, Tensor]:
+    """Both losses of a scene, with gradients to its maps."""
+    truth = truth or GroundTruth.from_list(scene.boxes, scene.labels, num_classes=scene.num_classes)
+    maps = scene.levels(scene.cls_scores), scene.levels(scene.distances)
+    return RTMDetLoss(scene.num_classes)(*maps, truth, torch.tensor(scene.pad_shapes))
+
+
+def test_every_line_is_recorded() -> None:
+    assert set(ORIGINAL) == set(ERRATA)
+    assert RECORD["versions"]["mmdet"] == "3.3.0"
+
+
+def test_far_prior_can_be_replaced_by_the_nearest() -> None:
+    original = ORIGINAL["far_prior"]
+    assert original["distance"] > 800
+    assert original["iou"] == 0
+    scene = cases.SCENES["far-prior"]()
+    truth = GroundTruth.from_list(scene.boxes, scene.labels)
+    found = {}
+    for fallback in (False, True):
+        assigner = DynamicSoftLabelAssigner(nearest_prior_fallback=fallback)
+        result = assigner.assign(scene.cls_scores, scene.bboxes, scene.priors, truth)
+        found[fallback] = scene.priors[result.gt_inds[0] == 1][:, :3].tolist()
+    assert found[False] == [original["prior"]]
+    assert found[True] == [[600, 600, 8]]  # 5.7 px from the centre of the box
+
+
+def test_centre_cost_stays_finite_where_the_original_overflows() -> None:
+    original = ORIGINAL["centre_cost_overflow"]
+    assert [math.isinf(cost) for cost in original["cost"]] == [False, False, True, True]
+    priors = torch.tensor([[8.0 * away, 0.0, 8.0, 8.0] for away in original["strides away"]])
+    cost = center_cost(priors, torch.zeros(1, 1, 2), radius=3.0)[0, 0]
+    assert cost.isfinite().all()
+    torch.testing.assert_close(cost[:2], torch.tensor(original["cost"][:2]), rtol=1e-4, atol=0)
+
+
+def test_ignored_boxes_are_read_here() -> None:
+    original = ORIGINAL["ignored_boxes"]
+    assert original["without"] == original["with a crowd over the whole picture"]
+    scene = small([[4.0, 4.0, 30.0, 30.0]])
+    plain = loss_of(scene)
+    assert plain["loss_cls"].item() == pytest.approx(sum(original["without"]), rel=1e-5)
+    crowd = torch.cat([scene.boxes[0], torch.tensor([[-1.0, -1.0, 64.0, 64.0]])])
+    truth = GroundTruth.from_list(
+        [crowd], [torch.tensor([int(scene.labels[0]), 0])], ignore=[torch.tensor([False, True])]
+    )
+    with_crowd = loss_of(scene, truth)
+    assert with_crowd["loss_cls"] < plain["loss_cls"]
+    assert with_crowd["num_pos"] == plain["num_pos"]
+
+
+def test_border_test_reads_positions_not_strides() -> None:
+    original = ORIGINAL["border_test"]
+    points = original["points (x, y, stride, stride)"]
+    assert points[1][:2] == [5000, 5000]
+    assert original["inside a picture of 20 x 20"] == [True, True, False]
+    assert border_flags(torch.tensor(points), torch.tensor([[20, 20]]), 0).tolist() == [[True, False, True]]
+
+
+def test_an_image_without_valid_priors_has_no_positives() -> None:
+    assert "too many values to unpack" in ORIGINAL["no_valid_prior"]["error"]
+    losses = loss_of(small([[4.0, 4.0, 30.0, 30.0]], pad_shapes=[(0, 0)]))
+    assert {name: value.item() for name, value in losses.items()} == {"loss_cls": 0, "loss_bbox": 0, "num_pos": 0}
+
+
+def test_a_second_call_is_like_the_first() -> None:
+    original = ORIGINAL["changed_arguments"]
+    assert original["first call"] == "none"
+    assert original["second call"].startswith("TypeError")
+    scene = small([[4.0, 4.0, 30.0, 30.0]])
+    truth = GroundTruth.from_list(scene.boxes, scene.labels)
+    before = [field.clone() for field in truth]
+    losses = [loss_of(scene, truth) for _ in range(2)]
+    assert losses[0] == losses[1]
+    assert all(torch.equal(a, b) for a, b in zip(before, truth, strict=True))
+
+
+def test_a_bad_prediction_on_background_spoils_no_loss() -> None:
+    original = ORIGINAL["level_without_positives"]["loss_bbox"]
+    assert math.isnan(original[-1])
+    scene = small([[4.0, 4.0, 12.0, 12.0]])
+    scene.distances[0, -1, 2] = INF
+    assert loss_of(scene)["loss_bbox"].item() == pytest.approx(original[0], rel=1e-5)
+
+
+def test_inverted_boxes_can_be_clamped() -> None:
+    original = ORIGINAL["inverted_boxes"]
+    assert original["loss"] < -800
+    pair = torch.tensor([[30.0, 30.0, 0.5, 0.5]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    assert GIoULoss()(*pair).item() == pytest.approx(original["loss"])
+    assert 0 <= GIoULoss(clamp_inverted=True)(*pair).item() <= 2
+
+
+def test_bad_boxes_and_labels_are_named() -> None:
+    original = ORIGINAL["bad_boxes_and_labels"]
+    assert [original[name] for name in ("a box with NaN", "a box without width", "logits that are NaN")] == ["none"] * 3
+    assert "image" not in original["label 3 of 3 classes"]
+    make = partial(GroundTruth.from_list, num_classes=3)
+    for box, label, message in (
+        ([4.0, NAN, 30.0, 30.0], 0, "image 0, box 0: .* is not finite"),
+        ([9.0, 4.0, 9.0, 30.0], 0, "image 0, box 0: .* has no width"),
+        ([4.0, 4.0, 30.0, 30.0], 3, r"image 0, box 0: label 3 is outside 0\.\.2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make([torch.tensor([box])], [torch.tensor([label])])
+
+
+def test_losses_know_every_precision() -> None:
+    original = ORIGINAL["precisions"]
+    assert all(error.startswith("RuntimeError") for error in original.values())
+    scene = small([[4.0, 4.0, 30.0, 30.0]])
+    double = scene._replace(cls_scores=scene.cls_scores.double(), distances=scene.distances.double())
+    assert loss_of(double)["loss_cls"].dtype == torch.float64
+    low = QualityFocalLoss()(torch.zeros(1, 3, dtype=torch.bfloat16), torch.tensor([0]), torch.tensor([0.5]))
+    assert low.isfinite().all()
+
+
+def test_sides_may_be_anything() -> None:
+    original = ORIGINAL["odd_sizes"]
+    assert original["64 x 96"] == "none"
+    assert original["64 x 80"].startswith("RuntimeError: Sizes of tensors must match")
+    cls_scores, _ = build_detector(SMALL).eval()(torch.zeros(1, 3, 64, 80))
+    assert [tuple(level.shape[-2:]) for level in cls_scores] == [(8, 12), (4, 6), (2, 3)]
+
+
+def test_width_and_height_are_scaled_back_each_by_its_own() -> None:
+    original = ORIGINAL["rescaled_masks"]
+    assert original["height and width of the picture"] == [16, 64]
+    assert original["height and width of its masks"] == [16, 16]
+    # the package has no masks; its boxes on the same picture, 16 px high and 64 px wide, seen as 32 x 32
+    maps = [torch.full((1, 1, n, n), 3.0) for n in (4, 2, 1)], [torch.full((1, 4, n, n), 99.0) for n in (4, 2, 1)]
+    (found,) = predict_by_feat(*maps, img_shapes=[(32, 32)], scale_factors=[(0.5, 2.0)])
+    assert found.boxes.amax(0).tolist() == [0, 0, 64, 16]
+
+
+def test_the_truth_can_be_used_again() -> None:
+    original = ORIGINAL["repeated_mask_loss"]
+    assert original["first call"] == "none"
+    assert original["second call"].startswith("AttributeError")
+    # the package has no masks, only their centres, which stay as they are
+    truth = GroundTruth.from_list(
+        [torch.tensor([[4.0, 4.0, 28.0, 28.0]])], [torch.tensor([0])], centers=[torch.tensor([[9.0, 9.0]])]
+    )
+    scene = small([[4.0, 4.0, 28.0, 28.0]])
+    assert loss_of(scene, truth) == loss_of(scene, truth)
+    assert truth.centers[0, 0].tolist() == [9, 9]
+
+
+def test_equal_costs_have_no_order_to_rely_on() -> None:
+    chosen = ORIGINAL["ties"]["the three smallest of forty zeros"]
+    assert sorted(chosen) != [0, 1, 2]
+    # k of the equal priors, whichever they are
+    _, positive = match(torch.zeros(1, 1, 40), torch.tensor([[3]]), topk=13)
+    assert positive.sum() == 3
+
+
+def variant(scene: cases.Scene, change: str) -> Tensor:
+    """``[N,G]``: the priors of each box when one step of the assignment of image 0 is changed."""
+    logits, points, boxes, labels = scene.cls_scores[0], scene.priors, scene.boxes[0], scene.labels[0]
+    ious = bbox_overlaps(scene.bboxes[0], boxes)
+    class_cost = reference.class_cost(logits, labels, ious)
+    if change == "class cost of the own class alone":
+        own = logits[:, labels]
+        class_cost = nn.functional.binary_cross_entropy_with_logits(own, ious, reduction="none")
+        class_cost = class_cost * (ious - own.sigmoid()).square()
+    cost = class_cost + reference.iou_cost(ious) * 3 + reference.center_cost(points, scene.centers[0])
+    candidate = reference.candidates(points, boxes)
+    if change != "no valid flags":
+        candidate &= scene.valid[0]
+    ks = reference.dynamic_k(ious if change == "k over all priors" else ious[candidate])
+    chosen = torch.zeros_like(ious, dtype=torch.bool)
+    chosen[candidate] = reference.resolve_conflicts(reference.choose(cost[candidate], ks), cost[candidate])
+    return chosen
+
+
+@pytest.mark.parametrize("change", ["class cost of the own class alone", "k over all priors", "no valid flags"])
+def test_a_changed_step_is_another_assignment(change: str) -> None:
+    differs = 0
+    for seed in range(10):
+        boxes = cases.random_boxes(f"variant{seed}", 10, (160, 160), low=12.0)
+        scene = cases.scene(f"variant{seed}", (160, 160), [boxes], num_classes=20, pad_shapes=[(120, 120)])
+        truth = GroundTruth.from_list(scene.boxes, scene.labels)
+        ours = DynamicSoftLabelAssigner().assign(scene.cls_scores, scene.bboxes, scene.priors, truth, scene.valid)
+        assert torch.equal(variant(scene, "none").any(1), ours.gt_inds[0] > 0)
+        differs += not torch.equal(variant(scene, change), variant(scene, "none"))
+    assert differs > 0
+
+
+def test_depthwise_convolutions_can_be_shared() -> None:
+    assert ORIGINAL["shared_depthwise"]["error"].startswith("AttributeError")
+    head = build_detector(replace(SMALL, use_depthwise=True, share_conv=True)).bbox_head
+    first, second = head.cls_convs[0][0], head.cls_convs[1][0]
+    assert first.depthwise_conv.conv is second.depthwise_conv.conv
+    assert first.pointwise_conv.conv is second.pointwise_conv.conv
+    assert first.depthwise_conv.bn is not second.depthwise_conv.bn
+
+
+def test_objectness_is_asked_for() -> None:
+    original = ORIGINAL["objectness_by_default"]
+    assert original["default of with_objectness"] is True
+    assert ModelConfig().with_objectness is False
+    counts = original["parameters of nano"]
+    nano = replace(MODELS["nano"], num_classes=1)
+    for with_objectness in (False, True):
+        with torch.device("meta"):
+            detector = build_detector(replace(nano, with_objectness=with_objectness))
+        assert sum(p.numel() for p in detector.parameters()) == counts[f"with_objectness={with_objectness}"]
+
+
+def test_boxes_end_with_the_picture_not_with_its_padding() -> None:
+    original = ORIGINAL["clipped_to_padding"]
+    assert original["img_shape after Pad"] == [64, 64]
+    assert original["right and lower end of boxes"] == [64, 64]
+    scene = small([[4.0, 4.0, 60.0, 60.0]])
+    maps = scene.levels(scene.cls_scores + 5.0), scene.levels(torch.full_like(scene.distances, 500.0))
+    (found,) = predict_by_feat(*maps, img_shapes=[(40, 60)])
+    assert found.boxes.amax(0).tolist() == [0, 0, 60, 40]
+
+
+def test_a_shared_weight_is_averaged_once() -> None:
+    original = ORIGINAL["shared_average"]
+    share = 0.9 * math.exp(-2) + 0.1
+    assert original["alone"] == pytest.approx(share, abs=1e-6)
+    assert original["level0"] == pytest.approx(1 - (1 - share) ** 3, abs=1e-6)
+    shared = nn.Linear(1, 1, bias=False)
+    names = ("level0", "level1", "level2")
+    model = nn.ModuleDict({**dict.fromkeys(names, shared), "alone": nn.Linear(1, 1, bias=False)})
+    average = ExpMomentumEMA(model, momentum=0.1, ramp=1)
+    for weight in (0.0, 1.0):
+        for parameter in model.parameters():
+            nn.init.constant_(parameter, weight)
+        average.update(model)
+    assert {round(float(p), 6) for p in average.module.parameters()} == {original["alone"]}
+
+
+def test_the_cosine_never_rises_again() -> None:
+    original = {int(re.match(r"\d+", name)[0]): rates for name, rates in ORIGINAL["cosine_of_odd_runs"].items()}
+    assert original[7][-1] > original[7][-2]
+    for epochs, rates in original.items():
+        config = OptimConfig(lr=1.0, base_batch=1, warmup_iters=0, flat_fraction=(epochs // 2) / epochs)
+        schedule = FlatCosine.from_config(config, total_steps=100 * epochs, batch_size=1)
+        ours = [schedule(step) for step in range(100 * epochs)]
+        assert all(after <= before for before, after in pairwise(ours))
+        assert ours[-1] == pytest.approx(0.05, abs=1e-3)
+        if epochs == 6:
+            assert [*ours[::100], ours[-1]] == pytest.approx(rates, abs=2e-3)
+
+
+def test_the_backbone_starts_as_by_default() -> None:
+    original = {name: value["largest * sqrt(fan in)"] for name, value in ORIGINAL["backbone_init"].items()}
+    assert original["default"] == pytest.approx(1, abs=0.01)
+    assert original["init_cfg=None"] > 3
+    torch.manual_seed(0)
+    weight = build_detector(replace(SMALL, widen_factor=0.25)).backbone.stage1[0].conv.weight
+    assert float(weight.detach().abs().max()) * 12 == pytest.approx(original["default"], abs=0.01)
+
+
+def test_pictures_without_boxes_are_kept() -> None:
+    assert ORIGINAL["pictures_without_boxes"] == {"one box": "kept", "no box": "given up"}
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    picture = Sample(np.zeros((32, 32, 3), np.uint8), *none, 7, Path("seven.png"), (32, 32), (32, 32))
+    pipeline = TrainPipeline(AugmentConfig(), input_size=32, seed=0)
+    order = np.zeros(20, np.int64)
+    seen = [pipeline(0, position, order, lambda index: picture) for position in range(20)]
+    assert {sample.image.shape for sample in seen} == {(32, 32, 3)}
