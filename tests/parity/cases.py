@@ -203,22 +203,75 @@ def scene(
     )
 
 
-def random_scene(seed: int) -> Scene:
-    """A scene that is different in everything for each seed; one in ten images is empty, one in four padded."""
+LAYOUTS = ("anywhere", "overlapping", "nested", "tiny", "identical", "cut-by-border")
+
+
+def arrange(key: str, layout: str, count: int, size: tuple[int, int]) -> Tensor:
+    """``[count,4]`` boxes in one of the ``LAYOUTS``; those cut by the border reach out of the picture."""
+    if layout == "tiny":
+        return random_boxes(key, count, size, low=2.0, high=9.0)
+    if layout == "anywhere":
+        return random_boxes(key, count, size, low=3.0)
+    if layout == "cut-by-border":
+        shift = normal(f"{key}/shift", count, 2, std=min(size) / 4)
+        return random_boxes(key, count, size, low=8.0) + torch.cat([shift, shift], -1)
+    first = random_boxes(key, 1, size, low=32.0)
+    if layout == "identical":
+        return first.repeat(count, 1)
+    if layout == "overlapping":
+        shift = normal(f"{key}/shift", count, 2, std=6.0)
+        return first + torch.cat([shift, shift], -1)
+    middle, half = (first[:, :2] + first[:, 2:]) / 2, (first[:, 2:] - first[:, :2]) / 2
+    half = half * (1.0 - 0.875 * torch.arange(count)[:, None] / count)
+    return torch.cat([middle - half, middle + half], -1)
+
+
+def random_scene(seed: int, most: int = 40) -> Scene:
+    """A scene that is different in everything for each seed, with up to ``most`` boxes an image.
+
+    One image in ten is empty, one in four padded, every other one has a layout of its own; one picture in five is long.
+    """
     key = f"random{seed}"
-    batch = 1 + int(integers(f"{key}/batch", 1, high=3))
+    batch = 1 + int(integers(f"{key}/batch", 1, high=3)) if most <= 40 else 1
     sides = 32 * (2 + integers(f"{key}/size", 2, high=7))  # 64 to 256 px
     size = (int(sides[0]), int(sides[1]))
-    num_classes = (1, 3, 20, 80)[int(integers(f"{key}/classes", 1, high=4))]
+    if int(integers(f"{key}/long", 1, high=5)) == 0:
+        size = ((64, 640), (640, 64), (96, 512), (32, 512))[int(integers(f"{key}/long/size", 1, high=4))]
+    num_classes = 1 + int(integers(f"{key}/classes", 1, high=80))
     boxes, pad_shapes = [], []
     for i in range(batch):
-        choice = integers(f"{key}/{i}", 3, high=1000)
-        count = 0 if int(choice[0]) < 100 else 1 + int(choice[1]) % 40
-        boxes.append(random_boxes(f"{key}/{i}/boxes", count, size, low=3.0))
+        choice = integers(f"{key}/{i}", 4, high=1000)
+        count = 0 if int(choice[0]) < 100 else 1 + int(choice[1]) % most
+        layout = LAYOUTS[max(int(choice[3]) % (2 * len(LAYOUTS)) - len(LAYOUTS), 0)]
+        boxes.append(arrange(f"{key}/{i}/boxes", layout, count, size))
         pad_shapes.append((size[0] * 3 // 4, size[1] * 7 // 8) if int(choice[2]) < 250 else size)
     noise = (0.1, 0.5, 1.0, 3.0)[int(integers(f"{key}/noise", 1, high=4))]
     offset = (0.0, 0.0, 0.5)[int(integers(f"{key}/offset", 1, high=3))]
     return scene(key, size, boxes, num_classes=num_classes, offset=offset, noise=noise, pad_shapes=pad_shapes)
+
+
+def random_assignment(seed: int) -> Scene:
+    """One scene in eight has up to 300 boxes, one in eight masks whose centres of mass replace the box centres."""
+    key = f"assign{seed}"
+    choice = int(integers(key, 1, high=8))
+    if choice == 0:
+        return random_scene(seed, most=300)
+    made = random_scene(seed)
+    if choice > 1:
+        return made
+    size = made.featmap_sizes[0][0] * STRIDES[0], made.featmap_sizes[0][1] * STRIDES[0]
+    boxes = [random_boxes(f"{key}/{i}", len(b), size, low=6.0, whole=True) for i, b in enumerate(made.boxes)]
+    return made._replace(boxes=boxes, masks=[corner_masks(b, size) for b in boxes])
+
+
+def corner_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[n,H,W]`` L-shaped masks in boxes of whole pixels: their centres of mass lie far from the box centres."""
+    x, y = torch.arange(size[1]), torch.arange(size[0])[:, None]
+    masks = torch.zeros(len(boxes), *size, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
+        mask |= (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+        mask &= ~((x >= x1 + (x2 - x1) / 4) & (y < y1 + (y2 - y1) * 3 / 4))
+    return masks
 
 
 def _box(*rows: tuple[float, float, float, float]) -> Tensor:
@@ -263,16 +316,10 @@ def _nearly_never_overlapping() -> Scene:
 
 
 def _masks() -> Scene:
-    """L-shaped masks: their centres of mass lie far from the box centres."""
+    """L-shaped masks."""
     size = (160, 192)
     boxes = random_boxes("masks", 6, size, low=24, whole=True)
-    x, y = torch.arange(size[1]), torch.arange(size[0])[:, None]
-    masks = []
-    for x1, y1, x2, y2 in boxes.tolist():
-        whole = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
-        hole = (x >= x1 + (x2 - x1) / 4) & (y < y1 + (y2 - y1) * 3 / 4)
-        masks.append(whole & ~hole)
-    return scene("masks", size, [boxes], masks=[torch.stack(masks)])
+    return scene("masks", size, [boxes], masks=[corner_masks(boxes, size)])
 
 
 def _single(key: str, size: tuple[int, int], count: int, **options: Any) -> Callable[[], Scene]:
@@ -768,8 +815,18 @@ def random_predict(seed: int) -> PredictCase:
     )
 
 
+def random_crowd(seed: int) -> PredictCase:
+    """Some 20,000 candidates an image, all through NMS: a low threshold and twenty classes."""
+    key = f"crowd{seed}"
+    size = _pick(f"{key}/size", (256, 256), (128, 384))
+    boxes = [random_boxes(f"{key}/{i}", 30, size, low=16.0) for i in range(2)]
+    made = scene(key, size, boxes, num_classes=20)
+    spread = made._replace(cls_scores=normal(f"{key}/logits", *made.cls_scores.shape, std=2.0) - 2.0)
+    return PredictCase(spread, 0.001, nms_iou_threshold=_pick(f"{key}/iou", 0.5, 0.65))
+
+
 def random_forward(seed: int) -> ForwardCase:
-    """A small network with random settings."""
+    """A small network with random settings, all options of both heads among them."""
     key = f"forward{seed}"
     depthwise = _pick(f"{key}/depthwise", True, False)
     model = {
@@ -780,31 +837,139 @@ def random_forward(seed: int) -> ForwardCase:
         "share_conv": not depthwise and _pick(f"{key}/share", True, False),
         "with_objectness": _pick(f"{key}/objectness", True, False),
         "use_depthwise": depthwise,
+        "separate_bn": _pick(f"{key}/norms", True, True, False),
+        "stacked_convs": _pick(f"{key}/stacked", 1, 2, 3),
+        "pred_kernel_size": _pick(f"{key}/kernel", 1, 3),
     }
     training = _pick(f"{key}/training", True, False)
     return ForwardCase(model, normal(f"{key}/images", 2, 3, 64, 96), training, training or model["with_objectness"])
 
 
 def random_step(seed: int) -> StepCase:
-    """A step of a small network, in fp32: the original's losses know nothing else."""
+    """A step of a small network."""
     key = f"step{seed}"
-    network = random_forward(seed)._replace(images=normal(f"{key}/images", 2, 3, 96, 128))
-    boxes = [random_boxes(f"{key}/{i}", n, (96, 128)) for i, n in enumerate((4, 9))]
+    network = random_forward(seed)._replace(images=normal(f"{key}/images", 2, 3, 96, 128), training=True, double=True)
+    return _step(key, network)
+
+
+def _step(key: str, network: ForwardCase) -> StepCase:
+    """Boxes for the two images of a network."""
+    height, width = network.images.shape[-2:]
+    boxes = [random_boxes(f"{key}/{i}", n, (height, width)) for i, n in enumerate((4, 9))]
     classes = network.model["num_classes"]
     return StepCase(network, boxes, [integers(f"{key}/{i}/labels", len(b), high=classes) for i, b in enumerate(boxes)])
+
+
+SIZES = (
+    _TINY,
+    {"deepen_factor": 0.33, "widen_factor": 0.5, "neck_csp_blocks": 1, "num_classes": 80, "exp_on_reg": False},
+    {"deepen_factor": 0.67, "widen_factor": 0.75, "neck_csp_blocks": 2, "num_classes": 80, "exp_on_reg": True},
+    {"deepen_factor": 1.0, "widen_factor": 1.0, "neck_csp_blocks": 3, "num_classes": 80, "exp_on_reg": True},
+    {"deepen_factor": 1.33, "widen_factor": 1.25, "neck_csp_blocks": 4, "num_classes": 80, "exp_on_reg": True},
+)
+"""tiny, s, m, l and x as published."""
+
+
+def published_size(seed: int) -> StepCase:
+    """One of the five published networks, in turn."""
+    key = f"size{seed}"
+    images = normal(f"{key}/images", 2, 3, 64, 96)
+    return _step(key, ForwardCase(SIZES[seed % len(SIZES)], images, training=True, double=True))
+
+
+class EngineCase(NamedTuple):
+    """A run of 1,000 optimiser steps on given gradients, and a network whose parameters are sorted into groups."""
+
+    model: dict[str, Any]
+    gradients: Tensor  # [steps, numbers]: for all parameters of ``toy`` in order
+    buffers: Tensor  # [steps, 3]: the running mean that each step leaves
+    lr: float
+    warmup: int
+    epochs: int
+    momentum: float
+    ramp: int
+    weight_decay: float = 0.05
+
+    @property
+    def epoch_length(self) -> int:
+        return len(self.gradients) // self.epochs
+
+
+def toy() -> torch.nn.Module:
+    """Two convolutions and a BatchNorm, in fp64, with every parameter at one half."""
+    layers = torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 2, 1)
+    model = torch.nn.Sequential(*layers).double()
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 0.5)
+    return model
+
+
+def drive(model: torch.nn.Module, case: EngineCase, step: int) -> None:
+    """Leave the gradients and the running mean of one step, as a forward and a backward pass would."""
+    sizes = [p.numel() for p in model.parameters()]
+    for parameter, values in zip(model.parameters(), case.gradients[step].split(sizes), strict=True):
+        parameter.grad = values.reshape(parameter.shape).clone()
+    model[1].running_mean.copy_(case.buffers[step])
+    model[1].num_batches_tracked += 1
+
+
+def random_engine(seed: int) -> EngineCase:
+    """A schedule whose half is a whole number of epochs."""
+    key, steps = f"engine{seed}", 1000
+    numbers = sum(p.numel() for p in toy().parameters())
+    return EngineCase(
+        random_forward(seed).model,
+        normal(f"{key}/gradients", steps, numbers).double(),
+        normal(f"{key}/buffers", steps, 3).double(),
+        lr=_pick(f"{key}/lr", 0.004, 0.001),
+        warmup=_pick(f"{key}/warmup", 10, 100),
+        epochs=_pick(f"{key}/epochs", 2, 10, 20),
+        momentum=_pick(f"{key}/momentum", 0.0002, 0.01),
+        ramp=_pick(f"{key}/ramp", 100, 2000),
+    )
+
+
+class TrainingCase(NamedTuple):
+    """The first steps of the recipe, on new images each: a warm-up towards ``lr`` over ``warmup`` steps."""
+
+    steps: list[StepCase]
+    lr: float = 0.004
+    warmup: int = 1000
+    weight_decay: float = 0.05
+
+    def scene(self, step: int, cls_scores: Tensor, distances: Tensor) -> Scene:
+        """What the assigner sees in one step."""
+        images, boxes, labels = self.steps[step].network.images, self.steps[step].boxes, self.steps[step].labels
+        size = (images.shape[-2], images.shape[-1])
+        return Scene(cls_scores, distances, featmaps(*size), boxes, labels, [size] * len(images))
+
+
+def random_training(seed: int) -> TrainingCase:
+    """Twenty steps of a small network."""
+    key = f"training{seed}"
+    model = {**_SMALL, "exp_on_reg": _pick(f"{key}/exp", True, False)}
+    steps = []
+    for i in range(20):
+        images = normal(f"{key}/{i}/images", 2, 3, 96, 128)
+        steps.append(_step(f"{key}/{i}", ForwardCase(model, images, training=True, double=True)))
+    return TrainingCase(steps)
 
 
 RANDOM: dict[str, Callable[[int], Any]] = {
     "priors": random_priors,
     "overlaps": random_overlaps,
     "coder": random_coder,
-    "assign": random_scene,
+    "assign": random_assignment,
     "targets": random_scene,
     "focal": random_focal,
     "giou": random_giou,
     "losses": random_scene,
     "predict": random_predict,
+    "crowd": random_crowd,
     "forward": random_forward,
     "step": random_step,
+    "sizes": published_size,
+    "engine": random_engine,
+    "training": random_training,
 }
 """From a seed to a case of every kind."""

@@ -257,17 +257,108 @@ def forward(case: cases.ForwardCase) -> Answer:
     return network_answer(detector, outputs, case.training)
 
 
+def _step(detector: Any, case: cases.StepCase) -> Answer:
+    """Losses with gradients, and what they were computed from.
+
+    The network runs in fp64, so that batch statistics do not enlarge round-off; the losses know fp32 alone.
+    """
+    images = case.network.images.double()
+    maps = [[level.float() for level in branch] for branch in detector.bbox_head(detector.extract_feat(images))]
+    shape = tuple(images.shape[-2:])
+    metas = [{"pad_shape": shape, "img_shape": shape} for _ in case.boxes]
+    losses = detector.bbox_head.loss_by_feat(*maps, _truth(case), metas)
+    answer = {name: sum(levels) for name, levels in losses.items()}
+    return answer | dict(zip(("cls_scores", "distances"), map(flat, maps), strict=True))
+
+
+def flat(maps: list[Tensor]) -> Tensor:
+    """``[B,N,K]`` from one map a level."""
+    return torch.cat([level.detach().flatten(2).mT for level in maps], 1)
+
+
 def step(case: cases.StepCase) -> Answer:
     """Losses of a whole network, and the gradient of every parameter under its name."""
-    detector = fill(build_detector(case.network.model)).train()
-    outputs = detector.bbox_head(detector.extract_feat(case.network.images))
-    shape = tuple(case.network.images.shape[-2:])
-    metas = [{"pad_shape": shape, "img_shape": shape} for _ in case.boxes]
-    answer = detector.bbox_head.loss_by_feat(*outputs, _truth(case), metas)
-    loss_cls, loss_bbox = sum(answer["loss_cls"]), sum(answer["loss_bbox"])
-    (loss_cls + loss_bbox).backward()
-    gradients = {f"grad/{name}": p.grad for name, p in detector.named_parameters() if p.grad is not None}
-    return {"loss_cls": loss_cls.detach(), "loss_bbox": loss_bbox.detach(), **gradients}
+    detector = fill(build_detector(case.network.model)).train().double()
+    answer = _step(detector, case)
+    (answer["loss_cls"] + answer["loss_bbox"]).backward()
+    gradients = {f"grad/{name}": p.grad.float() for name, p in detector.named_parameters() if p.grad is not None}
+    return {"loss_cls": answer["loss_cls"].detach(), "loss_bbox": answer["loss_bbox"].detach(), **gradients}
+
+
+def sizes(case: cases.StepCase) -> Answer:
+    """Both modes and one step."""
+    evaluated = forward(case.network._replace(training=False, double=False))
+    trained = {f"training/{name}": value for name, value in forward(case.network).items()}
+    return evaluated | trained | step(case)
+
+
+PARAMWISE = {"norm_decay_mult": 0, "bias_decay_mult": 0, "bypass_duplicate": True}
+
+
+def _optimizer(model: Any, lr: float, weight_decay: float) -> Any:
+    """AdamW as the recipe builds it."""
+    from mmengine.optim import DefaultOptimWrapperConstructor
+
+    optimizer = {"type": "AdamW", "lr": lr, "weight_decay": weight_decay}
+    return DefaultOptimWrapperConstructor({"optimizer": optimizer}, PARAMWISE)(model).optimizer
+
+
+def engine(case: cases.EngineCase) -> Answer:
+    """AdamW's groups, ``LinearLR`` and ``CosineAnnealingLR``, ``ExpMomentumEMA``."""
+    from mmdet.models.layers import ExpMomentumEMA
+    from mmengine.optim.scheduler import CosineAnnealingLR, LinearLR
+
+    model = cases.toy()
+    optimizer = _optimizer(model, case.lr, case.weight_decay)
+    schedulers = [
+        LinearLR(optimizer, start_factor=1e-5, by_epoch=False, begin=0, end=case.warmup),
+        CosineAnnealingLR.build_iter_from_epoch(
+            optimizer,
+            eta_min=case.lr * 0.05,
+            begin=case.epochs // 2,
+            end=case.epochs,
+            T_max=case.epochs // 2,
+            by_epoch=True,
+            epoch_length=case.epoch_length,
+        ),
+    ]
+    average = ExpMomentumEMA(model, case.momentum, case.ramp, update_buffers=True)
+    rates = []
+    for step in range(len(case.gradients)):
+        rates.append(optimizer.param_groups[0]["lr"])
+        cases.drive(model, case, step)
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+        average.update_parameters(model)
+    detector = build_detector(case.model)
+    groups = _optimizer(detector, case.lr, case.weight_decay).param_groups
+    decayed = {id(p) for group in groups for p in group["params"] if group["weight_decay"]}
+    return {
+        "rates": torch.tensor(rates, dtype=torch.float64),
+        "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
+        "average": torch.cat([v.flatten() for k, v in average.module.state_dict().items() if v.is_floating_point()]),
+        "decays": torch.tensor([id(p) in decayed for _, p in sorted(detector.named_parameters())]),
+    }
+
+
+def training(case: cases.TrainingCase) -> Answer:
+    """Losses, maps and assignments of every step."""
+    from mmengine.optim.scheduler import LinearLR
+
+    detector = fill(build_detector(case.steps[0].network.model)).train().double()
+    optimizer = _optimizer(detector, case.lr, case.weight_decay)
+    schedule = LinearLR(optimizer, start_factor=1e-5, by_epoch=False, begin=0, end=case.warmup)
+    answers = []
+    for number, one in enumerate(case.steps):
+        answer = _step(detector, one)
+        optimizer.zero_grad()
+        (answer["loss_cls"] + answer["loss_bbox"]).backward()
+        optimizer.step()
+        schedule.step()
+        answer["gt_inds"] = assign(case.scene(number, answer["cls_scores"], answer["distances"]))["gt_inds"]
+        answers.append(answer)
+    return {name: torch.stack([answer[name].detach() for answer in answers]) for name in answers[0]}
 
 
 def quiet() -> None:
@@ -286,6 +377,10 @@ ANSWERS: dict[str, Callable[[Any], Answer]] = {
     "giou": giou,
     "losses": losses,
     "predict": predict,
+    "crowd": predict,
     "forward": forward,
     "step": step,
+    "sizes": sizes,
+    "engine": engine,
+    "training": training,
 }

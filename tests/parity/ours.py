@@ -14,12 +14,14 @@ from parity.fill import fill
 from torch import Tensor
 
 from minirtmdet import boxes as box_geometry
-from minirtmdet.configs import AssignerConfig, LossConfig, ModelConfig, PredictConfig
-from minirtmdet.detector import build_detector
+from minirtmdet.configs import AssignerConfig, LossConfig, ModelConfig, OptimConfig, PredictConfig
+from minirtmdet.detector import RTMDet, build_detector
+from minirtmdet.engine.ema import ExpMomentumEMA
+from minirtmdet.engine.optim import FlatCosine, build_optimizer, parameter_groups
 from minirtmdet.head.assignment import DynamicSoftLabelAssigner
 from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.losses import GIoULoss, QualityFocalLoss
-from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.head.pipeline import RTMDetLoss, flatten_levels
 from minirtmdet.head.postprocess import predict_by_feat
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.head.sampling import PseudoSampler
@@ -119,12 +121,74 @@ def forward(case: cases.ForwardCase) -> Answer:
     return network_answer(detector, outputs, case.training)
 
 
+def _step(detector: RTMDet, case: cases.StepCase) -> Answer:
+    """The network in fp64 and the losses in fp32, as the original's losses ask for."""
+    maps = [[level.float() for level in branch] for branch in detector(case.network.images.double())]
+    ground_truth = GroundTruth.from_list(case.boxes, case.labels)
+    losses = detector.loss(*maps, ground_truth)
+    logits, distances = (flatten_levels(branch).detach() for branch in maps)
+    return {
+        "loss_cls": losses["loss_cls"],
+        "loss_bbox": losses["loss_bbox"],
+        "cls_scores": logits,
+        "distances": distances,
+    }
+
+
 def step(case: cases.StepCase) -> Answer:
-    detector = fill(build_detector(ModelConfig(**case.network.model))).train()
-    losses = detector(case.network.images, GroundTruth.from_list(case.boxes, case.labels))
-    (losses["loss_cls"] + losses["loss_bbox"]).backward()
-    gradients = {f"grad/{name}": p.grad for name, p in detector.named_parameters() if p.grad is not None}
-    return {"loss_cls": losses["loss_cls"].detach(), "loss_bbox": losses["loss_bbox"].detach(), **gradients}
+    detector = fill(build_detector(ModelConfig(**case.network.model))).train().double()
+    answer = _step(detector, case)
+    (answer["loss_cls"] + answer["loss_bbox"]).backward()
+    gradients = {f"grad/{name}": p.grad.float() for name, p in detector.named_parameters() if p.grad is not None}
+    return {"loss_cls": answer["loss_cls"].detach(), "loss_bbox": answer["loss_bbox"].detach(), **gradients}
+
+
+def sizes(case: cases.StepCase) -> Answer:
+    evaluated = forward(case.network._replace(training=False, double=False))
+    trained = {f"training/{name}": value for name, value in forward(case.network).items()}
+    return evaluated | trained | step(case)
+
+
+def engine(case: cases.EngineCase) -> Answer:
+    model = cases.toy()
+    steps = len(case.gradients)
+    config = OptimConfig(case.lr, base_batch=1, weight_decay=case.weight_decay, warmup_iters=case.warmup)
+    schedule = FlatCosine.from_config(config, steps, batch_size=1)
+    optimizer = build_optimizer(model, config)
+    average = ExpMomentumEMA(model, case.momentum, case.ramp)
+    rates = [schedule(step) for step in range(steps)]
+    for step, rate in enumerate(rates):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        cases.drive(model, case, step)
+        optimizer.step()
+        average.update(model)
+    detector = build_detector(ModelConfig(**case.model))
+    decayed = {id(p) for p in parameter_groups(detector, case.weight_decay)[0]["params"]}
+    return {
+        "rates": torch.tensor(rates, dtype=torch.float64),
+        "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
+        "average": torch.cat([v.flatten() for k, v in average.module.state_dict().items() if v.is_floating_point()]),
+        "decays": torch.tensor([id(p) in decayed for _, p in sorted(detector.named_parameters())]),
+    }
+
+
+def training(case: cases.TrainingCase) -> Answer:
+    detector = fill(build_detector(ModelConfig(**case.steps[0].network.model))).train().double()
+    config = OptimConfig(case.lr, base_batch=1, weight_decay=case.weight_decay, warmup_iters=case.warmup)
+    optimizer = build_optimizer(detector, config)
+    schedule = FlatCosine.from_config(config, total_steps=300 * case.warmup, batch_size=1)
+    answers = []
+    for number, one in enumerate(case.steps):
+        answer = _step(detector, one)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(number)
+        optimizer.zero_grad()
+        (answer["loss_cls"] + answer["loss_bbox"]).backward()
+        optimizer.step()
+        answer["gt_inds"] = assign(case.scene(number, answer["cls_scores"], answer["distances"]))["gt_inds"]
+        answers.append(answer)
+    return {name: torch.stack([answer[name].detach() for answer in answers]) for name in answers[0]}
 
 
 # --- the reading lane: one image, step by step -----------------------------------------------------------------------
@@ -247,8 +311,12 @@ RACING: dict[str, Callable[[Any], Answer]] = {
     "giou": giou,
     "losses": losses,
     "predict": predict,
+    "crowd": predict,
     "forward": forward,
     "step": step,
+    "sizes": sizes,
+    "engine": engine,
+    "training": training,
 }
 READING: dict[str, Callable[[Any], Answer]] = {
     "priors": read_priors,
