@@ -1,4 +1,7 @@
+import hashlib
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -8,11 +11,15 @@ import torch
 from tiny_sets import box_entry, image_entry, write_random_set, write_set
 
 from minirtmdet import build_detector
+from minirtmdet import weights as published
 from minirtmdet.checkpoints import save_checkpoint
 from minirtmdet.cli import main
 from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig
+from minirtmdet.data.augment import pad
+from minirtmdet.detector import RTMDet
 from minirtmdet.engine.predictor import draw_detections, find_pictures
 from minirtmdet.structures import Detections
+from minirtmdet.weights import OfficialWeights
 
 MODEL = ModelConfig(0.1, 0.125, 1, num_classes=3)
 CLASSES = ["cat", "dog", "hen"]
@@ -200,6 +207,81 @@ def test_boxes_are_drawn_where_they_are():
     assert not drawn[40, 40].any()  # the inside
     assert not drawn[55:].any()
     assert not image.any()  # the picture itself stays
+
+
+# ---------------------------------------------------------------------------------- published weights
+
+
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, RTMDet], None]:
+    """Lets a file on this disk stand for the published weights of a size; the cache is a folder of the test."""
+    monkeypatch.setattr(published, "user_cache_path", lambda name: tmp_path / "cache" / name)
+    monkeypatch.chdir(tmp_path)
+
+    def put(size: str, model: RTMDet) -> None:
+        path = tmp_path / f"rtmdet_{size}.pth"
+        torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"CLASSES": CLASSES}}}, path)
+        content = OfficialWeights(path.as_uri(), hashlib.sha256(path.read_bytes()).hexdigest()[:8], input_size=96)
+        monkeypatch.setitem(published.OFFICIAL, size, content)
+
+    return put
+
+
+def test_weights_are_downloaded_after_saying_so(publish: Callable[[str, RTMDet], None], tmp_path: Path, capsys: Output):
+    publish("nano", build_detector("nano", num_classes=3))
+    file = tmp_path / "cache/minirtmdet/weights/rtmdet_nano.pth"
+    for said in (f"downloading {tmp_path.as_uri()}/rtmdet_nano.pth to {file.parent}\n", ""):
+        capsys.readouterr()
+        assert main(["weights", "nano"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out == f"{file}\n"
+        assert printed.err.startswith(said)
+    assert printed.err == ""
+
+
+def test_a_size_means_its_published_weights(
+    publish: Callable[[str, RTMDet], None], data: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+):
+    publish("nano", build_detector("nano", num_classes=3))
+    sides = []
+    monkeypatch.setattr("minirtmdet.engine.predictor.eval_sample", lambda s, side: sides.append(side) or pad(s, side))
+    assert main(["predict", "nano", str(data / "val/001.png"), "--device", "cpu"]) == 0
+    assert sides == [96]  # the size it was trained at
+    assert json.loads((tmp_path / "predictions/predictions.json").read_text())["classes"] == CLASSES
+    assert main(["eval", "nano", "--data.root", str(data), "--device", "cpu"]) == 0
+    assert "3 pictures of" in capsys.readouterr().out
+    # of another size
+    assert "expected widen_factor 0.5 (as s)" in fails(capsys, "eval", "nano", "--data.root", data, "--model", "s")
+
+
+def test_training_starts_from_published_weights(
+    publish: Callable[[str, RTMDet], None], data: Path, tmp_path: Path, capsys: Output
+):
+    publish("s", build_detector(MODEL))
+    args = ["train", "mini-160", "--name", "a", "--out", str(tmp_path), "--data.root", str(data), *SMALL]
+    assert main([*args, "--epochs", "1", "--weights", "s"]) == 0
+    printed = capsys.readouterr()
+    assert "downloading file:" in printed.err
+    assert re.search(r"cache/minirtmdet/weights/rtmdet_s\.pth: \d+ tensors loaded", printed.out)
+
+
+def test_what_lies_here_comes_before_what_is_published(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert "tiny holds neither best.pt nor last.pt" in fails(capsys, "eval", "tiny")
+
+
+def test_a_download_that_fails_ends_with_one_line(
+    publish: Callable[[str, RTMDet], None], tmp_path: Path, capsys: Output
+):
+    publish("s", build_detector(MODEL))
+    (tmp_path / "rtmdet_s.pth").write_bytes(b"something else")
+    assert main(["weights", "s"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"minirtmdet: error: {tmp_path.as_uri()}/rtmdet_s.pth: what arrived has SHA-256 ")
+    (tmp_path / "rtmdet_s.pth").unlink()
+    assert main(["weights", "s"]) == 2
+    assert "No such file" in capsys.readouterr().err.splitlines()[-1]
 
 
 # ------------------------------------------------------------------------------------------------ eval

@@ -2,7 +2,9 @@
 
 from minirtmdet.checkpoints import load_checkpoint
 from minirtmdet.detector import build_detector
+from minirtmdet.fuse import fuse_batch_norm
+from minirtmdet.weights import download_weights
 
 __version__ = "0.1.0"
 
-__all__ = ["build_detector", "load_checkpoint"]
+__all__ = ["build_detector", "download_weights", "fuse_batch_norm", "load_checkpoint"]

@@ -27,6 +27,7 @@ from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.engine.evaluator import metrics_table, run_evaluation, write_json
 from minirtmdet.engine.predictor import describe, draw_detections, find_pictures, predict_pictures, write_picture
 from minirtmdet.engine.trainer import Trainer, pick_device
+from minirtmdet.weights import OFFICIAL, download_weights, weights_path
 
 app = tyro.extras.SubcommandApp()
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -76,7 +77,10 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
         config: a preset, and what is changed of it.
     """
     assert isinstance(config, TrainConfig)
-    trainer = Trainer(config)
+    settings: TrainConfig = config
+    if settings.weights is not None and (size := _published(settings.weights)):
+        settings = replace(settings, weights=_download(size))
+    trainer = Trainer(settings)
     trainer.fit()
     print(metrics_table(trainer.metrics, trainer.per_class))
 
@@ -94,7 +98,7 @@ def evaluate(
     """Print the COCO numbers of a run or a checkpoint.
 
     Args:
-        checkpoint: a run's folder (its best weights) or a file, MMDetection's too.
+        checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
         data: what to evaluate on.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
@@ -103,7 +107,7 @@ def evaluate(
         device: auto takes the GPU where there is one.
     """
     loaded = _load(checkpoint, model, classes, device)
-    settings = _eval_data(loaded, data)
+    settings = _eval_data(loaded, data, _input_size(checkpoint))
     val = resolve_val(settings)
     names = loaded.classes
     policy = {"bad_boxes": settings.bad_boxes, "bad_images": settings.bad_images}
@@ -142,7 +146,7 @@ def predict(
     Exit code 1 where a picture was broken and skipped.
 
     Args:
-        checkpoint: a run's folder (its best weights) or a file, MMDetection's too.
+        checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
         pictures: files and folders.
         out: folder to write into.
         threshold: detections that score more are kept.
@@ -158,7 +162,7 @@ def predict(
     loaded = _load(checkpoint, model, classes, device)
     names = loaded.classes or tuple(f"class {label}" for label in range(loaded.model.config.num_classes))
     config = replace(loaded.config.predict if loaded.config else PredictConfig(), score_threshold=threshold)
-    size = input_size or (loaded.config.data.input_size if loaded.config else 640)
+    size = input_size or (loaded.config.data.input_size if loaded.config else _input_size(checkpoint))
     rows, count, bad = [], 0, 0
     for prediction in predict_pictures(loaded.model, found, config, input_size=size, batch_size=batch_size):
         if prediction.image is None or prediction.detections is None:
@@ -172,6 +176,16 @@ def predict(
     print(f"{count} detections in {len(rows)} pictures, written to {out}")
     if bad:
         raise PartialFailure(f"{bad} of {len(found)} pictures could not be read")
+
+
+@app.command
+def weights(size: tyro.conf.Positional[Literal["nano", "tiny", "s", "m", "l", "x"]]) -> None:
+    """Download the published weights of a size, or find them downloaded, and print the file.
+
+    Args:
+        size: nano finds people, the others the 80 classes of COCO.
+    """
+    print(_download(size))
 
 
 @app.command
@@ -225,19 +239,40 @@ def main(args: Sequence[str] | None = None) -> int:
 def _load(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str) -> LoadedDetector:
     """The detector of a checkpoint, on its device."""
     target = pick_device(device)
+    if size := _published(path):
+        path, model = _download(size), model or size
     loaded = build_from_checkpoint(path, model=model, classes=classes)
     print(f"{find_checkpoint(path)}: {describe_weights(loaded.model.state_dict())}, on {target}")
     loaded.model.to(target)
     return loaded
 
 
-def _eval_data(loaded: LoadedDetector, data: EvalData) -> DataConfig:
+def _published(path: Path) -> str | None:
+    """The size whose published weights are meant; a file or a folder of that name comes first."""
+    return str(path) if str(path) in OFFICIAL and not path.exists() else None
+
+
+def _download(size: str) -> Path:
+    """The published weights of a size, and a line before anything is downloaded."""
+    path = weights_path(size)
+    if not path.is_file():
+        print(f"downloading {OFFICIAL[size].url} to {path.parent}", file=sys.stderr)
+    return download_weights(size)
+
+
+def _input_size(checkpoint: Path) -> int:
+    """Side of the network input for a checkpoint that does not say."""
+    size = _published(checkpoint)
+    return OFFICIAL[size].input_size if size else 640
+
+
+def _eval_data(loaded: LoadedDetector, data: EvalData, input_size: int) -> DataConfig:
     """The run's own data, with what the command line changes."""
     given = {key: value for key, value in dataclasses.asdict(data).items() if value is not None}
     named = {"root", "val_json", "val_images"} & set(given)
     if loaded.config is None and not named:
         raise ValueError(f"{loaded.report.source} does not say what to evaluate on: give --data.root")
-    base = loaded.config.data if loaded.config else DataConfig(input_size=640)
+    base = loaded.config.data if loaded.config else DataConfig(input_size=input_size)
     if named:
         base = replace(base, root=None, train_json=None, train_images=None, val_json=None, val_images=None)
     return replace(base, **given)
