@@ -1,6 +1,10 @@
+import datetime
+import functools
 import os
 import pickle
+import re
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,15 +126,58 @@ def test_other_layouts(tmp_path: Path, wrap: str):
     assert equal(dict(model.state_dict()), state)
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("echo owned > owned",)
+class Asks:
+    """Pickles as a call, which a careless reader would make."""
+
+    def __init__(self, function: Callable[..., object], *args: object):
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.call
 
 
-def test_a_file_that_asks_for_code_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+RUN = ("touch owned",)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (Asks(os.system, *RUN), "posix.system"),
+        (Asks(eval, "open('owned', 'w')"), "eval"),
+        (Asks(__import__, "os"), "__import__"),
+        (Asks(pickle.loads, pickle.dumps(Asks(os.system, *RUN))), "pickle.loads"),
+        (Asks(torch.load, "owned"), "torch.serialization.load"),
+        (functools.partial(os.system, *RUN), "functools.partial"),
+        (np.array([Asks(os.system, *RUN)], dtype=object), "numpy.dtypes.ObjectDType"),
+        (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"),
+        (datetime.date(2020, 1, 1), "datetime.date"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("place", ["beside", "among", "instead"])
+def test_a_file_that_asks_for_code_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, name: str, zipped: bool, place: str
+):
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Toy().state_dict(), "message_hub": Hostile()}, "w.pth")
-    with pytest.raises(CheckpointError, match=r"w\.pth refused: it asks for posix\.system"):
+    state = dict(Toy().state_dict())
+    whole = {
+        "beside": {"state_dict": state, "message_hub": content},
+        "among": {"state_dict": {**state, "more": content}},
+        "instead": content,
+    }[place]
+    torch.save(whole, "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=rf"w\.pth refused: it asks for (__builtin__\.)?{re.escape(name)}, and"):
+        load_checkpoint(Toy(), "w.pth")
+    assert not Path("owned").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_bare_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int):
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").write_bytes(pickle.dumps({"state_dict": Asks(os.system, *RUN)}, protocol))
+    with pytest.raises(CheckpointError, match=r"w\.pth refused: it asks for posix\.system, and"):
         load_checkpoint(Toy(), "w.pth")
     assert not Path("owned").exists()
 
