@@ -461,6 +461,7 @@ def test_missing_backgrounds_and_a_missing_font_leave_nothing(monkeypatch, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+# what the two tests of recorded values compare with; a change of the difficulty changes them, and _VERSION with them
 RECORDED_PLANS = "5946ab9c74caf23ed631b63c0b18383e71d331b11e3bb1900310fe00103c2838"
 RECORDED_SCENES: dict[tuple[str, int], tuple[list[list[int]], list[str]]] = {
     ("train", 0): (
