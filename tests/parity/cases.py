@@ -829,15 +829,17 @@ def random_forward(seed: int) -> ForwardCase:
     """A small network with random settings, all options of both heads among them."""
     key = f"forward{seed}"
     depthwise = _pick(f"{key}/depthwise", True, False)
+    # the original's fully shared head has no depthwise convolutions, and always exponentiates
+    separate = depthwise or _pick(f"{key}/norms", True, False)
     model = {
         **_SMALL,
         "num_classes": _pick(f"{key}/classes", 1, 6, 80),
-        "exp_on_reg": _pick(f"{key}/exp", True, False),
+        "exp_on_reg": not separate or _pick(f"{key}/exp", True, False),
         # the original cannot build a head that shares depthwise convolutions
         "share_conv": not depthwise and _pick(f"{key}/share", True, False),
         "with_objectness": _pick(f"{key}/objectness", True, False),
         "use_depthwise": depthwise,
-        "separate_bn": _pick(f"{key}/norms", True, True, False),
+        "separate_bn": separate,
         "stacked_convs": _pick(f"{key}/stacked", 1, 2, 3),
         "pred_kernel_size": _pick(f"{key}/kernel", 1, 3),
     }

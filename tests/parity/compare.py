@@ -108,5 +108,5 @@ def difference(ours: Tensor, theirs: Tensor) -> Difference:
 def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Difference]:
     """Compare two answers name by name; names must be the same."""
     if ours.keys() != theirs.keys():
-        raise ValueError(f"one answer has {sorted(ours)}, the other {sorted(theirs)}")
+        raise ValueError(f"only one of two answers has {sorted(ours.keys() ^ theirs.keys())}")
     return {name: difference(ours[name], value) for name, value in theirs.items()}
