@@ -806,7 +806,7 @@ def random_predict(seed: int) -> PredictCase:
     clipped = _pick(f"{key}/clip", True, False)
     return PredictCase(
         few,
-        _pick(f"{key}/threshold", 0.05, 0.2),
+        _pick(f"{key}/threshold", 0.2, 0.5),  # the reading lane looks at each candidate alone: few enough for it
         _pick(f"{key}/pre", 30, 30_000),
         _pick(f"{key}/iou", 0.3, 0.65, 0.9),
         _pick(f"{key}/max", 10, 300),
