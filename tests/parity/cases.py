@@ -203,6 +203,12 @@ def scene(
     )
 
 
+def nudged(made: Scene, key: str) -> Scene:
+    """The same scene with each distance moved by its last bit, up, down or not at all."""
+    step = (integers(key, *made.distances.shape, high=3) - 1) * 2.0**-23
+    return made._replace(distances=made.distances.detach() * (1.0 + step))
+
+
 LAYOUTS = ("anywhere", "overlapping", "nested", "tiny", "identical", "cut-by-border")
 
 
@@ -857,7 +863,7 @@ def random_step(seed: int) -> StepCase:
 def _step(key: str, network: ForwardCase) -> StepCase:
     """Boxes for the two images of a network."""
     height, width = network.images.shape[-2:]
-    boxes = [random_boxes(f"{key}/{i}", n, (height, width)) for i, n in enumerate((4, 9))]
+    boxes = [random_boxes(f"{key}/{i}", n, (height, width), low=16.0) for i, n in enumerate((4, 9))]
     classes = network.model["num_classes"]
     return StepCase(network, boxes, [integers(f"{key}/{i}/labels", len(b), high=classes) for i, b in enumerate(boxes)])
 

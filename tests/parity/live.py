@@ -18,17 +18,19 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from parity import cases
-from parity.compare import TOLERANCE, differences
+from parity.compare import TOLERANCE, difference, differences
 from torch import Tensor
 
 # errors of one step are inputs of the next
 TRAINING_TOLERANCE = 1e-4
+# no round-off of the original itself excuses more
+WIDEST_TOLERANCE = 1e-4
 
 
 class Kind(NamedTuple):
@@ -74,17 +76,18 @@ class Row(NamedTuple):
     numbers: int
     largest: float
     ties: int
+    wide: int
     failed: list[int]
 
     def __str__(self) -> str:
         verdict = "same" if not self.failed else f"DIFFERENT at {', '.join(map(str, self.failed[:5]))}"
         return (
             f"{self.kind:<9} {self.lane:<8} {self.cases:>6} {self.numbers:>12,} {self.largest:>10.1e} {self.ties:>5}"
-            f"  {verdict}"
+            f" {self.wide:>5}  {verdict}"
         )
 
 
-HEADER = f"{'case':<9} {'lane':<8} {'cases':>6} {'numbers':>12} {'difference':>10} {'ties':>5}  verdict"
+HEADER = f"{'case':<9} {'lane':<8} {'cases':>6} {'numbers':>12} {'difference':>10} {'ties':>5} {'wide':>5}  verdict"
 
 
 def seeds(seed: int, count: int) -> range:
@@ -105,8 +108,20 @@ def answer(seed: int, scale: float, kinds: list[str], folder: Path) -> None:
             answers.append(original.ANSWERS[kind](case))
             if kind in ("targets", "losses"):
                 answers[-1]["gt_inds"] = original.assign(case)["gt_inds"]
+            if kind == "losses":
+                answers[-1] |= round_off(original.losses, case, answers[-1])
         torch.save(answers, folder / f"{kind}.pt")
         print(kind, flush=True)
+
+
+def round_off(losses: Callable[[cases.Scene], dict[str, Tensor]], case: cases.Scene, plain: dict[str, Tensor]) -> Any:
+    """How far the original itself moves when its inputs move by their last bit, for each tensor.
+
+    The gradient of the GIoU of a box far larger than its target is a difference of numbers that nearly cancel.
+    """
+    moved = [losses(cases.nudged(case, f"nudge{i}")) for i in range(2)]
+    worst = {name: max(difference(m[name], plain[name]).largest for m in moved) for name in moved[0]}
+    return {f"round-off/{name}": torch.tensor(value) for name, value in worst.items()}
 
 
 def scaled(count: int, scale: float) -> int:
@@ -121,21 +136,27 @@ def compare(kind: str, seed: int, theirs: list[dict[str, Tensor]]) -> Iterator[R
     for lane, table in (("racing", ours.RACING), ("reading", ours.READING)):
         if kind not in table:
             continue
-        numbers, largest, ties, failed = 0, 0.0, 0, []
+        numbers, largest, ties, wide, failed = 0, 0.0, 0, 0, []
         for case_seed, original in zip(seeds(seed, len(theirs)), theirs, strict=True):
             case = cases.RANDOM[kind](case_seed)
             mine = table[kind](case)
             if kind in ("targets", "losses"):
                 mine["gt_inds"] = table["assign"](case)["gt_inds"]
+            own = {name: float(value) for name, value in original.items() if name.startswith("round-off/")}
+            original = {name: value for name, value in original.items() if name not in own}
             mine, original, found, mistakes = settle_ties(kind, case, mine, original)
-            measured = differences(mine, original).values()
-            worst = max((d.largest for d in measured), default=0.0)
-            numbers += sum(d.compared for d in measured)
-            ties += found
-            if mistakes or worst > KINDS[kind].tolerance:
+            measured = differences(mine, original)
+            excess = {name for name, d in measured.items() if d.largest > KINDS[kind].tolerance}
+            beyond = {
+                n for n in excess if measured[n].largest > min(2 * own.get(f"round-off/{n}", 0), WIDEST_TOLERANCE)
+            }
+            if mistakes or beyond:
                 failed.append(case_seed)
-            largest = max(largest, worst)
-        yield Row(kind, lane, len(theirs), numbers, largest, ties, failed)
+            wide += bool(excess) and not beyond
+            ties += found
+            numbers += sum(d.compared for d in measured.values())
+            largest = max(largest, *(d.largest for d in measured.values()), 0.0)
+        yield Row(kind, lane, len(theirs), numbers, largest, ties, wide, failed)
 
 
 def settle_ties(

@@ -64,10 +64,26 @@ def test_training_is_compared_up_to_the_first_difference() -> None:
 
 def test_the_table_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "results" / "parity.json"
-    rows = [live.Row("training", "racing", 3, 60, 2e-7, 1, [])]
+    rows = [live.Row("training", "racing", 3, 60, 2e-7, 1, 0, [])]
     live.record(path, 7, {"mmdet": "3.3.0"}, rows)
     table = json.loads(path.read_text())
     assert table["seed"] == 7
     assert table["rows"][0]["tolerance"] == 1e-4
     assert table["rows"][0]["ties"] == 1
     assert [file.name for file in path.parent.iterdir()] == ["parity.json"]
+
+
+@pytest.mark.parametrize(("own", "wide", "failed"), [(0.0, 0, 1), (2e-5, 1, 0), (1.0, 1, 0)])
+def test_a_difference_is_measured_against_the_originals_own_round_off(own: float, wide: int, failed: int) -> None:
+    theirs = ours.losses(cases.random_scene(0)) | {"gt_inds": ours.assign(cases.random_scene(0))["gt_inds"]}
+    theirs["loss_cls"] = theirs["loss_cls"] * (1 + 3e-5)
+    theirs["round-off/loss_cls"] = torch.tensor(own)
+    row = next(live.compare("losses", 0, [theirs]))
+    assert (row.wide, len(row.failed)) == (wide, failed)
+
+
+def test_no_round_off_excuses_a_real_difference() -> None:
+    theirs = ours.losses(cases.random_scene(0)) | {"gt_inds": ours.assign(cases.random_scene(0))["gt_inds"]}
+    theirs["loss_cls"] = theirs["loss_cls"] * 1.001
+    theirs["round-off/loss_cls"] = torch.tensor(1.0)
+    assert next(live.compare("losses", 0, [theirs])).failed == [0]
