@@ -212,16 +212,32 @@ class TrainConfig:
     """Start again in a folder that holds a run; without it such a folder is refused."""
 
 
-PRESETS: dict[str, TrainConfig] = {
-    "mini-160": TrainConfig(
+def _mini_160() -> TrainConfig:
+    """A small detector for the embedded scenes, on a processor.
+
+    12,000 images in 6 epochs; AP and time of three seeds are in ``benchmarks/results/mini-160.json``.  Three
+    choices make so short a run work: small batches, since steps count more than clean gradients; a narrow
+    range of scales, since 2,000 scenes seen six times each need little variety; and ``exp_on_reg``: a network
+    that can only predict positive distances has a head start.
+    """
+    return TrainConfig(
         name="mini-160",
         model=ModelConfig(0.167, 0.25, 1, num_classes=16, exp_on_reg=True),
-        optim=OptimConfig(lr=2e-3, base_batch=16, warmup_iters=100, ema_momentum=2e-3, ema_ramp=200),
+        augment=AugmentConfig(scale=(0.9, 1.1)),
+        optim=OptimConfig(lr=4e-3, base_batch=8, warmup_iters=100, ema_momentum=2e-3, ema_ramp=200),
         epochs=6,
-        batch_size=16,
+        batch_size=8,
         eval_every=6,
-    ),
-    "tiny-320": TrainConfig(
+    )
+
+
+def _tiny_320() -> TrainConfig:
+    """RTMDet-tiny for larger embedded scenes, on a GPU.
+
+    240,000 images in 30 epochs.  With ``exp_on_reg``, unlike the official tiny, for the same reason as above.
+    Its AP and time are not recorded yet: no GPU has run it.
+    """
+    return TrainConfig(
         name="tiny-320",
         model=replace(MODELS["tiny"], num_classes=16, exp_on_reg=True),
         data=DataConfig(input_size=320, workers=8, scenes=ScenesConfig(train=8_000, val=500, size=320)),
@@ -229,8 +245,10 @@ PRESETS: dict[str, TrainConfig] = {
         epochs=30,
         batch_size=32,
         eval_every=10,
-    ),
-}
+    )
+
+
+PRESETS: dict[str, TrainConfig] = {"mini-160": _mini_160(), "tiny-320": _tiny_320()}
 
 __all__ = [
     "MODELS",
