@@ -128,15 +128,18 @@ def test_objects_are_many_and_of_every_class_and_size():
     assert set(labels) == set(range(len(CLASSES)))
     assert min(labels.values()) > max(labels.values()) / 4
     counts = Counter(len(found) for _, found in rendered)
-    assert 0.03 < counts[0] / 150 < 0.25
-    assert max(counts) >= 7
+    assert 0.05 < counts[0] / 150 < 0.3
+    assert max(counts) == 6
     boxes = np.concatenate([boxes for boxes, _ in rendered])
     sides = (boxes[:, 2:] - boxes[:, :2]).max(1)
-    shares = np.histogram(sides, [0, 15, 26, 45, 82])[0] / len(sides)
-    assert shares.sum() == 1
-    assert shares.min() > 0.12
-    assert sides.min() <= 8
-    assert sides.max() >= 75
+    tiny, small, medium, large = np.histogram(sides, [0, 16, 32, 56, 81])[0] / len(sides)
+    assert tiny + small + medium + large == pytest.approx(1)
+    assert 0.02 < tiny < 0.1
+    assert 0.04 < small < 0.2
+    assert medium > 0.3
+    assert large > 0.25
+    assert sides.min() <= 9
+    assert sides.max() >= 78
     at_border = ((boxes[:, :2] == 0) | (boxes[:, 2:] == 160)).any(1).mean()
     assert 0.03 < at_border < 0.3
 
@@ -153,7 +156,7 @@ def test_things_overlap_but_do_not_cover_each_other():
     plans = [plan_scene(CONFIG, "val", i) for i in range(200)]
     covers = [scenes._cover(front, back) for plan in plans for i, front in enumerate(plan) for back in plan[:i]]
     assert max(covers) <= scenes.MAX_COVER
-    assert sum(cover > 10 for cover in covers) > 100
+    assert sum(cover > 10 for cover in covers) > 80
     assert any(thing.label == -1 for plan in plans for thing in plan)
 
 
@@ -462,44 +465,18 @@ def test_missing_backgrounds_and_a_missing_font_leave_nothing(monkeypatch, tmp_p
 
 
 # what the two tests of recorded values compare with; a change of the difficulty changes them, and _VERSION with them
-RECORDED_PLANS = "5946ab9c74caf23ed631b63c0b18383e71d331b11e3bb1900310fe00103c2838"
+RECORDED_PLANS = "11fbd4107e90a876ad5e7eecc5120697d6cd770eea0e126590ac4c17a51f4326"
 RECORDED_SCENES: dict[tuple[str, int], tuple[list[list[int]], list[str]]] = {
     ("train", 0): (
-        [
-            [5, 21, 23, 31],
-            [90, 78, 133, 115],
-            [56, 18, 86, 69],
-            [38, 121, 63, 145],
-            [18, 30, 74, 89],
-            [115, 27, 146, 63],
-            [84, 10, 122, 51],
-            [28, 72, 84, 125],
-        ],
-        ["ambulance", "bear", "bear", "tomato", "baseball", "fox", "basketball", "baseball"],
+        [[51, 42, 91, 84], [63, 109, 131, 160], [5, 87, 79, 155], [86, 25, 126, 61], [128, 83, 144, 103]],
+        ["baseball", "baseball", "bear", "basketball", "tomato"],
     ),
     ("train", 7): (
-        [
-            [128, 78, 146, 94],
-            [124, 96, 154, 120],
-            [125, 21, 160, 71],
-            [58, 56, 120, 125],
-            [131, 108, 140, 115],
-            [2, 18, 59, 51],
-            [37, 31, 61, 57],
-            [95, 48, 118, 76],
-        ],
-        ["tiger", "panda", "lemon", "fox", "cat", "car", "cat", "tomato"],
+        [[57, 30, 101, 87], [87, 93, 147, 156], [89, 23, 116, 58], [34, 77, 81, 136]],
+        ["cat", "cat", "fox", "tiger"],
     ),
     ("val", 4): (
-        [
-            [116, 128, 140, 144],
-            [4, 30, 23, 40],
-            [33, 9, 61, 41],
-            [40, 9, 47, 18],
-            [145, 0, 160, 16],
-            [102, 65, 152, 96],
-            [134, 63, 154, 81],
-        ],
-        ["taxi", "ambulance", "basketball", "orange", "dog", "ambulance", "bear"],
+        [[99, 8, 152, 50], [80, 40, 121, 92], [26, 38, 64, 63], [26, 117, 83, 143], [20, 77, 54, 93]],
+        ["bear", "orange", "ambulance", "ambulance", "taxi"],
     ),
 }
