@@ -12,13 +12,14 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up book serve test lint unit compiled notebooks parity check-site train refresh clean
+.PHONY: help set-up book serve test lint unit compiled notebooks parity parity-short check-site train refresh clean
 
 help:
 	@echo "make book        build the book strictly into _build/html"
 	@echo "make test        lint, types, unit tests, doctests and every notebook"
 	@echo "make train       train the small detector on the embedded scenes; options: make train ARGS='--epochs 12'"
 	@echo "make parity      compare with MMDetection itself on fresh cases; needs Python 3.11 or 3.12; ARGS='--seed 7' repeats a run"
+	@echo "make parity-short  the same with few cases of each kind"
 	@echo "make serve       show the built book on http://127.0.0.1:8000"
 	@echo "make check-site  look at every built page with a browser, wide and narrow, light and dark"
 	@echo "make refresh     run every notebook and store its outputs"
@@ -97,6 +98,10 @@ notebooks: set-up
 parity: set-up
 	@bash tests/parity/reference_env/setup.sh .venv-reference
 	@$(SERIAL) PYTHONPATH=tests $(PY) -m parity.live --reference .venv-reference/bin/python $(ARGS)
+
+# every kind of case, few of each
+parity-short:
+	@$(MAKE) --no-print-directory parity ARGS="--scale 0.04 $(ARGS)"
 
 check-site: set-up
 	@echo "== the built site"
