@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from faster_coco_eval import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minirtmdet.checkpoints import atomic_path
 from minirtmdet.configs import PredictConfig
