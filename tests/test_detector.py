@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minirtmdet.configs import ModelConfig, PredictConfig
+from minirtmdet.configs import AssignerConfig, ModelConfig, PredictConfig
 from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, build_detector
 from minirtmdet.structures import GroundTruth
 
@@ -299,3 +299,13 @@ torch.testing.assert_close(outputs, model(images))
 def test_images_to_losses_are_one_graph():
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
+
+
+def test_allowed_border_reaches_the_losses():
+    model = build_detector(SMALL, assigner=AssignerConfig(allowed_border=0)).eval()
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    boxes = GroundTruth.from_list([torch.tensor([[4.0, 4, 40, 40]])], [torch.tensor([0])])
+    whole, part = (model(images, boxes, img_shapes=torch.tensor([[64, width]])) for width in (64, 48))
+    assert part["loss_cls"] < whole["loss_cls"]  # background in the padding is not learned
+    with pytest.raises(ValueError, match="allowed_border is 0: give img_shapes"):
+        model(images, boxes)

@@ -65,6 +65,7 @@ class RTMDet(nn.Module):
         images: Num[Tensor, "batch channels height width"],
         ground_truth: GroundTruth | None = None,
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> HeadOutputs | dict[str, Tensor]:
         """Outputs, or losses where boxes are given; training goes through here, or DDP would not see it.
 
@@ -73,6 +74,7 @@ class RTMDet(nn.Module):
                 are no multiple of 32 are padded right and bottom.
             ground_truth: the boxes, in pixels of ``images``.
             pad_shapes: height and width a picture fills, padding included; priors beyond learn nothing.
+            img_shapes: height and width of its content alone; read where the assigner's ``allowed_border`` is set.
 
         Returns:
             ``(cls_scores, bbox_preds)``: class logits ``[B, C, H, W]`` and (left, top, right, bottom) distances in
@@ -87,7 +89,7 @@ class RTMDet(nn.Module):
             return cls_scores, bbox_preds
         # areas of boxes overflow half precision
         with torch.autocast(images.device.type, enabled=False):
-            return self.loss(cls_scores, bbox_preds, ground_truth, pad_shapes)
+            return self.loss(cls_scores, bbox_preds, ground_truth, pad_shapes, img_shapes)
 
     @torch.no_grad()
     def predict(

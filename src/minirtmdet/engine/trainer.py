@@ -208,8 +208,9 @@ class Trainer:
         for batch in batches:
             images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
             ground_truth = batch.ground_truth.to(self.device, non_blocking=True)
+            img_shapes = torch.tensor(batch.img_shapes).to(self.device, non_blocking=True)
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-                losses = self.model(images, ground_truth)
+                losses = self.model(images, ground_truth, img_shapes=img_shapes)
             ((losses["loss_cls"] + losses["loss_bbox"]) / len(batches)).backward()
             sums.append(torch.stack([losses[key].detach().float() for key in LOSSES]))
         self.optimizer.step()
