@@ -93,6 +93,12 @@ def losses(case: cases.Scene) -> Answer:
     assigner = AssignerConfig(case.topk, case.iou_weight, case.soft_center_radius)
     loss = RTMDetLoss(case.num_classes, assigner, LossConfig(), case.offset)
     answer = loss(cls_scores, bbox_preds, _ground_truth(case), torch.tensor(case.pad_shapes))
+    return _losses_with_gradients(answer, cls_scores, bbox_preds)
+
+
+def _losses_with_gradients(
+    answer: dict[str, torch.Tensor], cls_scores: list[torch.Tensor], bbox_preds: list[torch.Tensor]
+) -> Answer:
     (answer["loss_cls"] + answer["loss_bbox"]).backward()
     return {
         "loss_cls": answer["loss_cls"].detach(),
@@ -255,13 +261,7 @@ def read_losses(case: cases.Scene) -> Answer:
     bboxes = DistancePointBBoxCoder().decode(case.priors[:, :2], distances)
     made = _read_targets(case, logits.detach(), bboxes.detach())
     answer = reading_losses.loss_by_feat(list(logits), list(bboxes), made)
-    (answer["loss_cls"] + answer["loss_bbox"]).backward()
-    return {
-        "loss_cls": answer["loss_cls"].detach(),
-        "loss_bbox": answer["loss_bbox"].detach(),
-        "grad_cls_scores": torch.cat([_grad(level).flatten() for level in cls_scores]),
-        "grad_bbox_preds": torch.cat([_grad(level).flatten() for level in bbox_preds]),
-    }
+    return _losses_with_gradients(answer, cls_scores, bbox_preds)
 
 
 def read_predict(case: cases.PredictCase) -> Answer:

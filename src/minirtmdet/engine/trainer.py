@@ -208,7 +208,9 @@ class Trainer:
         for batch in batches:
             images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
             ground_truth = batch.ground_truth.to(self.device, non_blocking=True)
-            img_shapes = torch.tensor(batch.img_shapes).to(self.device, non_blocking=True)
+            # a copy from memory that is not pinned may wait for the device: only where the assigner reads it
+            border = self.config.assigner.allowed_border >= 0
+            img_shapes = torch.tensor(batch.img_shapes, device=self.device) if border else None
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
                 losses = self.model(images, ground_truth, img_shapes=img_shapes)
             ((losses["loss_cls"] + losses["loss_bbox"]) / len(batches)).backward()
