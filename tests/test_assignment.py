@@ -172,7 +172,8 @@ def test_ignored_region_takes_no_part_but_does_not_steal_positives():
         [torch.tensor([0, 0])],
         ignore=[torch.tensor([False, True])],
     )
-    result = ASSIGNER.assign(logits, boxes, priors, gt)
+    assert torch.equal(ASSIGNER.assign(logits, boxes, priors, gt).gt_inds, plain.gt_inds)  # as in the original
+    result = DynamicSoftLabelAssigner(ignore_regions=True).assign(logits, boxes, priors, gt)
     assert torch.equal(result.gt_inds > 0, plain.gt_inds > 0)
     inside = ((priors[:, :2] > 4) & (priors[:, :2] < 60)).all(-1)
     assert (result.gt_inds[0, inside & (plain.gt_inds[0] <= 0)] == -1).all()

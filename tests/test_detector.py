@@ -257,12 +257,16 @@ def test_boxes_are_clipped_to_the_image_before_its_padding(detector):
         assert torch.equal(detections.boxes.amax(0), torch.tensor([0.0, 0.0, 70.0, 50.0]))
 
 
-def test_boxes_are_clipped_to_the_content_and_scaled_back(detector):
+@pytest.mark.parametrize(("clip", "right", "bottom"), [("input", 192.0, 32.0), ("content", 120.0, 20.0)])
+def test_boxes_are_clipped_and_scaled_back(detector, clip, right, bottom):
     first, second = wide_boxes(detector).predict(
-        pixels(2, 64, 96), EVERYTHING, img_shapes=[(64, 96), (40, 60)], scale_factors=[(1.0, 1.0), (0.5, 2.0)]
+        pixels(2, 64, 96),
+        replace(EVERYTHING, clip=clip),
+        img_shapes=[(64, 96), (40, 60)],
+        scale_factors=[(1.0, 1.0), (0.5, 2.0)],
     )
     assert torch.equal(first.boxes.amax(0), torch.tensor([0.0, 0.0, 96.0, 64.0]))
-    assert torch.equal(second.boxes.amax(0), torch.tensor([0.0, 0.0, 120.0, 20.0]))
+    assert torch.equal(second.boxes.amax(0), torch.tensor([0.0, 0.0, right, bottom]))
 
 
 def test_predict_keeps_no_graph(detector):

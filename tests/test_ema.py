@@ -48,7 +48,7 @@ def test_first_update_copies():
 
 def test_shared_weights_are_averaged_once_and_constants_stay():
     model = build_detector("tiny", num_classes=2)
-    ema = ExpMomentumEMA(model, momentum=0.25, ramp=1)
+    ema = ExpMomentumEMA(model, momentum=0.25, ramp=1, shared_once=True)
     ema.update(model)
     with torch.no_grad():
         for parameter in model.parameters():

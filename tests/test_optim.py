@@ -47,13 +47,13 @@ def test_learning_rates_are_mmengines_step_by_step():
     record = RECORD["lr"]
     total = record["epochs"] * record["epoch_length"]
     config = OptimConfig(lr=record["lr"], warmup_iters=record["warmup"], base_batch=32)
-    schedule = FlatCosine.from_config(config, total, batch_size=32)
+    schedule = FlatCosine.from_config(config, record["epochs"], record["epoch_length"], batch_size=32)
     assert [schedule(step) for step in range(total)] == pytest.approx(record["rates"], rel=1e-12, abs=0)
 
 
 def test_schedule_by_hand():
     config = OptimConfig(lr=1.0, base_batch=8, warmup_iters=3, warmup_factor=0.5, final_factor=0.2)
-    schedule = FlatCosine.from_config(config, 40, batch_size=8)
+    schedule = FlatCosine.from_config(config, epochs=4, steps_per_epoch=10, batch_size=8)
     assert [schedule(step) for step in (0, 1, 2, 3, 19, 20)] == pytest.approx([0.5, 0.75, 1, 1, 1, 1])
     assert schedule(30) == pytest.approx(0.6)  # the middle of the cosine
     assert schedule(40) == schedule(99) == pytest.approx(0.2)
@@ -61,7 +61,7 @@ def test_schedule_by_hand():
 
 @pytest.mark.parametrize(("total", "warmup"), [(10_000, 1_000), (5_000, 500), (9, 0), (1, 0)])
 def test_warm_up_is_a_tenth_of_the_run_at_most(total: int, warmup: int):
-    schedule = FlatCosine.from_config(OptimConfig(), total, batch_size=256)
+    schedule = FlatCosine.from_config(OptimConfig(), 1, total, batch_size=256)
     assert schedule.warmup_iters == warmup
     assert schedule(warmup) == 0.004
     assert all(0 < schedule(step) <= 0.004 for step in range(0, total, 7))
@@ -69,10 +69,10 @@ def test_warm_up_is_a_tenth_of_the_run_at_most(total: int, warmup: int):
 
 def test_learning_rate_follows_the_batch():
     for batch, lr in ((256, 0.004), (32, 0.0005), (512, 0.008)):
-        assert FlatCosine.from_config(OptimConfig(), 10_000, batch)(3_000) == pytest.approx(lr)
+        assert FlatCosine.from_config(OptimConfig(), 10, 1_000, batch)(3_000) == pytest.approx(lr)
 
 
 def test_cosine_never_starts_before_the_warm_up_ends():
-    schedule = FlatCosine.from_config(OptimConfig(flat_fraction=0.0, warmup_iters=10), 100, batch_size=256)
+    schedule = FlatCosine.from_config(OptimConfig(flat_fraction=0.0, warmup_iters=10), 1, 100, batch_size=256)
     assert schedule.flat_steps == 10
     assert schedule(9) == pytest.approx(0.004)

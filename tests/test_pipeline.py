@@ -74,7 +74,7 @@ def test_ignored_region_is_not_learned_as_background():
     box = torch.tensor([[0.5, 0.5, 40.0, 40.0]])
     gt = GroundTruth.from_list([box], [torch.tensor([0])], ignore=[torch.tensor([True])])
     cls_scores, bbox_preds = maps(1, grad=True)
-    losses = RTMDetLoss(CLASSES)(cls_scores, bbox_preds, gt)
+    losses = RTMDetLoss(CLASSES, AssignerConfig(ignore_regions=True))(cls_scores, bbox_preds, gt)
     gradient = torch.autograd.grad(losses["loss_cls"], cls_scores)[0]
     assert losses["num_pos"] == 0
     assert (gradient[0, :, 1:5, 1:5] == 0).all()

@@ -904,9 +904,9 @@ class EngineCase(NamedTuple):
 
 
 def toy() -> torch.nn.Module:
-    """Two convolutions and a BatchNorm, in fp64, with every parameter at one half."""
-    layers = torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 2, 1)
-    model = torch.nn.Sequential(*layers).double()
+    """Two convolutions, the second in two places, and a BatchNorm, in fp64, with every parameter at one half."""
+    shared = torch.nn.Conv2d(3, 2, 1)
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3), shared, shared).double()
     for parameter in model.parameters():
         torch.nn.init.constant_(parameter, 0.5)
     return model
@@ -922,7 +922,7 @@ def drive(model: torch.nn.Module, case: EngineCase, step: int) -> None:
 
 
 def random_engine(seed: int) -> EngineCase:
-    """A schedule whose half is a whole number of epochs."""
+    """A schedule of an even or an odd number of epochs."""
     key, steps = f"engine{seed}", 1000
     numbers = sum(p.numel() for p in toy().parameters())
     return EngineCase(
@@ -931,7 +931,7 @@ def random_engine(seed: int) -> EngineCase:
         normal(f"{key}/buffers", steps, 3).double(),
         lr=_pick(f"{key}/lr", 0.004, 0.001),
         warmup=_pick(f"{key}/warmup", 10, 100),
-        epochs=_pick(f"{key}/epochs", 2, 10, 20),
+        epochs=_pick(f"{key}/epochs", 2, 5, 10, 25),
         momentum=_pick(f"{key}/momentum", 0.0002, 0.01),
         ramp=_pick(f"{key}/ramp", 100, 2000),
     )

@@ -159,7 +159,7 @@ def engine(case: cases.EngineCase) -> Answer:
     model = cases.toy()
     steps = len(case.gradients)
     config = OptimConfig(case.lr, base_batch=1, weight_decay=case.weight_decay, warmup_iters=case.warmup)
-    schedule = FlatCosine.from_config(config, steps, batch_size=1)
+    schedule = FlatCosine.from_config(config, case.epochs, case.epoch_length, batch_size=1)
     optimizer = build_optimizer(model, config)
     average = ExpMomentumEMA(model, case.momentum, case.ramp)
     rates = [schedule(step) for step in range(steps)]
@@ -183,7 +183,7 @@ def training(case: cases.TrainingCase) -> Answer:
     detector = fill(build_detector(ModelConfig(**case.steps[0].network.model))).train().double()
     config = OptimConfig(case.lr, base_batch=1, weight_decay=case.weight_decay, warmup_iters=case.warmup)
     optimizer = build_optimizer(detector, config)
-    schedule = FlatCosine.from_config(config, total_steps=300 * case.warmup, batch_size=1)
+    schedule = FlatCosine.from_config(config, 300, case.warmup, batch_size=1)
     answers = []
     for number, one in enumerate(case.steps):
         answer = _step(detector, one)

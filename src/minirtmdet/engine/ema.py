@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections import Counter, defaultdict
 from typing import Generic, TypeVar
 
 import torch
@@ -15,15 +16,17 @@ class ExpMomentumEMA(Generic[Model]):
 
     The share of the new weights in update ``t`` is ``(1 - momentum) * exp(-(1 + t) / ramp) + momentum``;
     update 0 copies.  Integer buffers are copied each time.  MMDetection: ``ExpMomentumEMA`` with
-    ``update_buffers=True``, where ``ramp`` is ``gamma``.  What differs: there a convolution that the head
-    shares across levels is listed once a level and so averaged three times an update; here once.
+    ``update_buffers=True``, where ``ramp`` is ``gamma``.
+
+    The original walks the ``state_dict``, which lists a convolution that the head shares across three levels three
+    times, and so averages it three times an update; ``shared_once`` averages it once, like any other.
 
     Attributes:
         module: the averaged model, in evaluation mode and without gradients.
         steps: updates so far.
     """
 
-    def __init__(self, model: Model, momentum: float = 2e-4, ramp: int = 2_000) -> None:
+    def __init__(self, model: Model, momentum: float = 2e-4, ramp: int = 2_000, shared_once: bool = False) -> None:
         """Start the average as a copy of ``model``.
 
         Raises:
@@ -34,6 +37,7 @@ class ExpMomentumEMA(Generic[Model]):
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.momentum = momentum
         self.ramp = ramp
+        self.shared_once = shared_once
         self.steps = 0
 
     def momentum_at(self, step: int) -> float:
@@ -51,19 +55,23 @@ class ExpMomentumEMA(Generic[Model]):
     def update(self, model: Model) -> None:
         """Take in the weights and buffers of ``model`` after an optimiser step; the device is not waited for."""
         momentum = self.momentum_at(self.steps)
-        averages, sources = [], []
-        for average, source in zip(_tensors(self.module), _tensors(model), strict=True):
+        groups: defaultdict[int, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+        for (average, times), (source, _) in zip(_tensors(self.module), _tensors(model), strict=True):
             if average.is_floating_point() and self.steps > 0:
+                averages, sources = groups[1 if self.shared_once else times]
                 averages.append(average)
                 sources.append(source)
             else:
                 average.copy_(source)
-        if averages:
-            torch._foreach_mul_(averages, 1 - momentum)
-            torch._foreach_add_(averages, sources, alpha=momentum)
+        for times, (averages, sources) in groups.items():
+            kept = (1 - momentum) ** times
+            torch._foreach_mul_(averages, kept)
+            torch._foreach_add_(averages, sources, alpha=1 - kept)
         self.steps += 1
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers of the state_dict, a shared one once; constants outside it would only gather rounding."""
-    return list({id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}.values())
+def _tensors(module: nn.Module) -> list[tuple[Tensor, int]]:
+    """Parameters and buffers of the state_dict, and how often it lists each; constants outside it only round."""
+    listed = list(module.state_dict(keep_vars=True).values())
+    times = Counter(map(id, listed))
+    return [(tensor, times[key]) for key, tensor in {id(tensor): tensor for tensor in listed}.items()]

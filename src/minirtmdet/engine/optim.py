@@ -47,10 +47,10 @@ class FlatCosine:
     """Learning rate as a pure function of the step: linear warm-up, flat, then half a cosine.
 
     MMEngine: ``LinearLR`` followed by ``CosineAnnealingLR(convert_to_iter_based=True)``, as the RTMDet
-    recipe (paper, table 6) composes them.  Where the half of the run is a whole number of epochs the values
-    are theirs.  What differs: warm-up is at most a tenth of the run; the cosine spans all that is left,
-    where ``T_max = max_epochs // 2`` ends an epoch early and rises again in a run of odd length; a step is
-    an optimiser step, where MMEngine counts batches under accumulation.
+    recipe (paper, table 6) composes them, with ``begin = T_max = max_epochs // 2``.  A run of an odd number of
+    epochs is one epoch longer than that, in which the rate rises again; ``OptimConfig.cosine_to_the_end`` spans all
+    that is left instead.  What differs: warm-up is at most a tenth of the run; a step is an optimiser step, where
+    MMEngine counts batches under accumulation; a run of one epoch, which has no half, is split in steps.
 
     Attributes:
         lr: learning rate of the flat part.
@@ -58,7 +58,8 @@ class FlatCosine:
         warmup_iters: steps of warm-up.
         warmup_factor: share of ``lr`` at step 0.
         flat_steps: the step that the cosine starts from.
-        final_factor: share of ``lr`` that the cosine falls towards; it is reached one step after the last.
+        cosine_steps: steps that the cosine takes to fall.
+        final_factor: share of ``lr`` that the cosine falls towards.
     """
 
     lr: float
@@ -66,37 +67,47 @@ class FlatCosine:
     warmup_iters: int
     warmup_factor: float
     flat_steps: int
+    cosine_steps: int
     final_factor: float
 
     @classmethod
-    def from_config(cls, config: OptimConfig, total_steps: int, batch_size: int) -> "FlatCosine":
+    def from_config(cls, config: OptimConfig, epochs: int, steps_per_epoch: int, batch_size: int) -> "FlatCosine":
         """The schedule of a run.
 
         Args:
             config: ``lr`` is meant for ``base_batch`` pictures a step.
-            total_steps: optimiser steps of the run.
+            epochs: epochs of the run.
+            steps_per_epoch: optimiser steps of each.
             batch_size: pictures in an optimiser step, accumulated batches included.
 
-        >>> schedule = FlatCosine.from_config(OptimConfig(), total_steps=12_000, batch_size=64)
+        >>> schedule = FlatCosine.from_config(OptimConfig(), epochs=12, steps_per_epoch=1_000, batch_size=64)
         >>> [round(schedule(step), 8) for step in (0, 999, 6_000, 9_000, 11_999)]
         [1e-08, 0.001, 0.001, 0.000525, 5e-05]
         """
+        total_steps = epochs * steps_per_epoch
         warmup = min(config.warmup_iters, total_steps // 10)
+        flat = int(config.flat_fraction * epochs) * steps_per_epoch
+        cosine = int((1 - config.flat_fraction) * epochs) * steps_per_epoch
+        if config.cosine_to_the_end or epochs == 1:
+            flat = max(warmup, round(config.flat_fraction * total_steps))
+            cosine = total_steps - flat
         return cls(
             lr=config.lr * batch_size / config.base_batch,
             total_steps=total_steps,
             warmup_iters=warmup,
             warmup_factor=config.warmup_factor,
-            flat_steps=max(warmup, round(config.flat_fraction * total_steps)),
+            flat_steps=max(flat, warmup),
+            cosine_steps=max(cosine, 1),
             final_factor=config.final_factor,
         )
 
     def __call__(self, step: int) -> float:
         """Learning rate of optimiser step ``step``, counted from 0."""
         factor = 1.0
+        step = min(step, self.total_steps)
         if step < self.warmup_iters:
             factor = self.warmup_factor + (1 - self.warmup_factor) * step / max(self.warmup_iters - 1, 1)
         elif step >= self.flat_steps:
-            progress = min((step - self.flat_steps) / max(self.total_steps - self.flat_steps, 1), 1.0)
+            progress = (step - self.flat_steps) / self.cosine_steps
             factor = self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * progress)) / 2
         return self.lr * factor

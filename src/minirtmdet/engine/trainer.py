@@ -101,7 +101,8 @@ class Trainer:
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
         self.model = model.to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
-        self.ema = ExpMomentumEMA(self.model, config.optim.ema_momentum, config.optim.ema_ramp)
+        optim = config.optim
+        self.ema = ExpMomentumEMA(self.model, optim.ema_momentum, optim.ema_ramp, optim.ema_shared_once)
         self.optimizer = build_optimizer(self.model, config.optim)
         self.schedule = self._make_schedule()
         self.amp_dtype = pick_amp(config.amp, self.device)
@@ -381,7 +382,7 @@ class Trainer:
         """The schedule of the run, with lines that say what differs from the settings."""
         config = self.config.optim
         batch = self.config.batch_size * config.accumulate
-        schedule = FlatCosine.from_config(config, self.config.epochs * self.steps_per_epoch, batch)
+        schedule = FlatCosine.from_config(config, self.config.epochs, self.steps_per_epoch, batch)
         if batch != config.base_batch:
             self.say(
                 f"learning rate: {schedule.lr:g} for {batch} pictures a step ({config.lr:g} for {config.base_batch})"

@@ -26,6 +26,8 @@ class DynamicSoftLabelAssigner:
         soft_center_radius: distance in strides at which the soft centre cost is 1.
         nearest_prior_fallback: make the nearest prior of a box that holds none a candidate.  Without it such a box
             takes part all the same, and wins a prior in somebody else's box, however far.
+        ignore_regions: let priors inside an ignored box that learn no other one take no part.  Without it they are
+            background.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class DynamicSoftLabelAssigner:
         iou_weight: float = 3.0,
         soft_center_radius: float = 3.0,
         nearest_prior_fallback: bool = False,
+        ignore_regions: bool = False,
     ) -> None:
         self.topk = topk
         self.iou_weight = iou_weight
         self.soft_center_radius = soft_center_radius
         self.nearest_prior_fallback = nearest_prior_fallback
+        self.ignore_regions = ignore_regions
 
     @torch.no_grad()
     def assign(
@@ -81,7 +85,9 @@ class DynamicSoftLabelAssigner:
         ious = ious.masked_fill_(~possible, 0)
 
         owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,N], [B,N]
-        left_out = (inside & ground_truth.ignore[..., None]).any(1) | ~takes_part  # [B,N]
+        left_out = ~takes_part  # [B,N]
+        if self.ignore_regions:
+            left_out = left_out | (inside & ground_truth.ignore[..., None]).any(1)
         return AssignResult(
             gt_inds=torch.where(positive, owner + 1, -left_out.long()),
             max_overlaps=ious.gather(1, owner[:, None])[:, 0] * positive,

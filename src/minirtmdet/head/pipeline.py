@@ -47,7 +47,11 @@ class RTMDetLoss:
         self.bbox_coder = DistancePointBBoxCoder()
         self.allowed_border = assigner.allowed_border
         self.assigner = DynamicSoftLabelAssigner(
-            assigner.topk, assigner.iou_weight, assigner.soft_center_radius, assigner.nearest_prior_fallback
+            assigner.topk,
+            assigner.iou_weight,
+            assigner.soft_center_radius,
+            assigner.nearest_prior_fallback,
+            assigner.ignore_regions,
         )
         self.sampler = PseudoSampler()
         self.loss_cls = QualityFocalLoss(loss.beta, loss.cls_weight)
