@@ -79,6 +79,7 @@ lint: set-up
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@$(if $(NOTEBOOKS),$(PY) -m nbstripout --verify $(STRIP) $(NOTEBOOKS),:)
 
 unit: set-up

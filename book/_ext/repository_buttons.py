@@ -1,8 +1,11 @@
 """Buttons that need the repository's address: Colab, Binder, "edit this page" and issues.
 
-``repository: {url: ...}`` in ``_config.yml`` switches all of them on.  Without it there are none, rather than
-buttons that lead to Jupyter Book's own repository, which is its default address.
+``repository: {url: ...}`` in ``_config.yml`` switches all of them on, and so does the environment variable
+``REPOSITORY_URL``, with which a workflow publishes any copy of the repository.  Without either there are none, rather
+than buttons that lead to Jupyter Book's own repository, which is its default address.
 """
+
+import os
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -11,6 +14,8 @@ from sphinx.config import Config
 def add_buttons(app: Sphinx, config: Config) -> None:
     """Switch the buttons on where the repository's address is known."""
     options = config.html_theme_options
+    if address := os.environ.get("REPOSITORY_URL"):
+        options["repository_url"] = address
     if not options.get("repository_url"):
         options.pop("repository_url", None)
         return
