@@ -113,6 +113,7 @@ train: set-up
 	@$(PY) -m minirtmdet train mini-160 $(if $(findstring --resume,$(ARGS)),,--overwrite) $(ARGS)
 
 refresh: set-up
+	@$(PY) book/_ext/install_cell.py $(NOTEBOOKS)
 	@$(SERIAL) $(VENV)/bin/jupyter-execute --inplace $(NOTEBOOKS)
 	@$(PY) -m nbstripout $(STRIP) $(NOTEBOOKS)
 

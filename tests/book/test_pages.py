@@ -1,8 +1,10 @@
 """The sources of the book and the README: what they name exists, and the API page leaves no module out."""
 
 import re
+import runpy
 from pathlib import Path
 
+import nbformat
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +24,15 @@ def test_every_page_of_the_contents_exists() -> None:
 
 def test_every_notebook_is_in_the_contents() -> None:
     assert {f"book/{path.stem}" for path in (ROOT / "book").glob("*.ipynb")} <= set(contents())
+
+
+def test_every_notebook_can_fetch_the_package() -> None:
+    cell = runpy.run_path(str(ROOT / "book" / "_ext" / "install_cell.py"))["install_cell"]()
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        second = nbformat.read(path, as_version=4).cells[1]
+        assert (second.id, second.source, second.metadata) == (cell.id, cell.source, cell.metadata), (
+            f"{path.name}: make refresh writes the cell that installs the package"
+        )
 
 
 def test_the_api_page_has_every_module() -> None:
