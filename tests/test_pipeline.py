@@ -1,7 +1,6 @@
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from toy import random_batch
+from toy import HostReads, random_batch
 
 from minirtmdet.configs import AssignerConfig, LossConfig
 from minirtmdet.head.pipeline import RTMDetLoss, flatten_levels
@@ -124,25 +123,6 @@ def test_order_of_images_does_not_matter():
     other = RTMDetLoss(CLASSES)([x.flip(0) for x in cls_scores], [x.flip(0) for x in bbox_preds], flipped)
     for key in one:
         torch.testing.assert_close(one[key], other[key])
-
-
-class HostReads(TorchDispatchMode):
-    """Records the operations that would make a GPU wait: a value read by Python, or a shape that depends on data."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item")
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function._schema.name.split("::")[1]
-        boolean_index = name in ("index", "index_put", "index_put_") and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        if boolean_index or any(name.startswith(n) or name.startswith("_" + n) for n in self.NAMES):
-            self.seen.append(name)
-        return function(*args, **(kwargs or {}))
 
 
 def test_the_training_path_never_waits_for_the_device():

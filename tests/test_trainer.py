@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_pipeline import HostReads
 from tiny_sets import CATEGORIES, write_random_set, write_set
 from torch import Tensor
+from toy import HostReads
 
 from minirtmdet import build_detector
 from minirtmdet.checkpoints import CheckpointError, read_checkpoint, save_checkpoint

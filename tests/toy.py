@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.structures import GroundTruth
@@ -50,3 +51,22 @@ def random_batch(
 def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function without the shape checker that wraps it in tests, to see the error that users see."""
     return inspect.unwrap(getattr(function, "__func__", function))
+
+
+class HostReads(TorchDispatchMode):
+    """Records the operations that would make a GPU wait: a value read by Python, or a shape that depends on data."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function._schema.name.split("::")[1]
+        boolean_index = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if boolean_index or any(name.startswith(n) or name.startswith("_" + n) for n in self.NAMES):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))

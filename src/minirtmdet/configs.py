@@ -138,7 +138,8 @@ class DataConfig:
     bad_boxes: Literal["drop", "raise"] = "drop"
     """What to do with boxes without area or outside the picture: drop them with a counted warning, or stop."""
     bad_images: Literal["skip", "raise"] = "raise"
-    """What to do with a missing or broken picture: leave it out with a counted warning, or stop."""
+    """What to do with a missing or broken picture, at the start or later: leave it out with a counted warning (a next
+    one takes its place in the batch), or stop."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ class TrainConfig:
     """Auto takes the GPU where there is one."""
     amp: Literal["auto", "off", "bf16"] = "auto"
     """Mixed precision of the network; losses stay in fp32.  Auto: bf16 on CUDA devices that have it."""
+    compile: Literal["off", "step", "graph"] = "off"
+    """Step: compile network and losses; graph: also replay the whole step as one CUDA graph.  Both take a minute."""
     weights: Path | None = None
     """Checkpoint to start from: another run's, an official one, or a size (tiny) whose official one is downloaded."""
     resume: bool = False

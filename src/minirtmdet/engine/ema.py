@@ -51,23 +51,34 @@ class ExpMomentumEMA(Generic[Model]):
             return 1.0
         return (1 - self.momentum) * math.exp(-(1 + step) / self.ramp) + self.momentum
 
-    @torch.no_grad()
     def update(self, model: Model) -> None:
         """Take in the weights and buffers of ``model`` after an optimiser step; the device is not waited for."""
-        momentum = self.momentum_at(self.steps)
+        self.blend(model, 1 - self.momentum_at(self.steps))
+        self.steps += 1
+
+    @torch.no_grad()
+    def blend(self, model: Model, kept: float | Tensor) -> None:
+        """One update with a share of its own, not counted.
+
+        Args:
+            model: whose weights and buffers are taken in.
+            kept: share of the old average; a scalar on the device where one recorded update is to serve every step.
+        """
         groups: defaultdict[int, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for (average, times), (source, _) in zip(_tensors(self.module), _tensors(model), strict=True):
-            if average.is_floating_point() and self.steps > 0:
+            if average.is_floating_point():
                 averages, sources = groups[1 if self.shared_once else times]
                 averages.append(average)
                 sources.append(source)
             else:
                 average.copy_(source)
         for times, (averages, sources) in groups.items():
-            kept = (1 - momentum) ** times
-            torch._foreach_mul_(averages, kept)
-            torch._foreach_add_(averages, sources, alpha=1 - kept)
-        self.steps += 1
+            rest = kept**times
+            torch._foreach_mul_(averages, rest)
+            if isinstance(rest, Tensor):
+                torch._foreach_add_(averages, torch._foreach_mul(sources, 1 - rest))
+            else:
+                torch._foreach_add_(averages, sources, alpha=1 - rest)
 
 
 def _tensors(module: nn.Module) -> list[tuple[Tensor, int]]:

@@ -35,14 +35,15 @@ from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.evaluator import Evaluation, run_evaluation, write_json
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.optim import FlatCosine, build_optimizer
+from minirtmdet.engine.prefetch import prefetch
 from minirtmdet.engine.runlog import METRIC_COLUMNS, Row, RunLog
+from minirtmdet.engine.step import LOSSES, Inputs, build_step
 from minirtmdet.structures import Detections
 
-LOSSES = ("loss_cls", "loss_bbox", "num_pos")
 SHEET = 8
 """Validation pictures on the sheet of detections."""
 # settings that a resumed run may change: they say where it runs and how fast, not what comes out
-_FREE = {"name", "out", "device", "resume", "overwrite", "weights", "eval_every"}
+_FREE = {"name", "out", "device", "compile", "resume", "overwrite", "weights", "eval_every"}
 _FREE |= {"model.num_classes"}  # the data's; the class names are compared
 _FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
 
@@ -66,6 +67,7 @@ class Trainer:
         epoch: epochs done.
         step: optimiser steps done.
         metrics: the latest evaluation; empty before the first.
+        watchers: functions to call with the trainer after every optimiser step, to look on; empty by default.
 
     Raises:
         FileExistsError: for a folder that holds a run, without ``resume`` or ``overwrite``.
@@ -106,6 +108,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config.optim)
         self.schedule = self._make_schedule()
         self.amp_dtype = pick_amp(config.amp, self.device)
+        self.train_step = build_step(self.model, self.optimizer, self.ema, self.amp_dtype, config.compile)
 
         self.epoch = self.step = self.position = 0
         self.seconds = 0.0
@@ -115,6 +118,7 @@ class Trainer:
         self._recent: list[Tensor] = []  # losses of the steps since the last row, on the device
         self._recent_paths: list[list[str]] = []
         self._images = 0  # since the clock was read last
+        self.watchers: list[Callable[[Trainer], None]] = []
         self._interrupts = Interrupts()
         rows = self._restore(resumed) if resumed is not None else self._clear_folder()
         self._log = RunLog(self.run_dir, rows, say)
@@ -180,7 +184,8 @@ class Trainer:
         """The steps of an epoch that are still to do."""
         self.model.train()
         accumulate, total = self.config.optim.accumulate, self.steps_per_epoch
-        batches = self.loader.epoch(self.epoch, min(self.position * accumulate, len(self.loader)))
+        start = min(self.position * accumulate, len(self.loader))
+        batches = prefetch(self.loader.epoch(self.epoch, start), self.device)
         every = max(10, total // 20)
         epochs = f"epoch {self.epoch + 1}/{self.config.epochs}"
         with tqdm(total=total, initial=self.position, desc=epochs, unit="step", leave=False) as bar:
@@ -188,6 +193,8 @@ class Trainer:
                 group = list(islice(batches, accumulate))
                 with self._interrupts.held():
                     self._train_step(group)
+                    for watch in self.watchers:
+                        watch(self)
                     # the row of an epoch's last step waits for the evaluation
                     if self.position % every == 0 and self.position < total:
                         row = self._make_row()
@@ -197,28 +204,17 @@ class Trainer:
                 bar.update()
 
     def _train_step(self, batches: list[Batch]) -> None:
-        """One optimiser step.
-
-        With accumulation, gradients of the batches are averaged.  That is not the gradient of one large batch:
-        each batch's losses are divided by its own sum of IoUs, and BatchNorm sees each batch alone.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = []
+        """One optimiser step; see :class:`minirtmdet.engine.step.TrainStep`."""
+        inputs = []
         for batch in batches:
             images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
             ground_truth = batch.ground_truth.to(self.device, non_blocking=True)
-            # a copy from memory that is not pinned may wait for the device: only where the assigner reads it
-            border = self.config.assigner.allowed_border >= 0
-            img_shapes = torch.tensor(batch.img_shapes, device=self.device) if border else None
-            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
-                losses = self.model(images, ground_truth, img_shapes=img_shapes)
-            ((losses["loss_cls"] + losses["loss_bbox"]) / len(batches)).backward()
-            sums.append(torch.stack([losses[key].detach().float() for key in LOSSES]))
-        self.optimizer.step()
-        self.ema.update(self.model)
-        self._recent.append(torch.stack(sums).mean(0))
+            img_shapes = None
+            if self.config.assigner.allowed_border >= 0:
+                img_shapes = torch.tensor(batch.img_shapes, pin_memory=self.device.type == "cuda")
+                img_shapes = img_shapes.to(self.device, non_blocking=True)
+            inputs.append(Inputs(images, ground_truth, img_shapes))
+        self._recent.append(self.train_step(inputs, self.schedule(self.step)))
         self._recent_paths.append([path for batch in batches for path in batch.paths])
         self._images += len(self._recent_paths[-1])
         self.step += 1
