@@ -49,18 +49,25 @@ def test_agrees_with_pycocotools(tmp_path: Path, seed: int, capsys: pytest.Captu
     coco = pytest.importorskip("pycocotools.coco", reason=reason)
     cocoeval = pytest.importorskip("pycocotools.cocoeval", reason=reason)
     json_file, results = random_case(tmp_path, seed)
-    metrics, per_class = coco_metrics(read_ground_truth(json_file), results, (3, 7, 20, 41))
+    metrics, per_class, precision = coco_metrics(read_ground_truth(json_file), results, (3, 7, 41, 20))
     truth = coco.COCO(str(json_file))
     theirs = cocoeval.COCOeval(truth, truth.loadRes([dict(entry) for entry in results]), "bbox")
     theirs.evaluate()
     theirs.accumulate()
     theirs.summarize()
     assert [metrics[name] for name in METRICS] == pytest.approx(theirs.stats.tolist(), abs=1e-12)
-    precision = theirs.eval["precision"][:, :, :, 0, -1]
-    expected = [p[p > -1].mean() if (p > -1).any() else -1.0 for p in (precision[:, :, k] for k in range(4))]
-    assert per_class == pytest.approx(expected, abs=1e-12)
+    columns = [0, 1, 3, 2]  # theirs go by the ids
+    np.testing.assert_allclose(precision, theirs.eval["precision"][:, :, columns, 0, -1], rtol=0, atol=1e-12)
+    parts = {"AP": (slice(None), 0), "AP50": (0, 0), "AP75": (5, 0)}
+    parts |= {"APs": (slice(None), 1), "APm": (slice(None), 2), "APl": (slice(None), 3)}
+    for label, column in enumerate(columns):
+        of_class = theirs.eval["precision"][:, :, column, :, -1]
+        expected = {name: of_class[iou, :, size] for name, (iou, size) in parts.items()}
+        expected["AR100"] = theirs.eval["recall"][:, column, 0, -1]
+        means = {name: v[v > -1].mean() if (v > -1).any() else -1.0 for name, v in expected.items()}
+        assert per_class[label] == pytest.approx(means, abs=1e-12)
     assert 0 < metrics["AP"] < 1
-    assert per_class[3] == -1  # nothing is annotated with 41
+    assert per_class[2]["AP"] == -1  # nothing is annotated with 41
 
 
 def one_box(**more: Any) -> dict[str, Any]:
@@ -83,10 +90,12 @@ def test_by_hand():
 
 
 def test_nothing_detected_and_nothing_annotated():
-    metrics, per_class = coco_metrics(one_box(), [], (1,))
-    assert (metrics["AP"], metrics["APm"], metrics["APs"], per_class) == (0.0, 0.0, -1.0, [0.0])
+    metrics, per_class, precision = coco_metrics(one_box(), [], (1,))
+    assert (metrics["AP"], metrics["APm"], metrics["APs"], per_class[0]["AP"]) == (0.0, 0.0, -1.0, 0.0)
+    assert not precision.any()
     empty = {**one_box(), "annotations": []}
-    assert set(coco_metrics(empty, [], (1,))[0].values()) == {-1.0}
+    metrics, per_class, precision = coco_metrics(empty, [], (1,))
+    assert {*metrics.values(), *per_class[0].values(), *precision.flat} == {-1.0}
 
 
 def test_a_crowd_is_neither_missed_nor_wrong():
@@ -139,7 +148,7 @@ def test_a_perfect_detector_has_ap_1_by_name_not_by_order(tmp_path: Path):
     evaluation = run_evaluation(Oracle(dataset), loader, dataset, progress=False)
     assert evaluation.metrics["AP"] == pytest.approx(1.0)
     assert tuple(evaluation.per_class) == ("hen", "cat", "dog")
-    assert tuple(evaluate(Oracle(dataset), loader, dataset, progress=False)) == METRICS
+    assert tuple(evaluate(Oracle(dataset), loader, dataset, progress=False)) == tuple(METRICS)
 
 
 def test_only_the_pictures_of_the_loader_count(tmp_path: Path):

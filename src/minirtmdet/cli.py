@@ -82,7 +82,7 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
         settings = replace(settings, weights=_download(size))
     trainer = Trainer(settings)
     trainer.fit()
-    print(metrics_table(trainer.metrics, trainer.per_class))
+    print(metrics_table(trainer.metrics, {name: {"AP": value} for name, value in trainer.per_class.items()}))
 
 
 @app.command(name="eval")
@@ -122,7 +122,7 @@ def evaluate(
     config = loaded.config.predict if loaded.config else PredictConfig()
     evaluation = run_evaluation(loaded.model, loader, dataset, config)
     print(f"{len(dataset)} pictures of {val.json_file}")
-    print(metrics_table(evaluation.metrics, evaluation.per_class))
+    print(metrics_table(evaluation.metrics, evaluation.by_class))
     if out is not None:
         write_json(out / "metrics.json", {"metrics": evaluation.metrics, "per_class": evaluation.per_class})
         write_json(out / "detections.json", evaluation.results)

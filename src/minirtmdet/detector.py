@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,26 @@ MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
 GREY = 114
 """Value of the pixels that pad a picture."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """What finds boxes in pictures: an :class:`RTMDet`, or one that was exported."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it expects images."""
+        ...
+
+    def predict(
+        self,
+        images: Num[Tensor, "batch channels height width"],
+        config: PredictConfig = PredictConfig(),
+        img_shapes: Sequence[tuple[int, int]] | None = None,
+        scale_factors: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Detections]:
+        """As :meth:`RTMDet.predict`."""
+        ...
 
 
 class RTMDet(nn.Module):
@@ -59,6 +80,11 @@ class RTMDet(nn.Module):
         # not in the state_dict: MMDetection's checkpoints have no such keys
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return self.mean.device
 
     def forward(
         self,

@@ -2,24 +2,56 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from faster_coco_eval import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+from jaxtyping import Float
 from tqdm import tqdm
 
 from minirtmdet.checkpoints import atomic_path
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import Batch
-from minirtmdet.detector import RTMDet
+from minirtmdet.detector import Detector
+from minirtmdet.matching import Match, match_detections
 from minirtmdet.structures import Detections
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The standard twelve, in the order of the COCO tools; -1 where no box of that size is annotated."""
+METRICS = {
+    "AP": "mean over IoU .50 to .95",
+    "AP50": "at IoU .50",
+    "AP75": "at IoU .75",
+    "APs": "of boxes below 32 x 32 pixels",
+    "APm": "of boxes between",
+    "APl": "of boxes from 96 x 96 pixels",
+    "AR1": "recall with 1 detection a picture and class",
+    "AR10": "with 10",
+    "AR100": "with 100",
+    "ARs": "of boxes below 32 x 32 pixels",
+    "ARm": "of boxes between",
+    "ARl": "of boxes from 96 x 96 pixels",
+}
+"""The standard twelve and what they say, in the order of the COCO tools; -1 where nothing of the size is annotated."""
+
+
+class CocoNumbers(NamedTuple):
+    """What the COCO tools compute from boxes and detections.
+
+    Attributes:
+        metrics: the values of :data:`METRICS`.
+        per_class: those of them that COCO gives for a class, one entry a category; -1 for a class without boxes.
+        precision: at IoU .50, .55, ... .95 and recall 0, 0.01, ... 1, with 100 detections a picture and class, for
+            boxes of all sizes; -1 for a class without boxes.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[dict[str, float]]
+    precision: Float[np.ndarray, "10 101 classes"]
 
 
 class Evaluation(NamedTuple):
@@ -27,17 +59,26 @@ class Evaluation(NamedTuple):
 
     Attributes:
         metrics: the values of :data:`METRICS`.
-        per_class: AP of each class by name; -1 for a class without boxes.
+        by_class: AP, AP50, AP75, APs, APm, APl and AR100 of each class by name; -1 for what is not annotated.
+        precision: as in :class:`CocoNumbers`, classes in the order of ``by_class``.
         results: every detection, as the COCO results format has it.
+        image_ids: the pictures that counted.
     """
 
     metrics: dict[str, float]
-    per_class: dict[str, float]
+    by_class: dict[str, dict[str, float]]
+    precision: Float[np.ndarray, "10 101 classes"]
     results: list[dict[str, Any]]
+    image_ids: list[int]
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """AP of each class by name; -1 for a class without boxes."""
+        return {name: numbers["AP"] for name, numbers in self.by_class.items()}
 
 
 def evaluate(
-    model: RTMDet,
+    model: Detector,
     loader: Iterable[Batch],
     dataset: CocoDataset,
     config: PredictConfig = PredictConfig(),
@@ -49,7 +90,7 @@ def evaluate(
 
 
 def run_evaluation(
-    model: RTMDet,
+    model: Detector,
     loader: Iterable[Batch],
     dataset: CocoDataset,
     config: PredictConfig = PredictConfig(),
@@ -59,25 +100,25 @@ def run_evaluation(
     """Detect in every picture of ``loader`` and compare with the boxes of ``dataset``.
 
     Args:
-        model: any mode; its class indices are the labels of ``dataset``.
+        model: its class indices are the labels of ``dataset``.
         loader: batches of pictures of ``dataset``; only these pictures are counted.
         dataset: its annotations are read from its JSON file again, so that nothing the loading dropped is missing.
         config: thresholds and limits of prediction.
         progress: show a progress bar.
     """
-    device = next(model.parameters()).device
     results: list[dict[str, Any]] = []
     image_ids: list[int] = []
     # named only to switch it off: an argument would win over TQDM_DISABLE
     quiet = {} if progress else {"disable": True}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
-        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = batch.images.to(model.device, non_blocking=True, memory_format=torch.channels_last)
         detections = model.predict(images, config, batch.img_shapes, batch.scale_factors)
         image_ids += batch.image_ids
         for image_id, found in zip(batch.image_ids, detections, strict=True):
             results += coco_results(found, image_id, dataset.category_ids)
-    metrics, per_class = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids, image_ids)
-    return Evaluation(metrics, dict(zip(dataset.classes, per_class, strict=True)), results)
+    numbers = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids, image_ids)
+    by_class = dict(zip(dataset.classes, numbers.per_class, strict=True))
+    return Evaluation(numbers.metrics, by_class, numbers.precision, results, image_ids)
 
 
 def coco_results(detections: Detections, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -129,17 +170,14 @@ def coco_metrics(
     results: Sequence[dict[str, Any]],
     category_ids: Sequence[int],
     image_ids: Sequence[int] | None = None,
-) -> tuple[dict[str, float], list[float]]:
+) -> CocoNumbers:
     """AP and AR as pycocotools computes them.
 
     Args:
         ground_truth: what :func:`read_ground_truth` gives.
         results: detections in the COCO results format; may be empty.
-        category_ids: the categories that count.
+        category_ids: the categories that count; classes come in this order.
         image_ids: the pictures that count; all where left out.
-
-    Returns:
-        The values of :data:`METRICS`, and the AP of each category in the order given.
     """
     # made by hand: loadRes of the COCO tools fails where nothing was detected
     detections = [
@@ -153,32 +191,98 @@ def coco_metrics(
     if image_ids is not None:
         evaluation.params.imgIds = sorted(image_ids)
     evaluation.run()
-    precision = evaluation.eval["precision"]  # [IoU thresholds, recalls, categories, areas, detection limits]
-    per_class = {}
-    for column, category_id in enumerate(evaluation.params.catIds):
-        values = precision[:, :, column, 0, -1]
-        per_class[category_id] = float(values[values > -1].mean()) if (values > -1).any() else -1.0
-    metrics = dict(zip(METRICS, map(float, evaluation.stats), strict=True))
-    return metrics, [per_class[category_id] for category_id in category_ids]
+    order = [evaluation.params.catIds.index(category_id) for category_id in category_ids]
+    # [IoU thresholds, recalls, categories, sizes (all, s, m, l), detection limits] and the same without recalls
+    precision = np.asarray(evaluation.eval["precision"])[..., -1][:, :, order]
+    recall = np.asarray(evaluation.eval["recall"])[:, :, 0, -1][:, order]
+    return CocoNumbers(
+        metrics=dict(zip(METRICS, map(float, evaluation.stats), strict=True)),
+        per_class=[
+            {
+                "AP": _mean(precision[:, :, label, 0]),
+                "AP50": _mean(precision[0, :, label, 0]),
+                "AP75": _mean(precision[5, :, label, 0]),
+                "APs": _mean(precision[:, :, label, 1]),
+                "APm": _mean(precision[:, :, label, 2]),
+                "APl": _mean(precision[:, :, label, 3]),
+                "AR100": _mean(recall[:, label]),
+            }
+            for label in range(len(order))
+        ],
+        precision=precision[..., 0],
+    )
 
 
-def metrics_table(metrics: Mapping[str, float], per_class: Mapping[str, float]) -> str:
-    """The twelve numbers and the AP of each class, best first, to print.
+def match_pictures(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    category_ids: Sequence[int],
+    image_ids: Sequence[int],
+    *,
+    score_threshold: float = 0.3,
+) -> dict[int, Match]:
+    """Hits, misses and false detections of each picture at one threshold and IoU 0.5, the worst picture first.
 
-    >>> print(metrics_table(dict.fromkeys(METRICS, 0.5) | {"APl": -1.0}, {"cat": 0.25, "dog": 0.75, "owl": -1.0}))
-       AP 0.500   AP50 0.500   AP75 0.500
-      APs 0.500    APm 0.500    APl     -
-      AR1 0.500   AR10 0.500  AR100 0.500
-      ARs 0.500    ARm 0.500    ARl 0.500
-    dog 0.750
-    cat 0.250
-    owl no boxes
+    Worst is the lowest F1; of equal ones, the most misses and false detections.
+
+    Args:
+        ground_truth: what :func:`read_ground_truth` gives.
+        results: detections in the COCO results format.
+        category_ids: the categories that count, in label order.
+        image_ids: the pictures that count.
+        score_threshold: only detections that score more count.
+
+    Returns:
+        By image id; boxes are ``xyxy`` in pixels of the file.
     """
-    shown = {name: "-" if value < 0 else f"{value:.3f}" for name, value in metrics.items()}
-    rows = ["  ".join(f"{name:>5} {shown[name]:>5}" for name in METRICS[i : i + 3]) for i in range(0, 12, 3)]
-    width = max(map(len, per_class), default=0)
-    for name, value in sorted(per_class.items(), key=lambda item: -item[1]):
-        rows.append(f"{name:<{width}} " + ("no boxes" if value < 0 else f"{value:.3f}"))
+    labels = {category_id: label for label, category_id in enumerate(category_ids)}
+    truths, found = defaultdict(list), defaultdict(list)
+    for rows, by_image in ((ground_truth["annotations"], truths), (results, found)):
+        for entry in rows:
+            if entry["category_id"] in labels:
+                by_image[entry["image_id"]].append(entry)
+    matches = {}
+    for image_id in image_ids:
+        boxes = torch.tensor([entry["bbox"] for entry in [*found[image_id], *truths[image_id]]]).reshape(-1, 4).float()
+        boxes[:, 2:] += boxes[:, :2]
+        classes = torch.tensor([labels[e["category_id"]] for e in [*found[image_id], *truths[image_id]]]).long()
+        count = len(found[image_id])
+        scores = torch.tensor([entry["score"] for entry in found[image_id]]).float()
+        ignore = torch.tensor([bool(e["iscrowd"] or e.get("ignore")) for e in truths[image_id]]).bool()
+        detections = Detections(boxes[:count], scores, classes[:count])
+        matches[image_id] = match_detections(
+            detections, boxes[count:], classes[count:], ignore, score_threshold=score_threshold
+        )
+    return dict(sorted(matches.items(), key=lambda item: (item[1].f1, -item[1].missed - item[1].false)))
+
+
+def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]) -> str:
+    """The twelve numbers with what they say, and those of each class, best first, to print.
+
+    >>> print(metrics_table(dict.fromkeys(METRICS, 0.5) | {"APl": -1.0}, {"cat": {"AP": 0.25}, "a dog": {"AP": 0.75}}))
+    AP     0.500  mean over IoU .50 to .95
+    AP50   0.500  at IoU .50
+    AP75   0.500  at IoU .75
+    APs    0.500  of boxes below 32 x 32 pixels
+    APm    0.500  of boxes between
+    APl        -  of boxes from 96 x 96 pixels
+    AR1    0.500  recall with 1 detection a picture and class
+    AR10   0.500  with 10
+    AR100  0.500  with 100
+    ARs    0.500  of boxes below 32 x 32 pixels
+    ARm    0.500  of boxes between
+    ARl    0.500  of boxes from 96 x 96 pixels
+    <BLANKLINE>
+    class     AP
+    a dog  0.750
+    cat    0.250
+    """
+    rows = [f"{name:<5} {_shown(metrics[name])}  {meaning}" for name, meaning in METRICS.items()]
+    width = max(map(len, ["class", *by_class]))
+    columns = next(iter(by_class.values()), {})
+    rows += ["", " ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]
+    for name, numbers in sorted(by_class.items(), key=lambda item: -item[1]["AP"]):
+        rows.append(" ".join([f"{name:<{width}}", *map(_shown, numbers.values())]))
     return "\n".join(rows)
 
 
@@ -191,6 +295,16 @@ def write_json(path: Path, content: object) -> None:
 
 def _is_box(box: object) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of the values that are there; the COCO tools write -1 where nothing is annotated."""
+    values = values[values > -1]
+    return float(values.mean()) if len(values) else -1.0
+
+
+def _shown(value: float) -> str:
+    return f"{'-' if value < 0 else f'{value:.3f}':>6}"
 
 
 def _silent(*_: object) -> None:

@@ -13,7 +13,7 @@ from minirtmdet.checkpoints import atomic_path
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.coco import read_image
-from minirtmdet.detector import RTMDet
+from minirtmdet.detector import Detector
 from minirtmdet.plots.canvas import box_color
 from minirtmdet.structures import Detections
 
@@ -79,7 +79,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Picture]:
 
 
 def predict_pictures(
-    model: RTMDet,
+    model: Detector,
     pictures: Sequence[Picture],
     config: PredictConfig = PredictConfig(),
     *,
@@ -89,13 +89,12 @@ def predict_pictures(
     """Detections of each picture, in order; one that cannot be read has an error in their place.
 
     Args:
-        model: any mode.
+        model: the detector.
         pictures: from :func:`find_pictures`.
         config: thresholds and limits.
         input_size: side of the square that pictures are resized to fit, in pixels.
         batch_size: pictures a forward pass.
     """
-    device = next(model.parameters()).device
     for start in range(0, len(pictures), batch_size):
         samples: list[Sample | str] = []
         for picture in pictures[start : start + batch_size]:
@@ -108,7 +107,7 @@ def predict_pictures(
         if inputs:
             pixels = torch.from_numpy(np.stack([sample.image for sample in inputs])).permute(0, 3, 1, 2)
             shapes, scales = [sample.img_shape for sample in inputs], [sample.scale_factor for sample in inputs]
-            found = iter(model.predict(pixels.to(device), config, shapes, scales))
+            found = iter(model.predict(pixels.to(model.device), config, shapes, scales))
         for picture, sample in zip(pictures[start : start + batch_size], samples, strict=True):
             if isinstance(sample, str):
                 yield Prediction(picture, None, None, sample)

@@ -1,0 +1,392 @@
+"""ONNX: a detector as one file that runs without PyTorch, and such a file as a detector.
+
+The graph begins with uint8 pixels, so that normalisation cannot be got wrong outside of it, and is made for any number
+of pictures of one size.  Two kinds are written.  ``raw`` ends with what deployers put their own suppression behind,
+decoded boxes and scores of all priors, beside the maps of the head.  ``nms`` ends with detections.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num, UInt8
+from torch import Tensor, nn
+
+from minirtmdet.checkpoints import atomic_path
+from minirtmdet.configs import STRIDES, ModelConfig, PredictConfig
+from minirtmdet.detector import GREY, RTMDet
+from minirtmdet.fuse import fuse_batch_norm
+from minirtmdet.head.coder import DistancePointBBoxCoder
+from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.structures import Detections
+
+OPSET = 18
+"""Of the operators of ONNX: old enough for most runtimes, and what torch writes without converting."""
+KEY = "minirtmdet"
+"""Under this name the file's metadata has an :class:`ExportInfo` as JSON."""
+MAPS = [f"{name}_{stride}" for name in ("cls_score", "bbox_pred") for stride in STRIDES]
+
+Kind = Literal["raw", "nms"]
+_INPUT = (
+    "images: uint8 BGR pixels [batch, 3, {size}, {size}]; each picture resized to fit, its ratio kept, and padded at "
+    f"the right and at the bottom with {GREY}; not normalised, the graph does that"
+)
+_OUTPUTS = {
+    "raw": {
+        "boxes": "[batch, priors, 4] xyxy in pixels of the input, inside of it",
+        "scores": "[batch, priors, classes] probabilities; a prior may stand for several classes",
+        "cls_score_*": "[batch, classes, height, width] logits at this stride",
+        "bbox_pred_*": "[batch, 4, height, width] distances left, top, right, bottom in pixels at this stride",
+    },
+    "nms": {
+        "num_dets": "[batch] detections of each picture",
+        "boxes": "[batch, limit, 4] xyxy in pixels of the input, best first, zeros after the last",
+        "scores": "[batch, limit] probabilities, zeros after the last",
+        "labels": "[batch, limit] class index, -1 after the last",
+    },
+}
+
+# The graph behind the detector.  NonMaxSuppression gives (image, class, box) for each survivor, as many as there are;
+# scattered back among zeros, the best of each image are found at once, whatever order they came in.
+_NMS = """
+<ir_version: {ir_version}, opset_import: ["": {opset}]>
+suppress (float[batch, {priors}, 4] candidates, float[batch, {priors}, {classes}] candidate_scores)
+    => (int64[batch] num_dets, float[batch, {limit}, 4] boxes, float[batch, {limit}] scores,
+        int64[batch, {limit}] labels)
+<
+    int64[1] limit = {{{limit}}}, int64[1] priors = {{{priors}}}, int64[1] last = {{-1}}, int64[1] none = {{-1}},
+    float[1] iou_threshold = {{{iou_threshold!r}}}, float[1] score_threshold = {{{score_threshold!r}}},
+    float[1] zero = {{0.0}}
+>
+{{
+    by_class = Transpose <perm = [0, 2, 1]> (candidate_scores)
+    survivors = NonMaxSuppression (candidates, by_class, limit, iou_threshold, score_threshold)
+    survivor_scores = GatherND (by_class, survivors)
+    shape = Shape (by_class)
+    zeros = ConstantOfShape (shape)
+    suppressed = ScatterND (zeros, survivors, survivor_scores)
+    flat = Flatten (suppressed)
+    scores, index = TopK (flat, limit)
+    real = Greater (scores, zero)
+    counted = Cast <to = 7> (real)
+    num_dets = ReduceSum <keepdims = 0> (counted, last)
+    label = Div (index, priors)
+    labels = Where (real, label, none)
+    prior = Mod (index, priors)
+    where = Unsqueeze (prior, last)
+    best = GatherND <batch_dims = 1> (candidates, where)
+    exists = Unsqueeze (real, last)
+    boxes = Where (exists, best, zero)
+}}
+"""
+
+
+class ExportError(ValueError):
+    """A detector that cannot be exported, or a file that is no export of this package."""
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What an exported file says about itself.
+
+    Attributes:
+        kind: ``raw`` or ``nms``.
+        input_size: side of the square input, in pixels.
+        classes: names in label order; ``class 0``, … where nothing named them.
+        preset: name of the run or the size that it was made from.
+        model: the network.
+        predict: thresholds and limits; those of an ``nms`` file are fixed in its graph.
+        input: what the graph is given, in words.
+        outputs: what it gives, in words.
+    """
+
+    kind: Kind
+    input_size: int
+    classes: tuple[str, ...]
+    preset: str
+    model: ModelConfig
+    predict: PredictConfig
+    input: str
+    outputs: dict[str, str]
+
+    @classmethod
+    def from_json(cls, text: str) -> "ExportInfo":
+        """The inverse of ``json.dumps(asdict(info))``."""
+        fields = json.loads(text)
+        fields["classes"] = tuple(fields["classes"])
+        return cls(**{**fields, "model": ModelConfig(**fields["model"]), "predict": PredictConfig(**fields["predict"])})
+
+
+def export_onnx(
+    model: RTMDet,
+    path: Path,
+    *,
+    input_size: int,
+    nms: bool = False,
+    classes: Sequence[str] | None = None,
+    predict: PredictConfig = PredictConfig(),
+    preset: str = "",
+) -> ExportInfo:
+    """Write a detector as ONNX; the file appears whole and checked, or not at all.
+
+    Args:
+        model: stays as it is; BatchNorms are folded into the convolutions of a copy.
+        path: where to, ``.onnx``; missing folders are made.
+        input_size: side of the square input, in pixels.
+        nms: end with detections in place of what all priors say.
+        classes: names in label order.
+        predict: thresholds and limits; they go into the graph of an ``nms`` file and into the metadata of both.
+        preset: a name for where it comes from.
+
+    Returns:
+        What the file says about itself.
+
+    Raises:
+        ExportError: where onnx or onnxscript is not installed, or a setting cannot be put into a graph.
+
+    An ``nms`` file suppresses by class, as :func:`~minirtmdet.head.postprocess.predict_by_feat` does; of equal scores
+    at the limit ``nms_pre`` it keeps all.
+    """
+    onnx = _import("onnx", "writing ONNX")
+    _import("onnx.parser", "writing ONNX")
+    _import("onnxscript", "writing ONNX")
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: expected a file name that ends with .onnx")
+    if input_size < 1:
+        raise ExportError(f"the input size is {input_size}: expected a positive number of pixels")
+    if nms and predict.clip != "input":
+        raise ExportError(f"predict.clip is {predict.clip!r}: an exported graph does not know where the picture ends")
+    if nms and predict.score_threshold < 0:
+        raise ExportError(f"the score threshold is {predict.score_threshold}: expected 0 or more")
+    num_classes = model.config.num_classes
+    names = tuple(classes) if classes else tuple(f"class {label}" for label in range(num_classes))
+    if len(names) != num_classes:
+        raise ExportError(f"{len(names)} names for {num_classes} classes")
+    kind: Kind = "nms" if nms else "raw"
+    words = _INPUT.format(size=input_size)
+    info = ExportInfo(kind, input_size, names, preset, model.config, predict, words, _OUTPUTS[kind])
+
+    graph = _Graph(fuse_batch_norm(model).cpu(), input_size, predict.nms_pre if nms else None).eval()
+    outputs = ["candidates", "candidate_scores"] if nms else ["boxes", "scores", *MAPS]
+    # two images: torch takes an axis of length 1 for one that always has it
+    example = torch.zeros(2, 3, input_size, input_size, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    if nms:
+        proto = _with_nms(proto, len(graph.points), num_classes, predict)
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
+    onnx.checker.check_model(proto)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+    return info
+
+
+class _Graph(nn.Module):
+    """From pixels to what the file gives; everything but the suppression itself."""
+
+    points: Tensor
+
+    def __init__(self, model: RTMDet, input_size: int, nms_pre: int | None):
+        super().__init__()
+        self.model = model
+        self.input_size = input_size
+        self.nms_pre = nms_pre
+        padded = -(-input_size // STRIDES[-1]) * STRIDES[-1]  # as the detector pads it
+        sizes = [(padded // stride, padded // stride) for stride in STRIDES]
+        priors = MlvlPointGenerator(offset=model.config.prior_offset).grid_priors(sizes)
+        self.register_buffer("points", torch.cat(priors)[:, :2])
+
+    def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
+        cls_scores, bbox_preds = self.model(images)
+        distances = torch.cat([level.flatten(2).transpose(1, 2) for level in bbox_preds], 1)
+        levels = [level.flatten(2).transpose(1, 2).sigmoid() for level in cls_scores]  # [B,H*W,C]
+        boxes = DistancePointBBoxCoder().decode(self.points, distances)
+        boxes = boxes.clamp(0, self.input_size)
+        if self.nms_pre is None:
+            return boxes, torch.cat(levels, 1), *cls_scores, *bbox_preds
+        scores = torch.cat([_best(level, self.nms_pre) for level in levels], 1)
+        has_area = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
+        return boxes, scores * has_area
+
+
+def _best(scores: Float[Tensor, "batch cells classes"], limit: int) -> Float[Tensor, "batch cells classes"]:
+    """The best scores of a level; the others become 0, which no threshold lets through."""
+    flat = scores.flatten(1)
+    if limit >= flat.shape[1]:
+        return scores
+    least = flat.topk(limit).values[:, -1:]
+    return (flat * (flat >= least)).view_as(scores)
+
+
+def _with_nms(proto: Any, priors: int, num_classes: int, predict: PredictConfig) -> Any:
+    """The graph with suppression behind it."""
+    onnx = import_module("onnx")
+    text = _NMS.format(
+        ir_version=proto.ir_version,
+        opset=OPSET,
+        priors=priors,
+        classes=num_classes,
+        limit=min(predict.max_per_image, priors * num_classes),
+        iou_threshold=float(predict.nms_iou_threshold),
+        score_threshold=float(predict.score_threshold),
+    )
+    tail = onnx.parser.parse_model(text)
+    names = ["candidates", "candidate_scores"]
+    # a prefix on the detector's side: its names are the exporter's, and could be any of the tail's
+    head = onnx.compose.add_prefix(proto, "detector/", rename_inputs=False)
+    return onnx.compose.merge_models(head, tail, io_map=[(f"detector/{name}", name) for name in names])
+
+
+class OnnxDetector:
+    """An exported file as a detector: it predicts as the one that it was made from.
+
+    Args:
+        path: a file that :func:`export_onnx` wrote.
+        device: ``cuda`` and ``auto`` run on the GPU where onnxruntime has one.
+
+    Attributes:
+        path: the file.
+        info: what the file says about itself.
+
+    Raises:
+        FileNotFoundError: where there is no file.
+        ExportError: where onnxruntime is not installed, or the file is no export of this package.
+        ValueError: for a device that onnxruntime does not have.
+    """
+
+    def __init__(self, path: Path, device: str = "auto"):
+        if not path.is_file():
+            raise FileNotFoundError(f"no exported detector {path}")
+        runtime = _import("onnxruntime", f"running {path}")
+        self.path = path
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are about machines that it does not know
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = runtime.InferenceSession(path, options, providers=_providers(runtime, device))
+        except Exception as error:  # the runtime's own classes have no common ancestor
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{path} is no ONNX file that onnxruntime can run: {reason}") from None
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if KEY not in metadata:
+            raise ExportError(f"{path} is no export of this package: its metadata has no {KEY!r}")
+        try:
+            self.info = ExportInfo.from_json(metadata[KEY])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ExportError(f"{path} was written by another version: {error}") from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it expects images; onnxruntime moves them on."""
+        return torch.device("cpu")
+
+    def outputs(self, images: Num[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
+        """Everything that the graph gives, by name.
+
+        Args:
+            images: uint8 BGR pixels ``[B, 3, S, S]``.
+
+        Raises:
+            ValueError: for images of another shape or type than the file was made for.
+        """
+        size = self.info.input_size
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, size, size):
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"{self.path} takes uint8 images [batch, 3, {size}, {size}] in BGR order, found {found}")
+        names = [output.name for output in self._session.get_outputs()]
+        values = self._session.run(names, {"images": np.ascontiguousarray(images.cpu().numpy())})
+        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+    def predict(
+        self,
+        images: Num[Tensor, "batch channels height width"],
+        config: PredictConfig | None = None,
+        img_shapes: Sequence[tuple[int, int]] | None = None,
+        scale_factors: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Detections]:
+        """Detections of each image, best first.
+
+        Args:
+            images: uint8 BGR pixels ``[B, 3, S, S]``.
+            config: thresholds and limits; the file's own where left out.  An ``nms`` file has made its choice:
+                only a higher ``score_threshold`` and a lower ``max_per_image`` change anything.
+            img_shapes: as in :meth:`minirtmdet.detector.RTMDet.predict`.
+            scale_factors: likewise.
+
+        Raises:
+            ValueError: as in :meth:`outputs`, or where an ``nms`` file is asked to clip boxes to the picture.
+        """
+        config = self.info.predict if config is None else config
+        found = self.outputs(images)
+        if self.info.kind == "raw":
+            if img_shapes is None or config.clip == "input":
+                img_shapes = [(self.info.input_size,) * 2] * len(images)
+            maps = [found[name] for name in MAPS]
+            scores, distances = maps[: len(STRIDES)], maps[len(STRIDES) :]
+            return predict_by_feat(scores, distances, config, self.info.model.prior_offset, img_shapes, scale_factors)
+        if config.clip != "input":
+            raise ValueError(f"{self.path} has suppressed boxes already: it cannot clip them to the picture first")
+        results = []
+        for image, scores in enumerate(found["scores"]):
+            keep = (scores > config.score_threshold).nonzero()[: config.max_per_image, 0]
+            boxes = found["boxes"][image, keep]
+            if scale_factors is not None:
+                boxes = boxes / boxes.new_tensor([*scale_factors[image]] * 2)
+            results.append(Detections(boxes, scores[keep], found["labels"][image, keep]))
+        return results
+
+
+def _providers(runtime: Any, device: str) -> list[str]:
+    """What onnxruntime is to run on, the best first."""
+    has_gpu = "CUDAExecutionProvider" in runtime.get_available_providers()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not has_gpu):
+        raise ValueError(
+            f"device {device!r} was asked for, and this onnxruntime runs on {'CUDA and ' * has_gpu}the CPU"
+        )
+    return ["CUDAExecutionProvider"] * (has_gpu and device != "cpu") + ["CPUExecutionProvider"]
+
+
+def _import(name: str, purpose: str) -> Any:
+    """An optional package, or an error that says how to get it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        missing = error.name or name
+        raise ExportError(
+            f"{purpose} needs {missing}, which is not installed: pip install onnx onnxscript onnxruntime"
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notes about itself: of packages that are not here and of names that will change."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
