@@ -1,5 +1,10 @@
+import pytest
+import torch
+
 from minirtmdet.boxes import bbox_overlaps, points_inside
-from minirtmdet.data.example import SIZE, example
+from minirtmdet.data.example import PRIOR, SIZE, STEP, STEPS, example, recorded_maps
+from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.head.postprocess import predict_by_feat
 from minirtmdet.head.priors import MlvlPointGenerator
 
 
@@ -26,3 +31,34 @@ def test_some_priors_lie_in_two_boxes_and_each_box_holds_some():
     overlaps = bbox_overlaps(scene.boxes, scene.boxes)
     assert 0.1 < overlaps[0, 1] < 0.3
     assert overlaps[2, :2].max() == 0
+
+
+@pytest.mark.parametrize("step", [*STEPS, None])
+def test_maps_have_a_cell_for_every_prior(step):
+    maps = recorded_maps(step)
+    for channels, levels in zip((16, 4), maps, strict=True):
+        assert [tuple(level.shape) for level in levels] == [(1, channels, side, side) for side in (20, 10, 5)]
+        assert all(level.isfinite().all() and level.dtype == torch.float32 for level in levels)
+    assert all((level > 0).all() for level in maps.bbox_preds)  # exponentiated distances
+
+
+def test_the_prior_that_the_book_follows():
+    scene, loss = example(), RTMDetLoss(16)
+    priors = torch.cat(loss.prior_generator.grid_priors([(20, 20), (10, 10), (5, 5)]))
+    assert priors[PRIOR].tolist() == [96, 112, 8, 8]
+    assert points_inside(priors[PRIOR : PRIOR + 1, :2], scene.boxes)[:, 0].tolist() == [True, True, False]
+    owners = [int(loss.assign(*recorded_maps(step), scene.ground_truth).gt_inds[0, PRIOR]) for step in STEPS]
+    assert owners == [0, 0, 0, 2, 2, 2, 2, 2, 2]
+    assert STEP in STEPS
+
+
+def test_the_run_ends_with_a_detector():
+    scene = example()
+    best = predict_by_feat(*recorded_maps())[0]
+    assert best.labels[0] == scene.labels[1]
+    assert bbox_overlaps(best.boxes[:1], scene.boxes[1:2]) > 0.8
+
+
+def test_a_step_that_was_not_recorded_is_named():
+    with pytest.raises(ValueError, match=r"step 7 was not recorded: expected one of \(0, 10"):
+        recorded_maps(7)

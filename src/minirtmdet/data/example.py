@@ -1,10 +1,15 @@
-"""The picture that the book follows from the first prior to the last gradient: three objects, one prior."""
+"""The picture that the book follows from the first prior to the last gradient: three objects, one prior.
 
+And what a network said to it in the course of a real training run, so that every chapter has the same numbers.
+"""
+
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from safetensors import safe_open
 from torch import Tensor
 
 from minirtmdet.data.backgrounds import PATTERNS
@@ -12,6 +17,14 @@ from minirtmdet.data.scenes import CLASSES, Thing, compose
 from minirtmdet.structures import GroundTruth
 
 SIZE = 160
+STEPS = (0, 10, 25, 50, 100, 200, 400, 800, 1250)
+"""Optimiser steps of ``mini-160`` after which its maps for the picture were recorded; the last one ends the run."""
+STEP = 400
+"""The step whose maps the chapters on training compute with: a third of the run, when good boxes are still rare."""
+PRIOR = 292
+"""The prior that the book follows: level 0, at (96, 112) pixels, inside the panda's box and the car's.  Background when
+the run begins, the car's from step 50 on, and at the end among the best boxes of the picture."""
+RECORDING = Path(__file__).with_name("example.safetensors")
 _BRICKS = 3
 _SEED = 3
 
@@ -63,3 +76,40 @@ def example() -> Example:
         names=CLASSES,
         ground_truth=GroundTruth.from_list([tensors[0]], [tensors[1]], num_classes=len(CLASSES)),
     )
+
+
+class Maps(NamedTuple):
+    """What the network says to a batch: a map a level, finest first.
+
+    Attributes:
+        cls_scores: logits.
+        bbox_preds: distances ``ltrb`` in pixels.
+    """
+
+    cls_scores: tuple[Float[Tensor, "batch classes _ _"], ...]
+    bbox_preds: tuple[Float[Tensor, "batch 4 _ _"], ...]
+
+
+def recorded_maps(step: int | None = None) -> Maps:
+    """The maps of :func:`example`'s picture, as the preset ``mini-160`` gave them in the course of a run.
+
+    Args:
+        step: one of :data:`STEPS`: what the assigner saw then, from the network in training, BatchNorm over a batch
+            of eight.  Where left out, what the finished detector says: the averaged weights, in evaluation mode.
+
+    Raises:
+        ValueError: for a step that was not recorded.
+
+    >>> maps = recorded_maps()
+    >>> [tuple(level.shape) for level in maps.cls_scores]
+    [(1, 16, 20, 20), (1, 16, 10, 10), (1, 16, 5, 5)]
+    """
+    if step is not None and step not in STEPS:
+        raise ValueError(f"step {step} was not recorded: expected one of {STEPS}, or None for the finished detector")
+    stage = "finished" if step is None else str(step)
+    with safe_open(RECORDING, framework="pt") as file:
+        cls_scores, bbox_preds = (
+            tuple(file.get_tensor(f"{stage}/{name}/{level}") for level in range(3))
+            for name in ("cls_scores", "bbox_preds")
+        )
+    return Maps(cls_scores, bbox_preds)
