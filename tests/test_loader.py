@@ -20,8 +20,11 @@ def dataset(tmp_path_factory):
     return CocoDataset(*write_random_set(tmp_path_factory.mktemp("set"), 23))
 
 
-def make_loader(dataset, batch_size=4, seed=3, augment=None, **options):
-    return TrainLoader(dataset, augment or AugmentConfig(), input_size=64, batch_size=batch_size, seed=seed, **options)
+def make_loader(dataset, batch_size=4, seed=3, augment=None, epochs=300, **options):
+    augment = augment or AugmentConfig(empty_crops="keep")
+    return TrainLoader(
+        dataset, augment, input_size=64, batch_size=batch_size, seed=seed, epochs=epochs, **options
+    )
 
 
 def contents(batch):
@@ -127,7 +130,7 @@ def main():
     torch.multiprocessing.set_start_method("spawn")
     dataset = CocoDataset(Path({str(tmp_path / "train.json")!r}), Path({str(tmp_path / "train")!r}))
     for workers in (0, 1):
-        loader = TrainLoader(dataset, AugmentConfig(), input_size=64, batch_size=3, seed=0, workers=workers)
+        loader = TrainLoader(dataset, AugmentConfig(), input_size=64, batch_size=3, seed=0, epochs=9, workers=workers)
         print(*(hashlib.sha256(batch.images.numpy().tobytes()).hexdigest() for batch in loader.epoch(0)))
 
 if __name__ == "__main__":
@@ -175,7 +178,7 @@ def test_pixels_and_boxes_are_bgr_and_in_place(tmp_path):
     pixels = np.zeros((64, 64, 3), dtype=np.uint8)
     pixels[8:48, 16:40] = (250, 100, 0)
     cv2.imwrite(str(folder / "001.png"), pixels)
-    still = AugmentConfig(scale=(1.0, 1.0), hsv=(0, 0, 0), flip=0.0)
+    still = AugmentConfig(mosaic=0.0, mixup=0.0, scale=(1.0, 1.0), hsv=(0, 0, 0), flip=0.0)
     (batch,) = make_loader(CocoDataset(json_file, folder), 1, augment=still).epoch(0)
     assert batch.ground_truth.boxes[0, 0].tolist() == [16, 8, 40, 48]
     assert batch.ground_truth.labels[0, 0] == 1
@@ -205,7 +208,7 @@ def test_pinning_reaches_every_tensor_and_nothing_else(dataset, monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
     batch = next(make_loader(dataset).epoch(0))
-    again = _Answer(batch).pin_memory().unwrap()
+    again = _Answer(batch).pin_memory().batch
     assert len(pinned) == 6
     assert contents(again) == contents(batch)
     assert type(again.img_shapes[0]) is type(again.scale_factors[0]) is tuple

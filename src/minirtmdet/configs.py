@@ -138,20 +138,36 @@ class DataConfig:
     bad_boxes: Literal["drop", "raise"] = "drop"
     """What to do with boxes without area or outside the picture: drop them with a counted warning, or stop."""
     bad_images: Literal["skip", "raise"] = "raise"
-    """What to do with a missing or broken picture, at the start or later: leave it out with a counted warning (a next
-    one takes its place in the batch), or stop."""
+    """What to do with a missing or broken picture, at the start or later: leave it out with a counted warning (another
+    takes its place in the batch), or stop."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes to training pictures, drawn anew for every picture of every epoch."""
+    """Changes to training pictures, drawn anew for every picture of every epoch; as given, RTMDet-l's recipe."""
 
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Range of the resize factor, relative to the size that fits the network input."""
+    mosaic: float = 1.0
+    """Probability that a picture becomes a mosaic of four, in stage 1."""
+    mosaic_cache: int = 40
+    """The other three come from so many last positions of the epoch's order; each process keeps as many pictures."""
+    mixup: float = 1.0
+    """Probability that a picture is blended with another one, in stage 1."""
+    mixup_cache: int = 20
+    """The other one comes from so many last positions."""
+    stage2_epochs: int = 20
+    """Last epochs, without mosaic and MixUp and evaluated one by one; at most a fifth of the run."""
+    scale: tuple[float, float] = (0.1, 2.0)
+    """Range of the resize factor, relative to the size that fits the network input (twice that in stage 1, where a
+    mosaic is twice as large)."""
     hsv: tuple[int, int, int] = (5, 30, 30)
     """Largest change of hue (in OpenCV's 0..179), saturation and value (in 0..255)."""
     flip: float = 0.5
     """Probability of a mirror image."""
+    empty_crops: Literal["redraw", "keep"] = "redraw"
+    """When a crop shows no box: give the picture up for a random other one, as in the original, which so never sees
+    pictures without boxes; or crop again up to ten times and keep what comes."""
+    min_box_size: float = 0.0
+    """What remains of a box is learned only if it is wider and higher than this, in pixels; 0 (official): all of it."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +238,12 @@ class TrainConfig:
     """Start again in a folder that holds a run; without it such a folder is refused."""
 
 
+# stage 2 from start to end, every picture seen once an epoch
+_PLAIN = AugmentConfig(
+    mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0
+)
+
+
 def _mini_160() -> TrainConfig:
     """A small detector for the embedded scenes, on a processor.
 
@@ -235,7 +257,7 @@ def _mini_160() -> TrainConfig:
         name="mini-160",
         model=ModelConfig(0.167, 0.25, 1, num_classes=16, exp_on_reg=True),
         predict=PredictConfig(clip="content"),
-        augment=AugmentConfig(scale=(0.9, 1.1)),
+        augment=replace(_PLAIN, scale=(0.9, 1.1)),
         optim=OptimConfig(
             lr=4e-3,
             base_batch=8,

@@ -58,6 +58,7 @@ class CocoDataset:
     Attributes:
         json_file: the annotations.
         images: the folder of the pictures.
+        bad_images: as given; whoever loads pictures later keeps to it.
         classes: name of each label.
         category_ids: the JSON's category id of each label.
         image_ids: the JSON's id of each picture.
@@ -77,7 +78,7 @@ class CocoDataset:
         bad_images: Literal["skip", "raise"] = "raise",
         categories: Sequence[str] | None = None,
     ) -> None:
-        self.json_file, self.images = json_file, images
+        self.json_file, self.images, self.bad_images = json_file, images, bad_images
         content = _read_json(json_file)
         self.classes, self.category_ids = self._read_categories(content["categories"], categories)
         self._read_images(content["images"])

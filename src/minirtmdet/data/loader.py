@@ -4,8 +4,10 @@ A batch is a pure function of (seed, epoch, step): worker processes are told onl
 number changes nothing, and a run that is resumed in the middle of an epoch sees what it would have seen.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,9 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minirtmdet.configs import AugmentConfig
-from minirtmdet.data.augment import Sample, TrainPipeline, eval_sample
+from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.structures import GroundTruth
+
+NEIGHBOURS = 100
+"""Pictures that are tried in place of one that cannot be read, before it is taken that none can."""
 
 
 class Batch(NamedTuple):
@@ -49,15 +55,25 @@ class TrainLoader:
     step is left out.  A set smaller than one step is repeated until it fills it.  Only one epoch can be read at a
     time, since its worker processes are kept for the next one.
 
+    A picture that turns out to be missing or broken while training is an error, or, where the data set skips bad
+    pictures, the next one of the data set that can be read takes its place: batches stay full, and a function of
+    (seed, epoch, step).
+
     Args:
         dataset: the pictures.
         augment: how they are changed.
         input_size: side of the images, in pixels.
         batch_size: images a step on this process.
         seed: of the order and of every change.
+        epochs: of the run, which says when the second stage begins.
         workers: processes that load beside this one; 0 loads in this one.
         rank: number of this process.
         world_size: number of processes that train together.
+
+    Attributes:
+        stage2_start: first epoch of the second stage, from 0; see :class:`~minirtmdet.data.pipeline.TrainPipeline`.
+        left_out: how often another picture took the place of one that cannot be read, by what is wrong with that one;
+            each is warned of once.
 
     Raises:
         ValueError: for settings that make no sense.
@@ -71,15 +87,18 @@ class TrainLoader:
         input_size: int,
         batch_size: int,
         seed: int,
+        epochs: int,
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
-        pipeline = TrainPipeline(augment, input_size, seed)
-        batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
+        pipeline = TrainPipeline(augment, input_size, seed, epochs)
+        self.stage2_start = pipeline.stage2_start
+        self._batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
         self._steps = _Steps(max(len(dataset) // (batch_size * world_size), 1))
-        self._loader = _make_loader(batches, self._steps, workers)
+        self._loader = _make_loader(self._batches, self._steps, workers)
+        self.left_out: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -95,15 +114,20 @@ class TrainLoader:
         if epoch < 0 or not 0 <= start <= len(self):
             raise ValueError(f"there is no step {start} in epoch {epoch}: an epoch has {len(self)} steps")
         self._steps.epoch, self._steps.start = epoch, start
-        return map(_Answer.unwrap, self._loader)
+        return _unwrap(iter(self._loader), self.left_out)
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """One batch, made once more in this process."""
+        return next(_unwrap([self._batches[epoch, step]], Counter()))
 
 
 class EvalLoader:
     """Every picture once, in the order of the data set, resized to fit the input and padded.
 
-    Process ``rank`` of ``world_size`` gets every ``world_size``-th picture.  The last batch can be smaller.
+    Process ``rank`` of ``world_size`` gets every ``world_size``-th picture.  The last batch can be smaller, and any
+    batch that a picture is missing from which cannot be read, where the data set skips bad pictures.
 
-    Args and errors as for :class:`TrainLoader`.
+    Args, attributes and errors as for :class:`TrainLoader`.
     """
 
     def __init__(
@@ -119,13 +143,14 @@ class EvalLoader:
         _check(batch_size, workers, rank, world_size)
         batches = _EvalBatches(dataset, input_size, batch_size, rank, world_size)
         self._loader = _make_loader(batches, range(len(batches)), workers)
+        self.left_out: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Batches."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(_Answer.unwrap, self._loader)
+        return _unwrap(iter(self._loader), self.left_out)
 
 
 @lru_cache(maxsize=2)
@@ -173,23 +198,34 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a worker hands over: a batch, or its error, which torch would bury in the text of a traceback."""
+    """What a worker hands over: a batch, or its error, which torch would bury in the text of a traceback.
+
+    ``problems`` says what is wrong with pictures that were left out.
+    """
 
     batch: Batch | None = None
     error: OSError | ValueError | None = None
-
-    def unwrap(self) -> Batch:
-        if self.error is not None:
-            raise self.error
-        assert self.batch is not None
-        return self.batch
+    problems: Sequence[str] = ()
 
     def pin_memory(self) -> "_Answer":
         # torch's own way through a tuple turns every (height, width) into a list
         if self.batch is None:
             return self
         images, ground_truth = self.batch.images.pin_memory(), self.batch.ground_truth.pin_memory()
-        return _Answer(self.batch._replace(images=images, ground_truth=ground_truth))
+        return replace(self, batch=self.batch._replace(images=images, ground_truth=ground_truth))
+
+
+def _unwrap(answers: Iterable[_Answer], left_out: Counter[str]) -> Iterator[Batch]:
+    """The batches; pictures that were left out are counted, and warned of when they are met first."""
+    for answer in answers:
+        if answer.error is not None:
+            raise answer.error
+        for problem in answer.problems:
+            if not left_out[problem]:
+                warnings.warn(f"a picture is left out: {problem}", stacklevel=3)
+            left_out[problem] += 1
+        if answer.batch is not None:
+            yield answer.batch
 
 
 class _TrainBatches(Dataset):
@@ -206,12 +242,16 @@ class _TrainBatches(Dataset):
         pictures, together = len(self.dataset), self.batch_size * self.world_size
         order = epoch_order(self.pipeline.seed, epoch, pictures, max(pictures, together))
         first = step * together + self.rank * self.batch_size
+        problems: list[str] = []
+
+        def load(index: int) -> Sample:
+            return _load_or_next(self.dataset, index, problems)
+
         try:
             samples = [
-                self.pipeline(epoch, position, order, self.dataset.load)
-                for position in range(first, first + self.batch_size)
+                self.pipeline(epoch, position, order, load) for position in range(first, first + self.batch_size)
             ]
-            return _Answer(collate(samples, len(self.dataset.classes)))
+            return _Answer(collate(samples, len(self.dataset.classes)), problems=problems)
         except (OSError, ValueError) as error:
             return _Answer(error=error)
 
@@ -228,11 +268,27 @@ class _EvalBatches(Dataset):
 
     def __getitem__(self, number: int) -> _Answer:
         indices = self.indices[number * self.batch_size : (number + 1) * self.batch_size]
+        samples, problems = [], []
+        for index in indices:
+            try:
+                samples.append(eval_sample(self.dataset.load(index), self.input_size))
+            except (OSError, ValueError) as error:
+                if self.dataset.bad_images == "raise":
+                    return _Answer(error=error)
+                problems.append(str(error))
+        return _Answer(collate(samples, len(self.dataset.classes)) if samples else None, problems=problems)
+
+
+def _load_or_next(dataset: CocoDataset, index: int, problems: list[str]) -> Sample:
+    """Picture ``index``, or the next one that can be read where bad ones are skipped; ``problems`` gets the others'."""
+    for neighbour in range(min(len(dataset), NEIGHBOURS)):
         try:
-            samples = [eval_sample(self.dataset.load(index), self.input_size) for index in indices]
-            return _Answer(collate(samples, len(self.dataset.classes)))
+            return dataset.load((index + neighbour) % len(dataset))
         except (OSError, ValueError) as error:
-            return _Answer(error=error)
+            if dataset.bad_images == "raise":
+                raise
+            problems.append(str(error))
+    raise ValueError(f"{dataset.images}: {NEIGHBOURS} pictures in a row, or all, cannot be read; {problems[-1]}")
 
 
 class _Steps(Sampler):

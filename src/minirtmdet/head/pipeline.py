@@ -1,6 +1,6 @@
 """The head's training path, the other files of this folder in order: from maps to two losses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,6 +33,10 @@ class RTMDetLoss:
         assigner: settings of the assigner.
         loss: settings of the losses.
         prior_offset: where a prior lies in its cell, in strides.
+
+    Attributes:
+        reduce_mean: what the sum of IoUs goes through before it divides the losses: nothing in one process; the mean
+            over processes where several train together (MMDetection: ``reduce_mean`` of ``cls_avg_factor``).
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class RTMDetLoss:
         self.sampler = PseudoSampler()
         self.loss_cls = QualityFocalLoss(loss.beta, loss.cls_weight)
         self.loss_bbox = GIoULoss(loss_weight=loss.bbox_weight, clamp_inverted=loss.clamp_inverted)
+        self.reduce_mean: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = _of_one_process
 
     def __call__(
         self,
@@ -79,7 +84,7 @@ class RTMDetLoss:
             ValueError: where ``allowed_border`` is not negative and there are no ``img_shapes``.
         """
         terms, targets = self.terms(cls_scores, bbox_preds, ground_truth, pad_shapes, img_shapes)
-        losses = normalise(terms, terms.iou_sum)
+        losses = normalise(terms, self.reduce_mean(terms.iou_sum))
         positives = (targets.labels < self.num_classes).sum()
         return losses | {"num_pos": positives / len(targets.labels)}
 
@@ -138,3 +143,7 @@ class RTMDetLoss:
             inside = border_flags(priors, img_shapes, self.allowed_border)  # [B,N]
             valid = inside if valid is None else valid & inside
         return logits, boxes, priors, valid
+
+
+def _of_one_process(iou_sum: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    return iou_sum
