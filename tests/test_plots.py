@@ -20,7 +20,7 @@ from minirtmdet.head.losses import QualityFocalLoss
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.plots.canvas import BOXES, CARD, LEVELS, STYLE, draw_labels, ink_on, levels, panels, show_image, to_rgb
 from minirtmdet.plots.training import moving_average
-from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms
+from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms, Targets
 
 SIDE = 64
 SIZES = [(8, 8), (4, 4), (2, 2)]
@@ -75,7 +75,19 @@ MANY_FOUND = Detections(MANY, torch.linspace(1, 0.31, 300), torch.arange(300) % 
 MANY_INDS = torch.arange(len(PRIORS)) % 301
 CURVE = np.linspace(1, 0, 101)
 
+TARGETS = Targets(
+    labels=torch.tensor([[1] * 3 + [3] * 81]),
+    label_weights=torch.tensor([[1.0] * 80 + [0.0] * 4]),
+    bbox_targets=torch.cat([BOXES_TRUE[:1].expand(3, 4), torch.zeros(81, 4)])[None],
+    assign_metrics=torch.tensor([[0.25, 0.5, 0.75] + [0.0] * 81]),
+)
+
 DRAW = {
+    "targets": lambda: plots.target_maps(TARGETS, PRIORS, CLASSES, follow=1),
+    "targets, nothing to learn": lambda: plots.target_maps(
+        Targets(*(field[:, :1] * 0 + 3 for field in TARGETS)), PRIORS[-1:] * 0 + 32, CLASSES
+    ),
+    "curves": lambda: plots.curves({"a": [1.0, 2.0], "b": CURVE}, title="Two courses", xlabel="step", ylabel="loss"),
     "priors": lambda: plots.priors(PRIORS, IMAGE, follow=70),
     "priors, no image": lambda: plots.priors(PRIORS),
     "valid flags": lambda: plots.valid_flags([IMAGE, IMAGE], torch.ones(2, len(PRIORS), dtype=torch.bool), PRIORS),
@@ -587,6 +599,31 @@ def test_breakdown_divides_by_one_where_nothing_was_assigned() -> None:
         "\n", " "
     )
     assert not figure.axes[1].patches
+
+
+def test_target_maps_show_class_weight_and_soft_label() -> None:
+    figure = plots.target_maps(TARGETS, PRIORS, CLASSES, follow=1)
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "3 of 84 priors have a class and a box to learn, 77 learn background, 4 learn nothing"
+    )
+    label, weight, soft = figure.axes[:3]
+    assert to_hex(label.images[0].get_array()[0, 2]) == BOXES[0]
+    assert to_hex(label.images[0].get_array()[0, 3]) != BOXES[0]
+    assert len({to_hex(cell) for cell in weight.images[0].get_array().reshape(-1, 3)}) == 1
+    np.testing.assert_allclose(soft.images[0].get_array()[0, :3], [0.25, 0.5, 0.75])
+    assert soft.images[0].get_array()[0, 3:].mask.all()
+    assert [xyxy(box) for box in rectangles(label)] == [BOXES_TRUE[0].tolist()]
+    assert not rectangles(figure.axes[3]), "a box is drawn on the levels that learn it"
+    assert labelled(soft, "follow")[0].get_offsets().tolist() == [[8, 0]]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["1: dog", "3: background", "label weight 1", "label weight 0"]
+
+
+def test_curves_keep_their_values_and_refuse_too_many() -> None:
+    figure = plots.curves({"a": [1.0, 4.0]}, title="One course", xlabel="x", ylabel="y", x=[2.0, 8.0])
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[2, 1], [8, 4]]
+    with pytest.raises(ValueError, match="7 lines cannot be told apart"):
+        plots.curves({str(i): [0.0] for i in range(7)}, title="Too many", xlabel="x", ylabel="y")
 
 
 def test_precision_recall_draws_the_curves_with_their_area() -> None:

@@ -7,13 +7,15 @@ Matplotlib is imported when the first picture is drawn.
 from minirtmdet.plots.canvas import save
 from minirtmdet.plots.head import assignment, conflict, cost_maps, dynamic_k, priors, valid_flags
 from minirtmdet.plots.pictures import augmentation_steps, detection_sheet, feature_maps
-from minirtmdet.plots.training import loss_breakdown, loss_curve, precision_recall, soft_label_loss
+from minirtmdet.plots.targets import target_maps
+from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, precision_recall, soft_label_loss
 
 __all__ = [
     "assignment",
     "augmentation_steps",
     "conflict",
     "cost_maps",
+    "curves",
     "detection_sheet",
     "dynamic_k",
     "feature_maps",
@@ -23,5 +25,6 @@ __all__ = [
     "priors",
     "save",
     "soft_label_loss",
+    "target_maps",
     "valid_flags",
 ]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOSSES = {"loss_cls": ("class loss", CLASS_LOSS, "-"), "loss_bbox": ("box loss", BOX_LOSS, "--")}
 PARTS = {"class, positives": CLASS_LOSS, "box": BOX_LOSS, "class, background": MUTED}
+LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 COUNTERS = {"lr": "learning rate", "num_pos": "positives an image", "AP": "AP"}
 
 
@@ -155,9 +156,7 @@ def soft_label_loss(*, beta: float = 2.0) -> "matplotlib.figure.Figure":
     figure.colorbar(mesh, ax=left, label="loss")
     cuts = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
     for i, (cut, values) in enumerate(zip(cuts, surface(cuts), strict=True)):
-        right.plot(
-            logit, values, color=box_color(i), ls=("-", "--", "-.", ":", (0, (5, 1)))[i], lw=1.6, label=f"{cut:g}"
-        )
+        right.plot(logit, values, color=box_color(i), ls=LINE_STYLES[i], lw=1.6, label=f"{cut:g}")
     right.set(
         xlabel="logit",
         ylabel="loss",
@@ -231,6 +230,42 @@ def _stack(ax: "matplotlib.axes.Axes", names: Sequence[str], parts: Mapping[str,
 
 
 @styled
+def curves(
+    lines: Mapping[str, Float[np.ndarray, "_"] | Sequence[float]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    x: Sequence[float] | None = None,
+) -> "matplotlib.figure.Figure":
+    """Up to six courses of one quantity in one frame, each with a colour and a line style of its own.
+
+    Args:
+        lines: values by name.
+        title: what the picture shows, in a sentence.
+        xlabel: what runs from left to right.
+        ylabel: the quantity.
+        x: where the values lie; 0, 1, 2, ... where left out.
+
+    Raises:
+        ValueError: for more lines than there are styles.
+    """
+    if len(lines) > len(BOXES):
+        raise ValueError(f"{len(lines)} lines cannot be told apart: give at most {len(BOXES)}")
+    figure = new_figure(title, 2.9)
+    ax = figure.subplots()
+    for i, (name, values) in enumerate(lines.items()):
+        style = LINE_STYLES[i]
+        ax.plot(
+            range(len(values)) if x is None else x, to_numpy(values), color=box_color(i), ls=style, lw=1.8, label=name
+        )
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(x=0)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@styled
 def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "matplotlib.figure.Figure":
     """Precision against recall, with the area below each curve, which is its AP.
 
@@ -251,8 +286,7 @@ def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "ma
     for i, (name, curve) in enumerate(found.items()):
         recall = np.linspace(0, 1, len(curve))
         if few:
-            style = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))[i]
-            ax.plot(recall, curve, color=box_color(i), ls=style, lw=1.8, label=f"{name}: {curve.mean():.3f}")
+            ax.plot(recall, curve, color=box_color(i), ls=LINE_STYLES[i], lw=1.8, label=f"{name}: {curve.mean():.3f}")
         else:
             ax.plot(recall, curve, color=MUTED, lw=0.7, alpha=0.5)
     if not few:
