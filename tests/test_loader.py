@@ -163,7 +163,7 @@ def test_a_batch_by_its_fields(dataset):
     assert (batch.images.shape, batch.images.dtype) == ((5, 3, 64, 64), torch.uint8)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     gt = batch.ground_truth
-    assert gt.boxes.shape == (5, 8, 4)
+    assert gt.boxes.shape == (*gt.mask.shape, 4)
     assert gt.mask.any()
     assert (gt.boxes[gt.mask | gt.ignore] <= 64).all()
     assert not (gt.mask & gt.ignore).any()
@@ -200,7 +200,7 @@ def test_a_batch_without_any_box(tmp_path):
     dataset = CocoDataset(*write_set(tmp_path, [image_entry(1), image_entry(2)]))
     (batch,) = make_loader(dataset, batch_size=2).epoch(0)
     assert not batch.ground_truth.mask.any()
-    assert batch.ground_truth.boxes.shape == (2, 8, 4)
+    assert batch.ground_truth.boxes.shape[::2] == (2, 4)
 
 
 def test_pinning_reaches_every_tensor_and_nothing_else(dataset, monkeypatch):

@@ -239,9 +239,7 @@ class TrainConfig:
 
 
 # stage 2 from start to end, every picture seen once an epoch
-_PLAIN = AugmentConfig(
-    mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0
-)
+_PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
 
 
 def _mini_160() -> TrainConfig:
@@ -284,6 +282,7 @@ def _tiny_320() -> TrainConfig:
         model=replace(MODELS["tiny"], num_classes=16, exp_on_reg=True),
         predict=PredictConfig(clip="content"),
         data=DataConfig(input_size=320, workers=8, scenes=ScenesConfig(train=8_000, val=500, size=320)),
+        augment=_PLAIN,
         optim=OptimConfig(
             lr=2e-3,
             base_batch=32,

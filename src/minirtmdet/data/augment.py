@@ -5,23 +5,20 @@ can be shared by several samples.  All draws come from :func:`sample_rng`, so th
 depends on the seed, the epoch and its position in the epoch's order, and on nothing else.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64, UInt8
 
-from minirtmdet.configs import AugmentConfig
-
 PAD_VALUE = 114
 """Grey of the padding, in every channel."""
-MIN_BOX_SIZE = 1.0
-"""What remains of a box is learned only if it is wider and higher than this, in pixels."""
-CROP_TRIES = 10
-"""Crops that are drawn to find one that shows a box."""
+
+
+Paint = Callable[[int, int], UInt8[np.ndarray, "height width 3"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +54,10 @@ def resize(sample: Sample, side: int) -> Sample:
     The factors of width and height differ by the rounding to whole pixels, and boxes follow each its own.
     MMDetection: ``Resize(scale=(side, side), keep_ratio=True)``.
     """
-    height, width = sample.img_shape
-    factor = side / max(height, width)
-    # at least one pixel: a narrow picture made small would lose its shorter side
-    new_height, new_width = (max(int(length * factor + 0.5), 1) for length in (height, width))
-    w_scale, h_scale = new_width / width, new_height / height
+    new_height, new_width = fit(sample.img_shape, side)
     image = cv2.resize(sample.image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-    boxes = sample.boxes * np.array([w_scale, h_scale, w_scale, h_scale], dtype=np.float32)
-    scale_factor = (sample.scale_factor[0] * w_scale, sample.scale_factor[1] * h_scale)
-    return _with_content(sample, image, boxes, scale_factor=scale_factor)
+    boxes = resize_boxes(sample.boxes, sample.img_shape, (new_height, new_width))
+    return _with_content(_scaled(sample, (new_height, new_width)), image, boxes)
 
 
 def crop(sample: Sample, corner: tuple[int, int], side: int) -> Sample:
@@ -74,20 +66,56 @@ def crop(sample: Sample, corner: tuple[int, int], side: int) -> Sample:
     Boxes are cut at the border; those outside are dropped.  MMDetection: ``RandomCrop(crop_type='absolute')``.
     """
     x, y = corner
-    image = sample.image[y : y + side, x : x + side]
-    return _with_content(sample, image, sample.boxes - np.array([x, y, x, y], dtype=np.float32))
+    return _cropped(sample, sample.image[y : y + side, x : x + side], sample.boxes, corner)
+
+
+def resize_crop(
+    sample: Sample, side: int, corner: tuple[int, int], crop_side: int, paint: Paint | None = None
+) -> Sample:
+    """``crop(resize(sample, side), corner, crop_side)``, byte for byte, without the pixels that are cut off.
+
+    What is left of the crop and above it is resized all the same: OpenCV's interpolation cannot start between two
+    pixels.  Where the recipe enlarges a mosaic most, this takes two fifths of the time.
+
+    Args:
+        sample: a picture; or the grey canvas of one that ``paint`` paints.
+        side: of the square that the resized picture fits.
+        corner: left upper corner of the crop (x, y), in the resized picture.
+        crop_side: of the crop.
+        paint: gives the left upper part of the picture, so high and so wide; the picture's own where not given.
+    """
+    (height, width), size = sample.img_shape, fit(sample.img_shape, side)
+    ends = min(corner[1] + crop_side, size[0]), min(corner[0] + crop_side, size[1])
+    rows, columns = _needed(ends[0], size[0], height), _needed(ends[1], size[1], width)
+    factors = size[0] / height, size[1] / width
+    # OpenCV copies what it believes not to change in size
+    if (round(rows * factors[0]), round(columns * factors[1])) == (rows, columns):
+        rows, columns = height, width
+    part = sample.image[:rows, :columns] if paint is None else paint(rows, columns)
+    if (rows, columns) == (height, width):
+        image = cv2.resize(part, size[::-1], interpolation=cv2.INTER_LINEAR)
+    else:
+        image = cv2.resize(part, None, fx=factors[1], fy=factors[0], interpolation=cv2.INTER_LINEAR)
+    boxes = resize_boxes(sample.boxes, sample.img_shape, size)
+    return _cropped(_scaled(sample, size), image[corner[1] : ends[0], corner[0] : ends[1]], boxes, corner)
 
 
 def hsv(sample: Sample, gains: tuple[int, int, int]) -> Sample:
     """Hue turned by ``gains[0]`` (of 180), saturation and value raised by the others (clipped to 0..255).
 
-    MMDetection: ``YOLOXHSVRandomAug``; a table of 256 entries a channel gives the same bytes in less time.
+    MMDetection: ``YOLOXHSVRandomAug``; sums that saturate and a table of hues give the same bytes without its
+    detour through 16 bits.
     """
-    levels = np.arange(256)
-    hue = (levels + gains[0]) % 180
-    saturation, value = (np.clip(levels + gain, 0, 255) for gain in gains[1:])
-    table = np.stack([hue, saturation, value], axis=-1).astype(np.uint8)[None]
-    pixels = cv2.LUT(cv2.cvtColor(sample.image, cv2.COLOR_BGR2HSV), table)
+    pixels = cv2.cvtColor(sample.image, cv2.COLOR_BGR2HSV)
+    hue, saturation, value = gains
+    if hue:
+        table = ((np.arange(256) + hue) % 180).astype(np.uint8)
+        cv2.insertChannel(cv2.LUT(cv2.extractChannel(pixels, 0), table), pixels, 0)
+    # one sign at a time: sums of both are not computed in 8 bits
+    if max(saturation, value) > 0:
+        pixels = cv2.add(pixels, (0, max(saturation, 0), max(value, 0), 0))
+    if min(saturation, value) < 0:
+        pixels = cv2.subtract(pixels, (0, max(-saturation, 0), max(-value, 0), 0))
     return replace(sample, image=cv2.cvtColor(pixels, cv2.COLOR_HSV2BGR))
 
 
@@ -112,7 +140,7 @@ def pad(sample: Sample, side: int) -> Sample:
     return replace(sample, image=image)
 
 
-def drop_small_boxes(sample: Sample, min_size: float = MIN_BOX_SIZE) -> Sample:
+def drop_small_boxes(sample: Sample, min_size: float) -> Sample:
     """The sample without the boxes, ignored ones too, that are not wider and higher than ``min_size`` pixels.
 
     MMDetection: ``FilterAnnotations(min_gt_bbox_wh=(1, 1))``, which RTMDet's own recipe leaves out: slivers
@@ -121,14 +149,26 @@ def drop_small_boxes(sample: Sample, min_size: float = MIN_BOX_SIZE) -> Sample:
     return _select(sample, np.all(sample.boxes[:, 2:] - sample.boxes[:, :2] > min_size, axis=1))
 
 
+def join(canvas: Sample, samples: Sequence[Sample], boxes: Sequence[Float32[np.ndarray, "_ 4"]]) -> Sample:
+    """The canvas with the boxes of several samples, in pixels of the canvas and cut at its border."""
+    joined = replace(
+        canvas,
+        boxes=np.concatenate(boxes),
+        labels=np.concatenate([sample.labels for sample in samples]),
+        ignore=np.concatenate([sample.ignore for sample in samples]),
+    )
+    return _with_content(joined, joined.image, joined.boxes)
+
+
 def eval_sample(sample: Sample, input_size: int) -> Sample:
     """What the network sees in evaluation: resized to fit the input, padded at the right and at the bottom."""
     return pad(resize(sample, input_size), input_size)
 
 
-def sample_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The source of every draw for the picture at ``position`` in the order of ``epoch``."""
-    return np.random.default_rng(np.random.SeedSequence((seed, epoch, position)))
+def sample_rng(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
+    """The source of every draw of a kind (``stream``) for the picture at ``position`` in the order of ``epoch``."""
+    key = (stream,) if stream else ()
+    return np.random.default_rng(np.random.SeedSequence((seed, epoch, position), spawn_key=key))
 
 
 def draw_side(rng: np.random.Generator, input_size: int, scale: tuple[float, float]) -> int:
@@ -139,18 +179,29 @@ def draw_side(rng: np.random.Generator, input_size: int, scale: tuple[float, flo
     return max(int(input_size * rng.uniform(*scale)), 1)
 
 
-def draw_corner(rng: np.random.Generator, sample: Sample, side: int) -> tuple[int, int]:
+def draw_corner(
+    rng: np.random.Generator, size: tuple[int, int], boxes: Float32[np.ndarray, "boxes 4"], side: int, tries: int = 1
+) -> tuple[tuple[int, int], bool]:
     """A corner for :func:`crop`, drawn evenly from those that leave no part of the square empty if that can be.
 
-    Of ten corners the first whose square shows a box is taken, or the very first if none does.  (MMDetection's
-    ``RandomCrop`` draws once and gives the picture up for another one, so that pictures with few boxes are seen
-    less and pictures without boxes never.)
+    Args:
+        rng: where draws come from.
+        size: (height, width) of the picture to be cropped.
+        boxes: its boxes.
+        side: of the crop.
+        tries: corners that are drawn; the first whose square shows a box is taken, or the very first if none does.
+
+    Returns:
+        The corner (x, y), and whether its square shows a box.
+
+    MMDetection: ``RandomCrop._rand_offset``, which tries once.
     """
-    height, width = sample.image.shape[:2]
-    room = np.array([max(width - side, 0), max(height - side, 0)])
-    corners = rng.integers(0, room + 1, size=(CROP_TRIES, 2))
-    x, y = corners[np.argmax(_shows_box(corners, sample.boxes, side))].tolist()
-    return x, y
+    room = np.array([max(size[1] - side, 0), max(size[0] - side, 0)])
+    corners = rng.integers(0, room + 1, size=(tries, 2))
+    shows_box = _shows_box(corners, boxes, side)
+    best = np.argmax(shows_box)
+    x, y = corners[best].tolist()
+    return (x, y), bool(shows_box[best])
 
 
 def draw_hsv_gains(rng: np.random.Generator, deltas: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -162,64 +213,55 @@ def draw_hsv_gains(rng: np.random.Generator, deltas: tuple[int, int, int]) -> tu
     return hue, saturation, value
 
 
-@dataclass(frozen=True)
-class TrainPipeline:
-    """From a position in an epoch's order to a training sample.
+def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) of a picture that :func:`resize` makes fit a square of ``side`` pixels.
 
-    It is given the whole order and a way to load any picture, not one picture, so that a transform may take
-    partners from positions near by and still be a pure function of (seed, epoch, position).
-
-    Raises:
-        ValueError: where a setting makes no sense, named.
+    >>> fit((30, 40), 80)
+    (60, 80)
     """
+    factor = side / max(size)
+    # at least one pixel: a narrow picture made small would lose its shorter side
+    height, width = (max(int(length * factor + 0.5), 1) for length in size)
+    return height, width
 
-    config: AugmentConfig
-    input_size: int
-    seed: int
 
-    def __post_init__(self) -> None:
-        low, high = self.config.scale
-        if not 0 < low <= high:
-            raise ValueError(f"augment.scale is {self.config.scale}: expected 0 < smallest <= largest")
-        if min(self.config.hsv) < 0:
-            raise ValueError(f"augment.hsv is {self.config.hsv}: expected three numbers that are not negative")
-        if not 0 <= self.config.flip <= 1:
-            raise ValueError(f"augment.flip is {self.config.flip}: expected a probability in 0..1")
-        if self.input_size < 1:
-            raise ValueError(f"input_size is {self.input_size}: expected a positive number of pixels")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: expected a number that is not negative")
+def resize_boxes(
+    boxes: Float32[np.ndarray, "boxes 4"], size: tuple[int, int], new_size: tuple[int, int]
+) -> Float32[np.ndarray, "boxes 4"]:
+    """Boxes of a picture of ``size`` (height, width) once it has ``new_size``."""
+    factors = np.array([new_size[1] / size[1], new_size[0] / size[0]], dtype=np.float32)
+    return boxes * np.tile(factors, 2)
 
-    def __call__(
-        self, epoch: int, position: int, order: Int[np.ndarray, " positions"], load: Callable[[int], Sample]
-    ) -> Sample:
-        """The sample at ``position`` of the epoch, ``input_size`` pixels wide and high.
 
-        Args:
-            epoch: number of the epoch.
-            position: place in ``order``.
-            order: index of the picture at each position of this epoch, for all processes together.
-            load: gives the picture of an index, not augmented; its pixels are not written to.
+def _scaled(sample: Sample, size: tuple[int, int]) -> Sample:
+    """The sample that knows it is resized to ``size`` (height, width)."""
+    height, width = sample.img_shape
+    return replace(
+        sample, scale_factor=(sample.scale_factor[0] * size[1] / width, sample.scale_factor[1] * size[0] / height)
+    )
 
-        MMDetection: the second stage of RTMDet's training pipeline.
-        """
-        rng = sample_rng(self.seed, epoch, position)
-        sample = load(int(order[position]))
-        sample = resize(sample, draw_side(rng, self.input_size, self.config.scale))
-        sample = crop(sample, draw_corner(rng, sample, self.input_size), self.input_size)
-        sample = hsv(sample, draw_hsv_gains(rng, self.config.hsv))
-        if rng.random() < self.config.flip:
-            sample = flip(sample)
-        return drop_small_boxes(pad(sample, self.input_size))
+
+def _cropped(
+    sample: Sample,
+    image: UInt8[np.ndarray, "height width 3"],
+    boxes: Float32[np.ndarray, "boxes 4"],
+    corner: tuple[int, int],
+) -> Sample:
+    return _with_content(sample, image, boxes - np.array([*corner, *corner], dtype=np.float32))
+
+
+def _needed(end: int, new_length: int, length: int) -> int:
+    """How many of the first pixels a linear resize reads for the first ``end`` of the new ones."""
+    return min(math.floor((end - 0.5) * length / new_length - 0.5) + 2, length)
 
 
 def _with_content(
-    sample: Sample, image: UInt8[np.ndarray, "height width 3"], boxes: Float32[np.ndarray, "boxes 4"], **changes: Any
+    sample: Sample, image: UInt8[np.ndarray, "height width 3"], boxes: Float32[np.ndarray, "boxes 4"]
 ) -> Sample:
     """The sample with other pixels: boxes are cut at the border of the image, those without area are dropped."""
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-    sample = replace(sample, image=image, boxes=boxes, img_shape=(height, width), **changes)
+    sample = replace(sample, image=image, boxes=boxes, img_shape=(height, width))
     return _select(sample, np.all(boxes[:, 2:] > boxes[:, :2], axis=1))
 
 

@@ -260,7 +260,7 @@ class Trainer:
         row = self._make_row()
         epoch = self.epoch + 1
         evaluation = None
-        if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
+        if epoch % self.config.eval_every == 0 or epoch > self.loader.stage2_start or epoch == self.config.epochs:
             evaluation = self.evaluate()
             row |= {key: evaluation.metrics[key] for key in METRIC_COLUMNS}
         with self._interrupts.held():
@@ -369,7 +369,7 @@ class Trainer:
         # by name: the ids and their order can differ between the files
         self.val_dataset = CocoDataset(val.json_file, val.images, **policy, categories=self.dataset.classes)
         size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
-        self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, **size)
+        self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, epochs=config.epochs, **size)
         self.val_loader = EvalLoader(self.val_dataset, **size)
         pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
         self.say(f"data: {pictures}, {len(self.dataset.classes)} classes ({train.json_file})")

@@ -1,0 +1,162 @@
+"""From a position in an epoch's order to a training sample: RTMDet's two stages."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from minirtmdet.configs import AugmentConfig
+from minirtmdet.data.augment import (
+    Paint,
+    Sample,
+    draw_corner,
+    draw_hsv_gains,
+    draw_side,
+    drop_small_boxes,
+    fit,
+    flip,
+    hsv,
+    pad,
+    resize_boxes,
+    resize_crop,
+    sample_rng,
+)
+from minirtmdet.data.mosaic import CachedMixUp, CachedMosaic, Memo
+
+CROP_TRIES = 10
+"""Crops that are drawn to find one that shows a box, where pictures are kept without one."""
+MAX_REFETCH = 1000
+"""Pictures that are drawn in place of one whose crop shows no box (``max_refetch``)."""
+MAX_STAGE2 = 0.2
+"""Share of a short run that the second stage takes at most."""
+_MIXUP = 1
+"""The stream of MixUp's draws; all others come from stream 0."""
+
+Order = Int[np.ndarray, " positions"]
+Load = Callable[[int], Sample]
+
+
+class TrainPipeline:
+    """The training sample at a position: a pure function of (seed, epoch, position).
+
+    Stage 1: mosaic, resize, crop, colours, flip, pad, MixUp.  Stage 2, in the last epochs: the same without mosaic
+    and MixUp, and with half the scale, since the mosaic's canvas is twice as large as the input.  Partners come from
+    the last positions of the epoch's order, the picture's own among them, so an epoch's first position has no partner
+    and its first four become no mosaic, like the first pictures of a run in the original.
+
+    What is loaded and made is kept for as long as positions may ask for it, pictures for mosaics no larger than the
+    input; that changes no sample.  (MMDetection keeps whatever its workers had last, and forgets at random where
+    ``random_pop`` is set: there the number of workers decides what is seen.)
+
+    Args:
+        config: what is drawn, and how far.
+        input_size: side of the samples, in pixels.
+        seed: of every draw.
+        epochs: of the run; the last ``config.stage2_epochs`` are stage 2, at most a fifth of the run, rounded up.
+
+    Attributes:
+        stage2_start: the first epoch of stage 2, counted from 0; ``epochs`` where there is none.
+
+    Raises:
+        ValueError: where a setting makes no sense, named.
+    """
+
+    def __init__(self, config: AugmentConfig, input_size: int, seed: int, epochs: int) -> None:
+        _check(config, input_size, seed, epochs)
+        self.config, self.input_size, self.seed = config, input_size, seed
+        self.stage2_start = epochs - min(config.stage2_epochs, math.ceil(epochs * MAX_STAGE2))
+        self._mosaic = CachedMosaic(input_size, config.mosaic, config.mosaic_cache)
+        self._mixup = CachedMixUp(config.mixup, config.mixup_cache)
+        # MixUp's partners ask for the partners of their own mosaics, further back
+        self._fitted = Memo(config.mosaic_cache + config.mixup_cache)
+        self._unmixed = Memo(config.mixup_cache)
+
+    def stage(self, epoch: int) -> Literal[1, 2]:
+        """Which stage an epoch belongs to."""
+        return 1 if epoch < self.stage2_start else 2
+
+    def __call__(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
+        """The sample at ``position`` of the epoch, ``input_size`` pixels wide and high.
+
+        Args:
+            epoch: number of the epoch.
+            position: place in ``order``.
+            order: index of the picture at each position of this epoch, for all processes together.
+            load: gives the picture of an index, not augmented; its pixels are not written to.
+
+        Raises:
+            ValueError: where no picture shows a box and ``empty_crops`` asks for one.
+        """
+        if self.stage(epoch) == 2 or not self.config.mixup:
+            sample = self._make(epoch, position, order, load)
+        else:
+            sample = self._mix(epoch, position, order, load)
+        return drop_small_boxes(sample, self.config.min_box_size)
+
+    def _mix(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
+        def get(position: int) -> Sample:
+            return self._unmixed.get((epoch, position), lambda: self._make(epoch, position, order, load))
+
+        sample = get(position)
+        draw = self._mixup.draw(sample_rng(self.seed, epoch, position, _MIXUP), position, get)
+        return sample if draw is None else self._mixup.mix(sample, *draw)
+
+    def _make(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
+        """All but MixUp and the filter."""
+        rng, side = sample_rng(self.seed, epoch, position), self.input_size
+        mosaic = self.stage(epoch) == 1 and self.config.mosaic > 0
+        keep = self.config.empty_crops == "keep"
+        index = int(order[position])
+        for _ in range(MAX_REFETCH + 1):
+            canvas, paint = self._lay_out(rng, index, position, order, load) if mosaic else (load(index), None)
+            scaled = draw_side(rng, 2 * side if mosaic else side, self.config.scale)
+            size = fit(canvas.img_shape, scaled)
+            boxes = resize_boxes(canvas.boxes, canvas.img_shape, size)
+            corner, shows_box = draw_corner(rng, size, boxes, side, CROP_TRIES if keep else 1)
+            if shows_box or keep:
+                break
+            index = int(order[rng.integers(len(order))])
+        else:
+            raise ValueError(
+                f"{MAX_REFETCH + 1} crops in a row showed no box: has the data set any? "
+                "augment.empty_crops='keep' trains on pictures without boxes"
+            )
+        sample = resize_crop(canvas, scaled, corner, side, paint)
+        sample = hsv(sample, draw_hsv_gains(rng, self.config.hsv))
+        if rng.random() < self.config.flip:
+            sample = flip(sample)
+        return pad(sample, side)
+
+    def _lay_out(
+        self, rng: np.random.Generator, index: int, position: int, order: Order, load: Load
+    ) -> tuple[Sample, Paint | None]:
+        """A mosaic around picture ``index``, or the picture itself."""
+        draw = self._mosaic.draw(rng, position)
+        if draw is None:
+            return load(index), None
+        # at its own position is what was drawn in place of a picture that was given up
+        indices = [index, *(index if partner == position else int(order[partner]) for partner in draw.partners)]
+        samples = [self._fitted.get(i, lambda i=i: self._mosaic.fit(load(i))) for i in indices]  # type: ignore[misc]
+        return self._mosaic.lay_out(samples, draw.center)
+
+
+def _check(config: AugmentConfig, input_size: int, seed: int, epochs: int) -> None:
+    low, high = config.scale
+    if not 0 < low <= high:
+        raise ValueError(f"augment.scale is {config.scale}: expected 0 < smallest <= largest")
+    if min(config.hsv) < 0:
+        raise ValueError(f"augment.hsv is {config.hsv}: expected three numbers that are not negative")
+    for name in ("flip", "mosaic", "mixup"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"augment.{name} is {getattr(config, name)}: expected a probability in 0..1")
+    for name, least in (("mosaic_cache", 5), ("mixup_cache", 2), ("stage2_epochs", 0), ("min_box_size", 0)):
+        if getattr(config, name) < least:
+            raise ValueError(f"augment.{name} is {getattr(config, name)}: expected at least {least}")
+    if input_size < 1:
+        raise ValueError(f"input_size is {input_size}: expected a positive number of pixels")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: expected a number that is not negative")
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}: expected at least 1")
