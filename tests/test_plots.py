@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
+from torch import nn
 
 from minirtmdet import plots
 from minirtmdet.head.losses import QualityFocalLoss
@@ -119,6 +120,9 @@ DRAW = {
     "detections, none": lambda: plots.detection_sheet([IMAGE], [found([], [], [])], CLASSES),
     "detections, 300": lambda: plots.detection_sheet([IMAGE], [MANY_FOUND], CLASSES),
     "features": lambda: plots.feature_maps([torch.rand(2, 6, *size) for size in SIZES], image=IMAGE),
+    "scores": lambda: plots.score_maps([torch.rand(1, 3, *size) for size in SIZES], PRIORS, {0: "cat", 2: "owl"}),
+    "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
+    "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2, 2)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
     "augmentation": lambda: plots.augmentation_steps(steps(4), ["mosaic", "resize", "crop", "flip"]),
 }
@@ -666,3 +670,32 @@ def test_augmentation_steps_show_each_picture_with_its_boxes() -> None:
         assert [xyxy(patch) for patch in rectangles(ax)] == BOXES_TRUE.tolist()
     with pytest.raises(ValueError, match="2 samples with 1 names"):
         plots.augmentation_steps(steps(2), ["crop"])
+
+
+def test_score_maps_show_probabilities_in_one_scale_and_place() -> None:
+    logits = [torch.full((1, 3, *size), -4.0) for size in SIZES]
+    logits[1][0, 2, 3, 1] = 2.0
+    figure = plots.score_maps(logits, PRIORS, {2: "owl", 0: "cat"}, ground_truth=TRUTH, follow=70)
+    assert "owl 0.88, cat 0.02" in figure.get_suptitle().replace("\n", " ")
+    owl = figure.axes[1].images[0]
+    assert owl.get_array()[3, 1] == pytest.approx(torch.tensor(2.0).sigmoid().item())
+    assert owl.get_extent() == [-8, 56, 56, -8]  # the prior is in the middle of its pixel
+    assert {image.get_clim() for ax in figure.axes[:6] for image in ax.images} == {(0, owl.get_array().max())}
+    assert [len(labelled(ax, "follow")) for ax in figure.axes[:6]] == [0, 1, 0, 0, 1, 0]
+    assert len(rectangles(figure.axes[5])) == 2
+
+
+def test_norm_statistics_keep_one_order_of_channels() -> None:
+    norms = {8: nn.BatchNorm2d(3), 16: nn.BatchNorm2d(3)}
+    norms[8].running_var.copy_(torch.tensor([9.0, 1.0, 4.0]))
+    norms[16].running_mean.copy_(torch.tensor([5.0, 6.0, 7.0]))
+    mean, deviation = plots.norm_statistics(norms).axes
+    assert deviation.lines[0].get_ydata().tolist() == [1, 2, 3]
+    assert mean.lines[1].get_ydata().tolist() == [6, 7, 5]
+
+
+def test_influence_marks_points_in_pixel_coordinates() -> None:
+    figure = plots.influence(torch.rand(4, 6), {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
+    [ax] = figure.axes
+    assert ax.images[0].get_extent() == [0, 6, 4, 0]
+    assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]

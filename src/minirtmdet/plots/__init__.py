@@ -6,6 +6,7 @@ Matplotlib is imported when the first picture is drawn.
 
 from minirtmdet.plots.canvas import save
 from minirtmdet.plots.head import assignment, conflict, cost_maps, dynamic_k, priors, valid_flags
+from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.pictures import augmentation_steps, detection_sheet, feature_maps
 from minirtmdet.plots.targets import target_maps
 from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, precision_recall, soft_label_loss
@@ -19,11 +20,14 @@ __all__ = [
     "detection_sheet",
     "dynamic_k",
     "feature_maps",
+    "influence",
     "loss_breakdown",
     "loss_curve",
+    "norm_statistics",
     "precision_recall",
     "priors",
     "save",
+    "score_maps",
     "soft_label_loss",
     "target_maps",
     "valid_flags",

@@ -1,0 +1,128 @@
+"""Pictures of what the network says and sees: scores on each level, what its norms hold, where a cell looks."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from minirtmdet.plots.canvas import (
+    BOXES,
+    FAINT,
+    INK,
+    bare,
+    box_color,
+    draw_box,
+    halo,
+    level_style,
+    levels,
+    new_figure,
+    panels,
+    real_boxes,
+    styled,
+    to_numpy,
+)
+from minirtmdet.structures import GroundTruth
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+@styled
+def score_maps(
+    cls_scores: Sequence[Float[Tensor, "batch classes _ _"]],
+    points: Float[Tensor, "priors 4"],
+    classes: Mapping[int, str],
+    *,
+    ground_truth: GroundTruth | Float[Tensor, "_ 4"] | None = None,
+    index: int = 0,
+    follow: int | None = None,
+) -> "matplotlib.figure.Figure":
+    """The probability of some classes at every prior, a row a class and a column a level.
+
+    Args:
+        cls_scores: logits of each level.
+        points: ``(x, y, stride, stride)`` in pixels.
+        classes: name by class index, of those to draw.
+        ground_truth: boxes to outline.
+        index: which image of the batch.
+        follow: index of a prior to ring.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    grid = levels(points)
+    scores = [to_numpy(level[index].sigmoid()) for level in cls_scores]  # [C,H,W] a level
+    best = {name: max(level[c].max() for level in scores) for c, name in classes.items()}
+    said = ", ".join(f"{name} {score:.2f}" for name, score in best.items())
+    height = max(level.rows * level.stride for level in grid)
+    width = max(level.columns * level.stride for level in grid)
+    title = f"Scores on {len(grid)} levels; the highest: {said}"
+    figure, axes = panels(title, len(classes), len(grid), height / width, share=0.82)
+    norm = Normalize(0, max([*best.values(), 0.1]))
+    outlines = {} if ground_truth is None else real_boxes(ground_truth, index)
+    for row, (c, name) in zip(axes, classes.items(), strict=True):
+        for ax, level, values in zip(row, grid, scores, strict=True):
+            ax.imshow(values[c], norm=norm, extent=level.extent, interpolation="nearest")
+            bare(ax)
+            for g, box in outlines.items():
+                draw_box(ax, box, box_color(g))
+            if follow is not None and level.where.start <= follow < level.where.stop:
+                x, y = level.points[follow - level.where.start]
+                ax.scatter(x, y, 60, "none", edgecolors=BOXES[2], lw=1.4, path_effects=halo(3.0), label="follow")
+            ax.set(xlim=(0, width), ylim=(height, 0), facecolor=FAINT)
+        row[0].set_ylabel(name)
+    for ax, level in zip(axes[0], grid, strict=True):
+        ax.set_title(f"stride {level.stride}")
+    figure.colorbar(ScalarMappable(norm), ax=axes, label="score", shrink=min(1, 2 / len(axes)), aspect=25)
+    return figure
+
+
+@styled
+def norm_statistics(norms: Mapping[int, nn.BatchNorm2d]) -> "matplotlib.figure.Figure":
+    """What BatchNorms of several levels have measured, channel by channel: their running mean and deviation.
+
+    Args:
+        norms: the same layer's BatchNorm by stride; channels are drawn in the order of the first one's deviation.
+    """
+    means = {stride: to_numpy(norm.running_mean) for stride, norm in norms.items()}
+    deviations = {stride: to_numpy(norm.running_var) ** 0.5 for stride, norm in norms.items()}
+    order = np.argsort(next(iter(deviations.values())), kind="stable")
+    middle = ", ".join(f"{np.median(values):.2f} at stride {stride}" for stride, values in deviations.items())
+    figure = new_figure(f"What one convolution gives on {len(norms)} levels; median deviation {middle}", 2.6)
+    axes = figure.subplots(1, 2)
+    parts = ("running mean", means), ("running standard deviation", deviations)
+    for ax, (title, values) in zip(axes, parts, strict=True):
+        for stride, by_channel in values.items():
+            color, marker = level_style(stride)
+            ax.plot(by_channel[order], marker, color=color, ms=3.5, mec="white", mew=0.3, label=f"stride {stride}")
+        ax.set(title=title, xlabel="channel, in the order of the first level's deviation")
+    axes[1].set_ylim(0, None)
+    axes[0].legend(loc="best")
+    return figure
+
+
+@styled
+def influence(
+    gradient: Float[Tensor, "height width"], marks: Mapping[str, tuple[float, float]]
+) -> "matplotlib.figure.Figure":
+    """How much each pixel moves an output, with some points marked.
+
+    Args:
+        gradient: magnitude at each pixel.
+        marks: ``(x, y)`` in pixels, by what they are called.
+    """
+    values = to_numpy(gradient)
+    height, width = values.shape
+    figure, axes = panels(
+        "Where one cell looks: bright pixels move its output most", 1, 1, height / width, share=0.5, headings=False
+    )
+    ax = axes[0, 0]
+    ax.imshow(values, extent=(0, width, height, 0), interpolation="nearest")
+    for i, (name, (x, y)) in enumerate(marks.items()):
+        marker, color = "oX^"[i % 3], BOXES[(1, 4, 2)[i % 3]]
+        ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=halo(2, INK))
+    bare(ax)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
+    return figure
