@@ -74,6 +74,8 @@ NO_TRUTH = GroundTruth.from_list([NONE], [torch.zeros(0, dtype=torch.int64)])
 MANY = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)).mul(50).repeat(1, 2) + torch.tensor([0, 0, 9, 9])
 MANY_FOUND = Detections(MANY, torch.linspace(1, 0.31, 300), torch.arange(300) % 3)
 MANY_INDS = torch.arange(len(PRIORS)) % 301
+LTRB = torch.tensor([4.0, 8.0, 28.0, 24.0])
+FRAMES = {"step 0": result(gt_inds(box0=[9])), "step 10": result(gt_inds(box0=[9, 70], box1=[81]))}
 CURVE = np.linspace(1, 0, 101)
 
 TARGETS = Targets(
@@ -92,6 +94,8 @@ DRAW = {
     "priors": lambda: plots.priors(PRIORS, IMAGE, follow=70),
     "priors, no image": lambda: plots.priors(PRIORS),
     "valid flags": lambda: plots.valid_flags([IMAGE, IMAGE], torch.ones(2, len(PRIORS), dtype=torch.bool), PRIORS),
+    "distances": lambda: plots.distances(IMAGE, PRIORS[9, :2], {"right": LTRB, "wrong": -LTRB}, BOXES_TRUE[0]),
+    "distances, no box": lambda: plots.distances(IMAGE, PRIORS[9, :2], {"from a point": LTRB}),
     "costs": lambda: plots.cost_maps(costs(), PRIORS, ground_truth=TRUTH, chosen=costs()["IoU"] > 0.9, boxes=[1]),
     "costs, no box": lambda: plots.cost_maps(costs(0), PRIORS),
     "costs, 300 boxes": lambda: plots.cost_maps(costs(300), PRIORS, boxes=[299]),
@@ -105,6 +109,9 @@ DRAW = {
     "assignment": lambda: plots.assignment(IMAGE, result(gt_inds(box0=[9, 70])), PRIORS, TRUTH, follow=9),
     "assignment, no box": lambda: plots.assignment(IMAGE, result(gt_inds()), PRIORS, NO_TRUTH),
     "assignment, 300 boxes": lambda: plots.assignment(IMAGE, MANY_INDS, PRIORS, MANY),
+    "film": lambda: plots.film(IMAGE, FRAMES, PRIORS, TRUTH, follow=9),
+    "film, no box": lambda: plots.film(IMAGE, {"now": result(gt_inds())}, PRIORS, NO_TRUTH),
+    "film, 300 boxes": lambda: plots.film(IMAGE, dict.fromkeys("abcd", MANY_INDS), PRIORS, MANY),
     "breakdown": lambda: plots.loss_breakdown(terms(), result(gt_inds(box0=[9, 70], box1=[81])), PRIORS),
     "breakdown, no box": lambda: plots.loss_breakdown(terms(), result(gt_inds()), PRIORS),
     "breakdown, 300 boxes": lambda: plots.loss_breakdown(terms(), result(MANY_INDS), PRIORS),
@@ -640,6 +647,54 @@ def test_precision_recall_draws_the_curves_with_their_area() -> None:
     assert len(many) == 81
     assert many[-1].get_label() == "mean: 0.500"
     assert len({line.get_color() for line in many[:-1]}) == 1
+
+
+def test_distances_point_to_the_sides_of_the_box_that_they_span() -> None:
+    figure = plots.distances(IMAGE, PRIORS[9, :2], {"right": LTRB, "swapped": LTRB[[2, 1, 0, 3]]}, BOXES_TRUE[0])
+    right, swapped = figure.axes
+    assert PRIORS[9, :2].tolist() == [8, 8]
+    assert [xyxy(patch) for patch in rectangles(right)] == [BOXES_TRUE[0].tolist(), [4, 0, 36, 32]]
+    assert xyxy(rectangles(swapped)[1]) == [-20, 0, 12, 32]
+    assert [text.get_text() for text in right.texts if text.get_text()] == ["l 4", "t 8", "r 28", "b 24"]
+    ends = [text.xy for text in right.texts if not text.get_text()]
+    assert ends == [(4, 8), (8, 0), (36, 8), (8, 32)]
+
+
+def test_film_counts_the_positives_of_each_moment() -> None:
+    figure = plots.film(IMAGE, FRAMES, PRIORS, TRUTH, follow=9)
+    first, second = figure.axes
+    assert [ax.get_title("left") for ax in figure.axes] == ["step 0: 1 + 0", "step 10: 2 + 1"]
+    assert sum(len(dots.get_offsets()) for dots in labelled(first, "box 0")) == 1
+    assert sum(len(dots.get_offsets()) for dots in labelled(second, "box 0")) == 2
+    assert labelled(second, "follow")[0].get_offsets().tolist() == [[8, 8]]
+    with pytest.raises(ValueError, match="at least one assignment"):
+        plots.film(IMAGE, {}, PRIORS, TRUTH)
+
+
+@pytest.mark.parametrize("ending", ["gif", "png"])
+def test_animation_has_a_frame_a_moment_and_rests_on_the_last(ending: str, tmp_path) -> None:
+    path = tmp_path / "run" / f"film.{ending}"
+    assert plots.animate(path, IMAGE, FRAMES, PRIORS, TRUTH, seconds=0.5) == path
+    moving = Image.open(path)
+    assert moving.n_frames == 2
+    assert moving.width == 1400
+    durations, pixels = [], []
+    for frame in range(2):
+        moving.seek(frame)
+        durations.append(moving.info["duration"])
+        pixels.append(np.asarray(moving.convert("RGB")))
+    assert durations == [500, 1500]
+    assert moving.info["loop"] == 0
+    assert (pixels[0] != pixels[1]).any()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_animation_refuses_what_does_not_move(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"does not end in .gif or .png"):
+        plots.animate(tmp_path / "film.jpg", IMAGE, FRAMES, PRIORS, TRUTH)
+    with pytest.raises(ValueError, match="at least one assignment"):
+        plots.animate(tmp_path / "film.gif", IMAGE, {}, PRIORS, TRUTH)
+    assert not list(tmp_path.iterdir())
 
 
 def test_feature_maps_show_the_mean_and_the_liveliest_channels() -> None:

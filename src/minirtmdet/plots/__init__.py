@@ -5,21 +5,25 @@ Matplotlib is imported when the first picture is drawn.
 """
 
 from minirtmdet.plots.canvas import save
-from minirtmdet.plots.head import assignment, conflict, cost_maps, dynamic_k, priors, valid_flags
+from minirtmdet.plots.film import animate, film
+from minirtmdet.plots.head import assignment, conflict, cost_maps, distances, dynamic_k, priors, valid_flags
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.pictures import augmentation_steps, detection_sheet, feature_maps
 from minirtmdet.plots.targets import target_maps
 from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, precision_recall, soft_label_loss
 
 __all__ = [
+    "animate",
     "assignment",
     "augmentation_steps",
     "conflict",
     "cost_maps",
     "curves",
     "detection_sheet",
+    "distances",
     "dynamic_k",
     "feature_maps",
+    "film",
     "influence",
     "loss_breakdown",
     "loss_curve",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from minirtmdet.plots.canvas import (
     BOXES,
+    CARD,
     FAINT,
     INK,
     MUTED,
@@ -69,7 +70,7 @@ def priors(
         _grid_dots(ax, level, np.full(len(level.points), True), cell, "priors")
         title = f"stride {level.stride}: {level.rows} × {level.columns}"
         if follow is not None and level.where.start <= follow < level.where.stop:
-            _ring(ax, level.points[follow - level.where.start], "follow")
+            draw_ring(ax, level.points[follow - level.where.start], "follow")
             title += f", prior {follow} ringed"
         ax.set_title(title)
     return figure
@@ -110,6 +111,57 @@ def valid_flags(
                 draw_box(ax, np.array(content), INK, dashed=True)
             ax.set_title(f"stride {level.stride}: {valid.sum():,} of {len(valid):,}")
         row[0].set_ylabel(f"image {b}")
+    return figure
+
+
+@styled
+def distances(
+    image: Image,
+    point: Float[Tensor, "2"],
+    readings: Mapping[str, Float[Tensor, "4"]],
+    ground_truth: Float[Tensor, "4"] | None = None,
+) -> "matplotlib.figure.Figure":
+    """What four distances from a prior mean: an arrow to each side and the box that they span, a panel a reading.
+
+    Args:
+        image: the picture.
+        point: ``(x, y)`` of the prior in pixels.
+        readings: left, top, right and bottom distance in pixels, by what to call them.
+        ground_truth: an ``xyxy`` box to compare with, dashed.
+    """
+    height, width = image_size(image)
+    x, y = to_numpy(point).tolist()
+    title = f"From the point ({x:g}, {y:g}): four arrows span a box"
+    title += "; dashed: the true one" if ground_truth is not None else ""
+    figure, axes = panels(title, 1, len(readings), height / width, share=1.0 if len(readings) > 1 else 0.62)
+    for ax, (name, reading) in zip(axes[0], readings.items(), strict=True):
+        show_image(ax, image, opacity=0.6)
+        ax.set_title(name)
+        left, top, right, bottom = to_numpy(reading).tolist()
+        if ground_truth is not None:
+            draw_box(ax, to_numpy(ground_truth), INK, dashed=True)
+        corners = np.array([x - left, y - top, x + right, y + bottom])
+        draw_box(ax, corners, BOXES[1])
+        ends = {"l": (corners[0], y), "t": (x, corners[1]), "r": (corners[2], y), "b": (x, corners[3])}
+        for (letter, end), length in zip(ends.items(), (left, top, right, bottom), strict=True):
+            color = BOXES[0] if letter in "lr" else BOXES[2]
+            arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", end, (x, y), arrowprops={**arrow, "path_effects": halo(3.2)})
+            middle = ((x + end[0]) / 2, (y + end[1]) / 2)
+            label = {"facecolor": CARD, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+            where = {"ha": "center", "va": "bottom"} if letter in "lr" else {"ha": "left", "va": "center"}
+            ax.annotate(
+                f"{letter} {length:.0f}",
+                middle,
+                (0, 3) if letter in "lr" else (4, 0),
+                textcoords="offset points",
+                size=8,
+                color=color,
+                bbox=label,
+                **where,
+            )
+        ax.set(xlim=(0, width), ylim=(height, 0))
+        draw_ring(ax, np.array([x, y]), "prior", 30.0)
     return figure
 
 
@@ -265,13 +317,13 @@ def conflict(
             draw_box(ax, box, box_color(g))
     figure.draw_without_rendering()
     left, right = axes[0]
-    area = _dot_area(left, points)
+    area = dot_area(left, points)
     # the first box's disc is the largest: later ones lie on it like the rings of a target
     share = 1 - (wanted.cumsum(0) - 1) / wanted.sum(0).clip(min=1)
     for g, claimed in enumerate(wanted):
-        _dots(left, points, claimed, box_color(g), area * share[g] ** 2, f"box {g}")
-        _dots(right, points, owners == g + 1, box_color(g), np.full(len(points), area), f"box {g}")
-    _ring(right, to_numpy(points[:, :2])[contested], "contested", 2.4 * area)
+        draw_dots(left, points, claimed, box_color(g), area * share[g] ** 2, f"box {g}")
+        draw_dots(right, points, owners == g + 1, box_color(g), np.full(len(points), area), f"box {g}")
+    draw_ring(right, to_numpy(points[:, :2])[contested], "contested", 2.4 * area)
     return figure
 
 
@@ -315,15 +367,15 @@ def assignment(
         draw_box(ax, box, box_color(g))
     strides = np.unique(to_numpy(points[:, 2]))
     figure.draw_without_rendering()
-    area = _dot_area(ax, points)
+    area = dot_area(ax, points)
     _legend(ax, counts, strides, area, with_ious=ious is not None)
     figure.draw_without_rendering()
     for g in boxes:
-        _dots(ax, points, owners == g + 1, box_color(g), area * (0.1 + 0.9 * overlaps), f"box {g}")
+        draw_dots(ax, points, owners == g + 1, box_color(g), area * (0.1 + 0.9 * overlaps), f"box {g}")
     if len(boxes) <= MOST_NAMED:
         draw_labels(ax, list(boxes.values()), [f"box {g}" for g in boxes], [box_color(g) for g in boxes])
     if follow is not None:
-        _ring(ax, to_numpy(points[follow, :2]), "follow", 2.4 * area)
+        draw_ring(ax, to_numpy(points[follow, :2]), "follow", 2.4 * area)
     return figure
 
 
@@ -344,7 +396,7 @@ def _legend(
     ax.legend(handles=keys, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0, labelspacing=0.7)
 
 
-def _dots(
+def draw_dots(
     ax: "matplotlib.axes.Axes", points: Tensor, where: np.ndarray, color: str, areas: np.ndarray, label: str
 ) -> None:
     """The priors of one box, in the shape of their levels."""
@@ -373,13 +425,13 @@ def _grid_dots(
     ax.scatter(x, y, s=size, color="white" if hollow else color, label=label, **style)
 
 
-def _ring(ax: "matplotlib.axes.Axes", xy: np.ndarray, label: str, area: float = 90.0) -> None:
+def draw_ring(ax: "matplotlib.axes.Axes", xy: np.ndarray, label: str, area: float = 90.0) -> None:
     """Rings around points ``[2]`` or ``[n, 2]``."""
     style: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4, "clip_on": False}
     ax.scatter(xy[..., 0], xy[..., 1], s=area, label=label, path_effects=halo(3.0), zorder=4, **style)
 
 
-def _dot_area(ax: "matplotlib.axes.Axes", points: Tensor) -> float:
+def dot_area(ax: "matplotlib.axes.Axes", points: Tensor) -> float:
     """Area of the largest dots: those of the finest level just fit their cells."""
     cell = float(points[:, 2].min()) * points_per_pixel(ax) if len(points) else 10.0
     return float(np.clip(cell, 4, 10)) ** 2
