@@ -12,11 +12,12 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up book serve test lint unit compiled notebooks parity parity-short check-site train refresh clean
+.PHONY: help set-up book serve test test-all lint unit compiled slow notebooks parity parity-short check-site train refresh clean
 
 help:
 	@echo "make book        build the book strictly into _build/html"
 	@echo "make test        lint, types, unit tests, doctests and every notebook"
+	@echo "make test-all    the same, and the tests that take longer: killed runs, torchrun"
 	@echo "make train       train the small detector on the embedded scenes; options: make train ARGS='--epochs 12'"
 	@echo "make parity      compare with MMDetection itself on fresh cases; needs Python 3.11 or 3.12; ARGS='--seed 7' repeats a run"
 	@echo "make parity-short  the same with few cases of each kind"
@@ -73,6 +74,10 @@ test: set-up
 	@$(MAKE) --no-print-directory notebooks
 	@echo "All passed: lint, types, arrows, unit tests, doctests, compiled tests, $(words $(NOTEBOOKS)) notebook(s)."
 
+test-all: set-up
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory slow
+
 lint: set-up
 	@echo "== lint, format, types, arrows between modules, clean notebooks"
 	@$(PY) -m ruff check .
@@ -90,6 +95,10 @@ unit: set-up
 compiled: set-up
 	@echo "== tests of compiled code"
 	@$(SERIAL) $(PYTEST) -m compile tests || [ $$? -eq 5 ]
+
+slow: set-up
+	@echo "== tests that take longer"
+	@$(SERIAL) $(PYTEST) -m slow --jaxtyping-packages=minirtmdet,beartype.beartype tests
 
 notebooks: set-up
 	@echo "== notebooks, two at a time, outputs compared with the stored ones"

@@ -16,7 +16,7 @@ from toy import HostReads
 
 from minirtmdet import build_detector
 from minirtmdet.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
-from minirtmdet.configs import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from minirtmdet.configs import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from minirtmdet.engine.trainer import Trainer, pick_device
 
 MODEL = ModelConfig(0.1, 0.125, 1, num_classes=3)
@@ -358,7 +358,9 @@ def test_pictures_without_any_box_train(config: TrainConfig, tmp_path: Path):
     root = tmp_path / "empty"
     for name in ("train", "val"):
         write_set(root, name=name, categories=CATEGORIES)
-    trainer = Trainer(replace(config, data=replace(config.data, root=root), epochs=2), say=quiet)
+    # by default a crop without a box is drawn again
+    config = replace(config, augment=AugmentConfig(empty_crops="keep"), epochs=2)
+    trainer = Trainer(replace(config, data=replace(config.data, root=root)), say=quiet)
     metrics = trainer.fit()
     assert metrics["AP"] == -1
     assert trainer.history[0]["num_pos"] == 0

@@ -5,6 +5,7 @@ Each is data: a file that asks for code is refused with the name of what it aske
 """
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -448,24 +449,73 @@ def save_checkpoint(
         }
         metadata = {"format": "pt", "minirtmdet": text, "metrics": json.dumps(dict(metrics or {}))}
         with atomic_path(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata)
+            temporary.write_bytes(safetensors.torch.save(tensors, metadata))
         return
     content: dict[str, Any] = {"minirtmdet": text, "state_dict": dict(state_dict), "metrics": dict(metrics or {})}
     if training is not None:
         content["training"] = dict(training)
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    save_tensors(path, content)
+
+
+def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values for ``torch.load(weights_only=True)``, whole or not at all."""
+    # through a file of Python's: torch's own writer does not say why it failed
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(content), file)
+
+
+_TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, moved onto it when the block ends well and removed when it does not."""
+    """A temporary name beside ``path``, moved onto it when the block ends well and removed when it does not.
+
+    What ``path`` held before stays whole whenever the process is killed, and, since the new content is on the disk
+    before it takes the name, whenever the machine is.
+
+    Raises:
+        OSError: naming ``path``, where the disk is full.
+    """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with naming_full_disk(path):
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left of :func:`atomic_path`'s temporary files."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Say which file could not be written, and what to do, where the disk is full or a limit is reached."""
+    full = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota of this user is used up",
+        errno.EFBIG: "it would be larger than this process may write",
+    }
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, RuntimeError) as error:
+        causes: list[BaseException | None] = [error]
+        while causes[-1] is not None:  # torch.save raises an error of its own while handling the disk's
+            causes.append(causes[-1].__context__)
+        reasons = [full[cause.errno] for cause in causes if isinstance(cause, OSError) and cause.errno in full]
+        if not reasons:
+            raise
+        raise OSError(
+            f"{path} could not be written: {reasons[0]}; what it held before is untouched. Make room in "
+            f"{path.parent.absolute()} or choose another folder; a training run then continues with --resume"
+        ) from error
 
 
 def config_to_json(config: TrainConfig, classes: Sequence[str]) -> str:

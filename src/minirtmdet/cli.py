@@ -24,6 +24,7 @@ from minirtmdet.data.coco import CocoDataset, resolve_val
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.scenes import make_scenes
 from minirtmdet.detector import RTMDet, build_detector
+from minirtmdet.engine.distributed import ProcessFailed, ProcessLost, joined
 from minirtmdet.engine.evaluator import metrics_table, run_evaluation, write_json
 from minirtmdet.engine.predictor import describe, draw_detections, find_pictures, predict_pictures, write_picture
 from minirtmdet.engine.trainer import Trainer, pick_device
@@ -80,9 +81,11 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
     settings: TrainConfig = config
     if settings.weights is not None and (size := _published(settings.weights)):
         settings = replace(settings, weights=_download(size))
-    trainer = Trainer(settings)
-    trainer.fit()
-    print(metrics_table(trainer.metrics, {name: {"AP": value} for name, value in trainer.per_class.items()}))
+    with joined(settings.device) as world:
+        trainer = Trainer(settings, world=world)
+        trainer.fit()
+    if world.is_writer:
+        print(metrics_table(trainer.metrics, {name: {"AP": value} for name, value in trainer.per_class.items()}))
 
 
 @app.command(name="eval")
@@ -227,10 +230,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except torch.OutOfMemoryError:
-        print("minirtmdet: error: the GPU has too little memory; try a smaller --batch-size", file=sys.stderr)
+    except torch.OutOfMemoryError as error:
+        # the trainer's own says which settings to lower; what torch says is about its allocator
+        advice = error if error.__cause__ else "the GPU has too little memory; try a smaller --batch-size"
+        print(f"minirtmdet: error: {advice}", file=sys.stderr)
         return 2
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ProcessLost, ProcessFailed) as error:
         print(f"minirtmdet: error: {error}", file=sys.stderr)
         return 2
     return 0

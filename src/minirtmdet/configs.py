@@ -219,7 +219,7 @@ class TrainConfig:
     epochs: int = 300
     """Passes over the training pictures."""
     batch_size: int = 32
-    """Pictures a step."""
+    """Pictures a step, on each process."""
     eval_every: int = 10
     """Epochs between evaluations; the last epoch is always evaluated."""
     seed: int = 0
@@ -230,6 +230,10 @@ class TrainConfig:
     """Mixed precision of the network; losses stay in fp32.  Auto: bf16 on CUDA devices that have it."""
     compile: Literal["off", "step", "graph"] = "off"
     """Step: compile network and losses; graph: also replay the whole step as one CUDA graph.  Both take a minute."""
+    sync_bn: bool = True
+    """Several processes on GPUs: BatchNorm over the pictures of all of them, not over each process's own."""
+    save_minutes: float = 10.0
+    """Within a long epoch, save the run's state so many minutes after the last time; 0: at the end of epochs alone."""
     weights: Path | None = None
     """Checkpoint to start from: another run's, an official one, or a size (tiny) whose official one is downloaded."""
     resume: bool = False

@@ -19,6 +19,7 @@ from minirtmdet.configs import PredictConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import Batch
 from minirtmdet.detector import Detector
+from minirtmdet.engine.distributed import ALONE, World
 from minirtmdet.matching import Match, match_detections
 from minirtmdet.structures import Detections
 
@@ -96,27 +97,39 @@ def run_evaluation(
     config: PredictConfig = PredictConfig(),
     *,
     progress: bool = True,
+    world: World = ALONE,
 ) -> Evaluation:
     """Detect in every picture of ``loader`` and compare with the boxes of ``dataset``.
 
     Args:
         model: its class indices are the labels of ``dataset``.
-        loader: batches of pictures of ``dataset``; only these pictures are counted.
+        loader: batches of pictures of ``dataset``, in several processes a share each; only these are counted.
         dataset: its annotations are read from its JSON file again, so that nothing the loading dropped is missing.
         config: thresholds and limits of prediction.
         progress: show a progress bar.
+        world: the processes that evaluate together; all have the numbers, process 0 alone all ``results``.
     """
     results: list[dict[str, Any]] = []
     image_ids: list[int] = []
     # named only to switch it off: an argument would win over TQDM_DISABLE
-    quiet = {} if progress else {"disable": True}
+    quiet = {} if progress and world.is_writer else {"disable": True}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
         images = batch.images.to(model.device, non_blocking=True, memory_format=torch.channels_last)
         detections = model.predict(images, config, batch.img_shapes, batch.scale_factors)
         image_ids += batch.image_ids
         for image_id, found in zip(batch.image_ids, detections, strict=True):
             results += coco_results(found, image_id, dataset.category_ids)
-    numbers = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids, image_ids)
+    shares = world.gather((results, image_ids))
+    if len(shares) > 1:
+        # pictures in the order of the data set again, as one process would have met them
+        order = {image_id: place for place, image_id in enumerate(dataset.image_ids)}
+        results = sorted((row for rows, _ in shares for row in rows), key=lambda row: order[row["image_id"]])
+        image_ids = sorted((image_id for _, ids in shares for image_id in ids), key=order.__getitem__)
+    numbers = None
+    if world.is_writer:
+        numbers = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids, image_ids)
+    numbers = world.broadcast(numbers)
+    assert numbers is not None
     by_class = dict(zip(dataset.classes, numbers.per_class, strict=True))
     return Evaluation(numbers.metrics, by_class, numbers.precision, results, image_ids)
 
@@ -236,7 +249,8 @@ def match_pictures(
         By image id; boxes are ``xyxy`` in pixels of the file.
     """
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    truths, found = defaultdict(list), defaultdict(list)
+    truths: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for rows, by_image in ((ground_truth["annotations"], truths), (results, found)):
         for entry in rows:
             if entry["category_id"] in labels:

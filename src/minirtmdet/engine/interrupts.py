@@ -28,6 +28,11 @@ class Interrupts:
         self._depth = 0
         self._came = False
 
+    @property
+    def came(self) -> bool:
+        """Whether one waits for the end of a :meth:`held` block."""
+        return self._came
+
     def __enter__(self) -> "Interrupts":
         self._came = False
         self._previous = {}

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from minirtmdet.checkpoints import naming_full_disk
+
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "num_pos", "images_per_second")
 """What every row has: means over the steps since the row before; the learning rate is the last step's."""
 METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -17,7 +19,7 @@ class RunLog:
     """Takes rows and passes them on.
 
     Args:
-        folder: where ``log.csv`` and the folder ``tensorboard`` go.
+        folder: where ``log.csv`` and the folder ``tensorboard`` go; None keeps the rows in memory alone.
         rows: those of an earlier part of the run; what the files hold beyond them is dropped.
         say: prints a line.
 
@@ -25,10 +27,13 @@ class RunLog:
         rows: all so far.
     """
 
-    def __init__(self, folder: Path, rows: Sequence[Row] = (), say: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path | None, rows: Sequence[Row] = (), say: Callable[[str], None] = print) -> None:
         self.rows: list[Row] = list(rows)
+        self._path = self._board = None
+        if folder is None:
+            return
         self._path = folder / "log.csv"
-        with self._path.open("w", newline="", encoding="utf-8") as file:
+        with naming_full_disk(self._path), self._path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS + METRIC_COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
@@ -37,7 +42,9 @@ class RunLog:
     def write(self, row: Row) -> None:
         """Add a row; absent metrics stay empty."""
         self.rows.append(row)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
+        if self._path is None:
+            return
+        with naming_full_disk(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, COLUMNS + METRIC_COLUMNS).writerow(row)
         if self._board is not None:
             for key, value in row.items():

@@ -4,7 +4,9 @@ import dataclasses
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from minirtmdet.checkpoints import (
@@ -24,13 +26,16 @@ from minirtmdet.checkpoints import (
     count_classes,
     load_checkpoint,
     read_checkpoint,
+    remove_leftovers,
     save_checkpoint,
+    save_tensors,
 )
 from minirtmdet.configs import TrainConfig
 from minirtmdet.data.augment import eval_sample
 from minirtmdet.data.coco import CocoDataset, resolve_splits
 from minirtmdet.data.loader import Batch, EvalLoader, TrainLoader
 from minirtmdet.detector import RTMDet, build_detector
+from minirtmdet.engine.distributed import ALONE, World, reduce_mean
 from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.evaluator import Evaluation, run_evaluation, write_json
 from minirtmdet.engine.interrupts import Interrupts
@@ -43,9 +48,11 @@ from minirtmdet.structures import Detections
 SHEET = 8
 """Validation pictures on the sheet of detections."""
 # settings that a resumed run may change: they say where it runs and how fast, not what comes out
-_FREE = {"name", "out", "device", "compile", "resume", "overwrite", "weights", "eval_every"}
+_FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
 _FREE |= {"model.num_classes"}  # the data's; the class names are compared
 _FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
+# and these where another number of processes makes as many pictures a step
+_SHARE = {"batch_size", "optim.accumulate", "sync_bn"}
 
 
 class Trainer:
@@ -53,9 +60,13 @@ class Trainer:
 
     The training path never waits for the device: losses are read every few steps, many at once.
 
+    In several processes each makes a trainer of its own and calls the same methods.  All keep the moving average,
+    which costs less than to send it; process 0 alone writes files and lines.
+
     Args:
         config: the run.
         say: prints a line; the progress bars follow the environment variable ``TQDM_DISABLE``.
+        world: the processes that train together; see :func:`minirtmdet.engine.distributed.joined`.
 
     Attributes:
         config: the run as it is, its classes those of the data.
@@ -74,7 +85,7 @@ class Trainer:
         FileNotFoundError, ValueError: for data or weights that are missing or do not fit.
     """
 
-    def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print) -> None:
+    def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print, world: World = ALONE) -> None:
         for name, value in (
             ("epochs", config.epochs),
             ("eval_every", config.eval_every),
@@ -82,9 +93,12 @@ class Trainer:
         ):
             if value < 1:
                 raise ValueError(f"{name} is {value}: expected at least 1")
-        self.say = say
+        if config.compile != "off" and world.size > 1:
+            raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
+        self.world = world
+        self.say = say = say if world.is_writer else _silent
         self.run_dir = config.out / config.name
-        self.device = pick_device(config.device)
+        self.device = world.device(pick_device(config.device))
         resumed = self._open_folder(config)
         self._load_data(config)
         self.classes = self.dataset.classes
@@ -101,6 +115,10 @@ class Trainer:
             self._start_from(model, config.weights)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
+            if world.size > 1 and config.sync_bn:  # which the CPU does not have
+                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if world.size > 1:
+            model.loss.reduce_mean = reduce_mean
         self.model = model.to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
         optim = config.optim
@@ -109,26 +127,32 @@ class Trainer:
         self.schedule = self._make_schedule()
         self.amp_dtype = pick_amp(config.amp, self.device)
         self.train_step = build_step(self.model, self.optimizer, self.ema, self.amp_dtype, config.compile)
+        if world.size > 1:
+            self.train_step.forward = world.wrap(self.model)
 
         self.epoch = self.step = self.position = 0
         self.seconds = 0.0
         self.best: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
         self.per_class: dict[str, float] = {}
-        self._recent: list[Tensor] = []  # losses of the steps since the last row, on the device
+        self._recent: list[Tensor] = []  # losses of the steps since the last row, on the device, of all processes
+        self._recent_own: list[Tensor] = []  # of this process
         self._recent_paths: list[list[str]] = []
         self._images = 0  # since the clock was read last
+        self._left_out = 0
         self.watchers: list[Callable[[Trainer], None]] = []
         self._interrupts = Interrupts()
-        rows = self._restore(resumed) if resumed is not None else self._clear_folder()
-        self._log = RunLog(self.run_dir, rows, say)
-        with atomic_path(self.run_dir / "config.json") as temporary:
-            temporary.write_text(config_to_json(self.config, self.classes), encoding="utf-8")
-        self._clock = time.perf_counter()
+        rows = self._restore(resumed) if resumed is not None else []
+        # nobody looks into the folder any more when it is changed
+        start = (len(self.dataset), len(self.val_dataset), self.epoch, self.position, self.step)
+        world.check_same("what a run starts from (pictures to train and evaluate on, epoch, position, step)", start)
+        if world.is_writer:
+            self._prepare_folder(clear=resumed is None)
+        self._log = RunLog(self.run_dir if world.is_writer else None, rows, say)
+        self._clock = self._saved_at = time.perf_counter()
         precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
-        say(
-            f"run: {self.run_dir} on {self.device}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps"
-        )
+        where = f"{self.device}, {world.size} processes" if world.size > 1 else f"{self.device}"
+        say(f"run: {self.run_dir} on {where}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps")
 
     @property
     def ema_model(self) -> RTMDet:
@@ -153,11 +177,15 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, with the state saved to ``last.pt``.
-            FloatingPointError: for a loss that is not finite, naming the pictures of that step.
+            FloatingPointError: for a loss that is not finite, naming the pictures of that step, which are saved.
+            torch.OutOfMemoryError: naming the settings to lower.
+            ProcessLost: where another process ended.
         """
         last = self.config.epochs if until_epoch is None else min(until_epoch, self.config.epochs)
         self._clock, self._images = time.perf_counter(), 0
-        with self._interrupts:
+        # several processes stop after the same step, agreed on in _train_epoch
+        deferred = self._interrupts.held() if self.world.size > 1 else nullcontext()
+        with self._interrupts, deferred:
             try:
                 while self.epoch < last:
                     self._train_epoch()
@@ -170,13 +198,38 @@ class Trainer:
                     "the same command with --resume continues"
                 )
                 raise
-        if self.epoch == self.config.epochs:
+            except torch.OutOfMemoryError as error:
+                raise self.world.explain(torch.OutOfMemoryError(self._memory_advice())) from error
+            except RuntimeError as error:
+                if self.world.size == 1:
+                    raise
+                raise self.world.explain(error, self._advice()) from error
+        if self.epoch == self.config.epochs and self.world.is_writer:
             self._write_results()
         return self.metrics
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the moving average on the validation pictures."""
-        return run_evaluation(self.ema_model, self.val_loader, self.val_dataset, self.config.predict)
+        """Evaluate the moving average on the validation pictures, each process on its share of them."""
+        return run_evaluation(self.ema_model, self.val_loader, self.val_dataset, self.config.predict, world=self.world)
+
+    def _advice(self) -> str:
+        """How to go on after the run was broken off."""
+        last = self.run_dir / "last.pt"
+        if last.exists():
+            return f"{last} is whole: the same command with --resume continues from it"
+        return "nothing was saved yet: start the same command again"
+
+    def _memory_advice(self) -> str:
+        """Which settings need less memory."""
+        config = self.config
+        ways = [
+            f"a smaller batch_size (now {config.batch_size}; with optim.accumulate (now {config.optim.accumulate}) so "
+            "many times larger a step still sees as many pictures)",
+            f"a smaller data.input_size (now {config.data.input_size})",
+        ]
+        if self.amp_dtype is None and self.device.type == "cuda":
+            ways.append(f"--amp bf16 (now {config.amp})")
+        return f"out of memory on {self.device} in step {self.step + 1}: try {', '.join(ways)}; {self._advice()}"
 
     # ------------------------------------------------------------------------------------- a step
 
@@ -188,7 +241,9 @@ class Trainer:
         batches = prefetch(self.loader.epoch(self.epoch, start), self.device)
         every = max(10, total // 20)
         epochs = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        with tqdm(total=total, initial=self.position, desc=epochs, unit="step", leave=False) as bar:
+        # named only to switch it off: an argument would win over TQDM_DISABLE
+        quiet = {} if self.world.is_writer else {"disable": True}
+        with tqdm(total=total, initial=self.position, desc=epochs, unit="step", leave=False, **quiet) as bar:
             while self.position < total:
                 group = list(islice(batches, accumulate))
                 with self._interrupts.held():
@@ -198,10 +253,15 @@ class Trainer:
                     # the row of an epoch's last step waits for the evaluation
                     if self.position % every == 0 and self.position < total:
                         row = self._make_row()
-                        self._recent, self._recent_paths = [], []
+                        self._forget_recent()
                         self._log.write(row)
                         bar.set_postfix_str(_describe(row), refresh=False)
+                    minutes = (time.perf_counter() - self._saved_at) / 60
+                    if 0 < self.config.save_minutes < minutes:
+                        self._save_last()
                 bar.update()
+                if self.world.size > 1 and self.world.any(self._interrupts.came):
+                    raise KeyboardInterrupt
 
     def _train_step(self, batches: list[Batch]) -> None:
         """One optimiser step; see :class:`minirtmdet.engine.step.TrainStep`."""
@@ -214,28 +274,55 @@ class Trainer:
                 img_shapes = torch.tensor(batch.img_shapes, pin_memory=self.device.type == "cuda")
                 img_shapes = img_shapes.to(self.device, non_blocking=True)
             inputs.append(Inputs(images, ground_truth, img_shapes))
-        self._recent.append(self.train_step(inputs, self.schedule(self.step)))
+        losses = self.train_step(inputs, self.schedule(self.step))
+        self._recent.append(self.world.mean(losses))
+        self._recent_own.append(losses)
         self._recent_paths.append([path for batch in batches for path in batch.paths])
-        self._images += len(self._recent_paths[-1])
+        self._images += len(self._recent_paths[-1]) * self.world.size
         self.step += 1
         self.position += 1
 
     def _read_losses(self) -> Float[Tensor, "steps 3"]:
-        """Losses since the last row: the one place where the host waits for the device.
+        """Losses since the last row, means over processes: the one place where the host waits for the device.
 
         Raises:
             FloatingPointError: naming the pictures of the first step whose losses are not finite.
         """
         values = torch.stack(self._recent).cpu().double()
         for i in (~values.isfinite().all(1)).nonzero().flatten().tolist():
-            loss = ", ".join(f"{key} {value:g}" for key, value in zip(LOSSES, values[i].tolist(), strict=True))
-            last = self.run_dir / "last.pt"
+            own = self._recent_own[i].cpu()
+            step, last = self.step - len(values) + i + 1, self.run_dir / "last.pt"
             saved = f"{last} holds an earlier state" if last.exists() else "nothing was saved before"
+            if own.isfinite().all():
+                raise FloatingPointError(f"the loss of another process is not finite at step {step}; {saved}")
+            loss = ", ".join(f"{key} {value:g}" for key, value in zip(LOSSES, own.tolist(), strict=True))
             raise FloatingPointError(
-                f"the loss is not finite at step {self.step - len(values) + i + 1} ({loss}); {saved}; "
-                f"the pictures of that step: {', '.join(self._recent_paths[i])}"
+                f"the loss is not finite at step {step} ({loss}); {saved}; the pictures of that step, "
+                f"{self._save_batches(step)}: {', '.join(self._recent_paths[i])}"
             )
         return values
+
+    def _save_batches(self, step: int) -> str:
+        """Save what a step of this epoch was trained on; returns where, or why not."""
+        accumulate = self.config.optim.accumulate
+        first = (self.position - (self.step - step) - 1) * accumulate
+        numbers = range(first, min(first + accumulate, len(self.loader)))
+        rank = f"_process{self.world.rank}" if self.world.size > 1 else ""
+        path = self.run_dir / f"bad_step{step}{rank}.pt"
+        batches = []
+        try:
+            # made once more: a batch is a function of epoch and number
+            for batch in (self.loader.batch(self.epoch, number) for number in numbers):
+                ground_truth = batch.ground_truth._asdict()
+                batches.append({"images": batch.images, "paths": batch.paths, "ground_truth": ground_truth})
+            save_tensors(path, {"step": step, "epoch": self.epoch, "batches": batches})
+        except (OSError, ValueError) as error:
+            return f"not saved ({error})"
+        return f"as the network saw them in {path}"
+
+    def _forget_recent(self) -> None:
+        """Begin the next row of the log."""
+        self._recent, self._recent_own, self._recent_paths = [], [], []
 
     def _make_row(self) -> Row:
         """The log's row for the steps since the last one."""
@@ -258,13 +345,17 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Evaluate if it is due, log, save."""
         row = self._make_row()
+        self.world.copy_buffers(self.model, self.ema_model)
+        self._say_left_out()
         epoch = self.epoch + 1
         evaluation = None
         if epoch % self.config.eval_every == 0 or epoch > self.loader.stage2_start or epoch == self.config.epochs:
+            with self._interrupts.held():
+                self._save_last()  # an evaluation can take long, and end badly
             evaluation = self.evaluate()
             row |= {key: evaluation.metrics[key] for key in METRIC_COLUMNS}
         with self._interrupts.held():
-            self._recent, self._recent_paths = [], []
+            self._forget_recent()
             self.epoch, self.position = epoch, 0
             self._log.write(row)
             if evaluation is not None:
@@ -278,15 +369,33 @@ class Trainer:
 
     # -------------------------------------------------------------------------------------- state
 
+    def _say_left_out(self) -> None:
+        """Name the pictures that could not be read, of all processes, where there are new ones."""
+        left_out = sum(self.world.gather(self.loader.left_out + self.val_loader.left_out), Counter[str]())
+        if left_out.total() > self._left_out:
+            self._left_out = left_out.total()
+            examples = "; ".join([*list(left_out)[:3], *(["..."] if len(left_out) > 3 else [])])
+            self.say(f"pictures that cannot be read: {len(left_out)}, met {self._left_out} times so far: {examples}")
+
     def _save(self, name: str, training: dict[str, Any] | None = None) -> None:
+        if not self.world.is_writer:
+            return
         state = self.ema_model.state_dict()
         save_checkpoint(self.run_dir / name, state, self.config, self.classes, metrics=self.metrics, training=training)
 
     def _save_last(self) -> None:
-        """Everything that the next step depends on, and the log."""
+        """Everything that the next step depends on, and the log.
+
+        Raises:
+            FloatingPointError: rather than save a state that is not finite.
+        """
+        self._saved_at = time.perf_counter()
         if self._recent:
-            self._read_losses()  # raises rather than save a state that is not finite
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+            self._read_losses()
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.model.parameters()])
+        if not torch.stack(norms).isfinite().all():
+            raise FloatingPointError(f"weights are not finite after step {self.step}, although every loss was")
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         self._save(
             "last.pt",
             {
@@ -296,6 +405,8 @@ class Trainer:
                 "epoch": self.epoch,
                 "position": self.position,
                 "step": self.step,
+                "steps_per_epoch": self.steps_per_epoch,
+                "processes": self.world.size,
                 "seconds": self.seconds,
                 "best": self.best,
                 "per_class": self.per_class,
@@ -316,6 +427,7 @@ class Trainer:
                 f"{checkpoint.path} was trained on {state['pictures']} pictures, the data has {len(self.dataset)}: "
                 "resuming needs the same data"
             )
+        self._check_same_steps(checkpoint)
         load_checkpoint(self.model, replace(checkpoint, state_dict=state["model"]))
         load_checkpoint(self.ema_model, checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -324,12 +436,32 @@ class Trainer:
         self.seconds, self.best, self.per_class = state["seconds"], state["best"], state["per_class"]
         self.metrics = checkpoint.metrics
         self._recent = [values.to(self.device) for values in state["recent"]]
-        self._recent_paths = state["recent_paths"]
+        self._recent_own, self._recent_paths = list(self._recent), state["recent_paths"]
         torch.set_rng_state(state["rng"]["torch"])
         if self.device.type == "cuda" and state["rng"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+            torch.cuda.set_rng_state(state["rng"]["cuda"][0], self.device)
         self.say(f"resuming after epoch {self.epoch} of {self.config.epochs}, step {self.step}")
         return state["history"]
+
+    def _check_same_steps(self, checkpoint: Checkpoint) -> None:
+        """Raise a ValueError where another number of processes would make other steps of the data."""
+        assert checkpoint.training is not None
+        assert checkpoint.config is not None
+        then, before = checkpoint.training.get("processes", 1), checkpoint.config
+        if then == self.world.size:
+            return
+        were = before.batch_size * before.optim.accumulate * then
+        now = self.config.batch_size * self.config.optim.accumulate * self.world.size
+        if were != now or checkpoint.training["steps_per_epoch"] != self.steps_per_epoch:
+            raise ValueError(
+                f"{checkpoint.path} is a run of {then} processes with {were} pictures a step, in "
+                f"{checkpoint.training['steps_per_epoch']} steps an epoch; now {self.world.size} with {now} in "
+                f"{self.steps_per_epoch}: make them the same with --batch-size (and --optim.accumulate)"
+            )
+        self.say(
+            f"{self.world.size} processes in place of {then}: the same pictures in every step, but each process "
+            "divides them otherwise, so that numbers are no longer those of the run before to the last digit"
+        )
 
     # -------------------------------------------------------------------------------------- start
 
@@ -343,7 +475,8 @@ class Trainer:
                 checkpoint = read_checkpoint(last)
                 if checkpoint.training is None or checkpoint.config is None:
                     raise CheckpointError(f"{last} holds weights alone: a run cannot be resumed from it")
-                _check_same_settings(last, checkpoint.config, config)
+                others = checkpoint.training.get("processes", 1) != self.world.size
+                _check_same_settings(last, checkpoint.config, config, _FREE | _SHARE if others else _FREE)
                 return checkpoint
             self.say(f"nothing to resume in {self.run_dir}: starting the run")
         elif last.exists() and not config.overwrite:
@@ -353,13 +486,18 @@ class Trainer:
             )
         return None
 
-    def _clear_folder(self) -> list[Row]:
-        """Make the run's folder, without what an earlier run left in it; returns the empty log."""
+    def _prepare_folder(self, clear: bool) -> None:
+        """Make the run's folder, if asked for without what an earlier run left in it, and write the settings."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        for name in ("last.pt", "best.pt", "metrics.json", "loss_curve.png", "detections.png"):
-            (self.run_dir / name).unlink(missing_ok=True)
-        shutil.rmtree(self.run_dir / "tensorboard", ignore_errors=True)
-        return []
+        remove_leftovers(self.run_dir)
+        if clear:
+            for name in ("last.pt", "best.pt", "metrics.json", "loss_curve.png", "detections.png"):
+                (self.run_dir / name).unlink(missing_ok=True)
+            for path in self.run_dir.glob("bad_step*.pt"):
+                path.unlink()
+            shutil.rmtree(self.run_dir / "tensorboard", ignore_errors=True)
+        with atomic_path(self.run_dir / "config.json") as temporary:
+            temporary.write_text(config_to_json(self.config, self.classes), encoding="utf-8")
 
     def _load_data(self, config: TrainConfig) -> None:
         train, val = resolve_splits(config.data)
@@ -369,6 +507,7 @@ class Trainer:
         # by name: the ids and their order can differ between the files
         self.val_dataset = CocoDataset(val.json_file, val.images, **policy, categories=self.dataset.classes)
         size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
+        size |= {"rank": self.world.rank, "world_size": self.world.size}
         self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, epochs=config.epochs, **size)
         self.val_loader = EvalLoader(self.val_dataset, **size)
         pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
@@ -377,11 +516,13 @@ class Trainer:
     def _make_schedule(self) -> FlatCosine:
         """The schedule of the run, with lines that say what differs from the settings."""
         config = self.config.optim
-        batch = self.config.batch_size * config.accumulate
+        batch = self.config.batch_size * config.accumulate * self.world.size
         schedule = FlatCosine.from_config(config, self.config.epochs, self.steps_per_epoch, batch)
         if batch != config.base_batch:
+            together = f" of {self.world.size} processes together" if self.world.size > 1 else ""
             self.say(
-                f"learning rate: {schedule.lr:g} for {batch} pictures a step ({config.lr:g} for {config.base_batch})"
+                f"learning rate: {schedule.lr:g} for {batch} pictures a step{together} "
+                f"({config.lr:g} for {config.base_batch})"
             )
         if schedule.warmup_iters < config.warmup_iters:
             self.say(
@@ -416,7 +557,7 @@ class Trainer:
                 "best": self.best,
                 "epochs": self.epoch,
                 "steps": self.step,
-                "images_seen": self.epoch * len(self.loader) * self.config.batch_size,
+                "images_seen": self.epoch * len(self.loader) * self.config.batch_size * self.world.size,
                 "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
                 "device": str(self.device),
                 "train_seconds": round(self.seconds, 1),
@@ -475,14 +616,18 @@ def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if setting == "bf16" else None
 
 
-def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig) -> None:
+def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig, free: set[str]) -> None:
     """Raise a ValueError that names the settings whose change would change the numbers of a resumed run."""
     was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(config))
-    changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in _FREE and was[key] != now[key]]
+    changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in free and was[key] != now[key]]
     if changed:
         raise ValueError(
             f"{path} is a run with {'; '.join(changed)}: resume it with its own settings, or start another with --name"
         )
+
+
+def _silent(_: str) -> None:
+    """What processes that do not write say."""
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,265 @@
+"""Several processes that train as one: torchrun starts them, each joins the others here.
+
+Every process holds the whole network and takes its share of each step's pictures.  DistributedDataParallel averages
+the gradients; :func:`reduce_mean` averages the sum of IoUs that the losses are divided by.  Process 0 alone writes.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for one that lives; one that has died is noticed at once, by its closed connection."""
+GRACE = 3.0
+"""Seconds in which a process that fails can tell the others, before they take it for dead."""
+
+
+class ProcessLost(RuntimeError):
+    """Another process has ended, and with it the run; the message says which and how to go on."""
+
+
+class ProcessFailed(RuntimeError):
+    """This process has ended the run; the message says which one it is, and why."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together, as one of them sees them; by default one alone.
+
+    What is said of all processes has to be called by all of them, in the same order.
+
+    Attributes:
+        rank: number of this process.
+        size: number of processes.
+        local_rank: number of this process on its machine, and so of its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    _store: dist.Store | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes files and lines; one does."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """The device of this process: of several GPUs, the one with its number.
+
+        Raises:
+            ValueError: where there is none for it.
+        """
+        if self.size == 1:
+            return device
+        if device.type == "mps":
+            raise ValueError("device mps trains in one process: start it without torchrun, or give --device cpu")
+        if device.type != "cuda":
+            return device
+        if self.local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {self.rank} of {self.size} has no GPU of its own, this machine has "
+                f"{torch.cuda.device_count()}: start as many with --nproc-per-node, or give --device cpu"
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network such that a backward pass leaves every process the mean of all gradients.
+
+        The graph uses every parameter in every step, whatever the boxes (a loss without positives is 0 times the
+        outputs), so nothing has to be searched for unused ones; nor is it declared static, which is for graphs
+        that use a part of them, and does not go with :meth:`DistributedDataParallel.no_sync`.
+        """
+        if self.size == 1:
+            return network
+        # no device_ids: batches are on the device already, and their boxes are no type that DDP would move
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up on any process."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def mean(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The mean over processes, on the device."""
+        return values if self.size == 1 else reduce_mean(values)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes by rank, on the writer; the own one alone elsewhere."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] | None = [None] * self.size if self.is_writer else None
+        dist.gather_object(value, values)
+        return [value] if values is None else values  # type: ignore[return-value]  # filled
+
+    def broadcast(self, value: T) -> T:
+        """The writer's value."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.any(False)
+
+    def copy_buffers(self, *modules: nn.Module) -> None:
+        """Give every process the writer's buffers.
+
+        Statistics of BatchNorms differ where each process sees its share of the pictures alone; weights do not.
+        """
+        if self.size == 1:
+            return
+        for module in modules:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+    def check_same(self, what: str, value: object) -> None:
+        """Make sure that every process found the same.
+
+        Raises:
+            ValueError: on all of them, naming those that differ.
+        """
+        if self.size == 1:
+            return
+        values: list[object] = [None] * self.size
+        dist.all_gather_object(values, value)
+        if any(other != values[0] for other in values):
+            found = ", ".join(f"process {rank}: {other}" for rank, other in enumerate(values))
+            raise ValueError(f"{what} has to be the same for all processes, and is not ({found})")
+
+    def explain(self, error: Exception, advice: str = "the same command with --resume continues") -> Exception:
+        """What to raise in place of an error: something that says which process ended the run, said once.
+
+        Raises:
+            SystemExit: where another process says it.
+        """
+        if self._store is None:
+            return error
+        with suppress(ValueError):  # outside the main thread
+            # torchrun ends the others when one has ended, and would cut off what this one is about to say
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if isinstance(error, ProcessLost | ProcessFailed):
+            return error
+        lost = _is_connection(error)
+        self._store.set(f"end/{self.rank}", json.dumps(None if lost else str(error)))
+        if not lost:
+            if self.rank == 0:
+                return error
+            # what all processes meet, process 0 says
+            if self._last_words([0], 1.0).get(0) == str(error):
+                raise SystemExit(2)
+            if isinstance(error, ValueError | OSError | ArithmeticError | torch.OutOfMemoryError):
+                return ProcessFailed(f"process {self.rank} of {self.size}: {error}")
+            return error
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        words = self._last_words(others, GRACE)
+        dead = [rank for rank in others if rank not in words]
+        failed = [rank for rank in others if words.get(rank) is not None]
+        if not dead and not failed:
+            return error
+        if any(rank < self.rank for rank in others if rank not in dead and rank not in failed):
+            raise SystemExit(2)
+        if dead:
+            reason = (
+                f"{_named(dead)} of {self.size} ended without a word: killed, or its machine is gone or out of memory"
+            )
+        else:
+            reason = f"{_named(failed)} of {self.size} failed, and says itself why"
+        return ProcessLost(f"{reason}; the run cannot go on without it. {advice[0].upper()}{advice[1:]}")
+
+    def _last_words(self, ranks: Sequence[int], seconds: float) -> dict[int, str | None]:
+        """What processes said at their end; None for those that only saw another one end."""
+        assert self._store is not None
+        words: dict[int, str | None] = {}
+        end = time.monotonic() + seconds
+        try:
+            while len(words) < len(ranks) and time.monotonic() < end:
+                for rank in ranks:
+                    if rank not in words and self._store.check([f"end/{rank}"]):
+                        words[rank] = json.loads(self._store.get(f"end/{rank}"))
+                time.sleep(0.05)
+        except RuntimeError:
+            pass  # the store went with the process that held it
+        return words
+
+
+ALONE = World()
+"""One process."""
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started, for a while; this process alone where it started none.
+
+    Args:
+        device: the setting; NCCL connects GPUs, gloo processors.
+
+    Raises:
+        ProcessLost: where another process has ended.
+        ProcessFailed: in place of an error of this process alone.
+        SystemExit: where another process reports the error.
+    """
+    environment = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    rank, size, local_rank = (int(value or default) for value, default in zip(environment, (0, 1, 0), strict=True))
+    if size == 1:
+        yield ALONE
+        return
+    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
+    world = World(rank, size, local_rank, dist.PrefixStore("minirtmdet", store))
+    gpu = device != "cpu" and torch.cuda.is_available()
+    # what is on the host, flags and objects, travels by gloo always: it sees at once that a process has died
+    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    with warnings.catch_warnings():
+        if not world.is_writer:
+            warnings.simplefilter("ignore")
+        try:
+            yield world
+        except Exception as error:
+            # the group is left as it is: to close it would be to wait for who is gone
+            explained = world.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
+    dist.destroy_process_group()
+
+
+def reduce_mean(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The mean over all processes, on the device (MMDetection: ``reduce_mean``)."""
+    values = values / dist.get_world_size()
+    dist.all_reduce(values)
+    return values
+
+
+def _is_connection(error: Exception) -> bool:
+    """Whether an error says that others cannot be reached; gloo's is a plain RuntimeError."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError)
+        and re.search(r"\bgloo\b|NCCL|Connection (reset|closed)", str(error)) is not None
+    )
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return ("process " if len(ranks) == 1 else "processes ") + ", ".join(map(str, ranks))
