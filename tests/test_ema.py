@@ -73,6 +73,22 @@ def test_the_average_is_apart_from_the_model():
     assert ema.module.weight.item() != model.weight.item()
 
 
+def test_a_share_on_the_device_blends_as_a_number_does():
+    """What a recorded step does, whose numbers cannot change."""
+    model = build_detector("tiny", num_classes=2)
+    one, two = ExpMomentumEMA(model), ExpMomentumEMA(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    for share in (0.25, 0.875, 0.0):
+        one.blend(model, share)
+        two.blend(model, torch.tensor(share))
+        for value, expected in zip(two.module.parameters(), one.module.parameters(), strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
+    assert one.steps == two.steps == 0
+    assert all(torch.equal(a, b) for a, b in zip(one.module.parameters(), model.parameters(), strict=True))
+
+
 @pytest.mark.parametrize(("momentum", "ramp"), [(-0.1, 10), (1.1, 10), (0.1, 0)])
 def test_settings_without_sense_raise(momentum: float, ramp: int):
     with pytest.raises(ValueError, match=r"expected 0\.\.1 and above 0"):

@@ -19,6 +19,8 @@ from minirtmdet.structures import GroundTruth
 
 LOSSES = ("loss_cls", "loss_bbox", "num_pos")
 """What a step returns, in this order."""
+MAX_SHAPES = 32
+"""Shapes that a step may be compiled for."""
 
 
 class Inputs(NamedTuple):
@@ -147,9 +149,9 @@ class GraphStep(TrainStep):
         """A step on buffers of the batch's shapes, ready to be repeated."""
         images, img_shapes = batch.images.clone(), None if batch.img_shapes is None else batch.img_shapes.clone()
         own = Inputs(images, GroundTruth(*(field.clone() for field in batch.ground_truth)), img_shapes)
-        self.optimizer.zero_grad(set_to_none=True)  # so that the graph allocates gradients of its own
 
         def run() -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)  # so that the graph makes its gradients, and adds to none
             losses = self.accumulate(own)
             with _rate_on_device(self.optimizer, self._lr):
                 self.optimizer.step()
@@ -237,5 +239,7 @@ def build_step(
         raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
     step = (GraphStep if compile == "graph" else TrainStep)(model, optimizer, ema, amp_dtype)
     if compile != "off":
+        # a shape may be compiled anew, and the padded numbers of boxes alone can be more shapes than torch allows
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
         step.forward = torch.compile(model, fullgraph=True)
     return step
