@@ -364,7 +364,7 @@ def _file_names(json_file: Path) -> Iterator[str]:
         yield json.loads(match[1])
 
 
-def _read_json(json_file: Path) -> dict[str, list[Any]]:
+def _read_json(json_file: Path) -> dict[str, Any]:
     if not json_file.is_file():
         raise FileNotFoundError(f"{json_file}: there is no such file")
     try:
