@@ -129,7 +129,7 @@ DRAW = {
     "features": lambda: plots.feature_maps([torch.rand(2, 6, *size) for size in SIZES], image=IMAGE),
     "scores": lambda: plots.score_maps([torch.rand(1, 3, *size) for size in SIZES], PRIORS, {0: "cat", 2: "owl"}),
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
-    "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2, 2)}),
+    "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
     "augmentation": lambda: plots.augmentation_steps(steps(4), ["mosaic", "resize", "crop", "flip"]),
 }

@@ -122,7 +122,7 @@ def influence(
     ax.imshow(values, extent=(0, width, height, 0), interpolation="nearest")
     for i, (name, (x, y)) in enumerate(marks.items()):
         marker, color = "oX^"[i % 3], BOXES[(1, 4, 2)[i % 3]]
-        ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=halo(2, INK))
+        ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=halo(2.0, INK))
     bare(ax)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure
