@@ -19,7 +19,9 @@ from torch import nn
 from minirtmdet import plots
 from minirtmdet.head.losses import QualityFocalLoss
 from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.matching import Match, match_detections
 from minirtmdet.plots.canvas import BOXES, CARD, LEVELS, STYLE, draw_labels, ink_on, levels, panels, show_image, to_rgb
+from minirtmdet.plots.evaluation import FALSE, HIT, MISSED
 from minirtmdet.plots.training import moving_average
 from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms, Targets
 
@@ -77,6 +79,17 @@ MANY_INDS = torch.arange(len(PRIORS)) % 301
 LTRB = torch.tensor([4.0, 8.0, 28.0, 24.0])
 FRAMES = {"step 0": result(gt_inds(box0=[9])), "step 10": result(gt_inds(box0=[9, 70], box1=[81]))}
 CURVE = np.linspace(1, 0, 101)
+# two classes: the first is as good at every overlap, the second at half of them
+PRECISION = np.stack([np.tile(CURVE, (10, 1)), (np.arange(10) < 5)[:, None] * CURVE, -np.ones((10, 101))], -1)
+
+
+def match(detections: Detections) -> Match:
+    """Beside two boxes, a cat and a dog."""
+    return match_detections(detections, BOXES_TRUE, torch.tensor([0, 1]), torch.tensor([False, False]))
+
+
+# the cat is found; the owl is false, and so the dog is missed
+MATCH = match(found([[4.0, 4.0, 36.0, 34.0], [20.0, 20.0, 60.0, 52.0]], [0.9, 0.8], [0, 2]))
 
 TARGETS = Targets(
     labels=torch.tensor([[1] * 3 + [3] * 81]),
@@ -121,6 +134,14 @@ DRAW = {
     "precision": lambda: plots.precision_recall({"cat": CURVE, "dog": CURVE**2, "owl": -np.ones(101)}),
     "precision, 80 classes": lambda: plots.precision_recall({str(i): CURVE ** (1 + i) for i in range(80)}),
     "precision, nothing to find": lambda: plots.precision_recall({"owl": -np.ones(101)}),
+    "precision by IoU": lambda: plots.precision_recall_by_iou(PRECISION, CLASSES),
+    "precision by IoU, 80 classes": lambda: plots.precision_recall_by_iou(
+        np.tile(PRECISION[..., :2], 40), [f"class {i}" for i in range(80)]
+    ),
+    "precision by IoU, nothing to find": lambda: plots.precision_recall_by_iou(-np.ones((10, 101, 1)), ["cat"]),
+    "worst": lambda: plots.worst_pictures([IMAGE] * 5, [MATCH] * 5, CLASSES, ["a" * 60, *"bcde"]),
+    "worst, nothing found": lambda: plots.worst_pictures([IMAGE], [match(found([], [], []))], CLASSES),
+    "worst, 300 detections": lambda: plots.worst_pictures([IMAGE], [match(MANY_FOUND)], CLASSES, ["many"]),
     "detections": lambda: plots.detection_sheet(
         [IMAGE] * 5, [found([[8, 8, 40, 40]], [0.9], [1])] * 5, CLASSES, [BOXES_TRUE] * 5
     ),
@@ -707,6 +728,50 @@ def test_feature_maps_show_the_mean_and_the_liveliest_channels() -> None:
     np.testing.assert_allclose(figure.axes[1].images[0].get_array(), features[1].abs().mean(0).numpy())
     np.testing.assert_allclose(figure.axes[2].images[0].get_array(), features[1, 2].numpy())
     assert figure.axes[1].get_ylabel() == "5 × 4 × 6"
+
+
+def test_precision_by_iou_shows_what_is_lost_by_boxes_that_do_not_fit() -> None:
+    figure = plots.precision_recall_by_iou(PRECISION, CLASSES)
+    loose, mean = figure.axes
+    assert [ax.get_title("left") for ax in figure.axes] == ["at IoU .50", "mean over IoU .50 to .95"]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["recall"] * 2
+    assert loose.get_ylabel() == "precision"
+    for ax, dog in ((loose, CURVE), (mean, CURVE / 2)):
+        np.testing.assert_allclose([line.get_ydata() for line in ax.lines], [CURVE, dog, (CURVE + dog) / 2])
+    [legend] = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["cat: 0.500 / 0.500", "dog: 0.500 / 0.250", "mean: 0.500 / 0.375"]
+    assert "AP50 0.500, AP 0.375 over 2 classes; nothing to find for owl" in figure.get_suptitle().replace("\n", " ")
+    one = plots.precision_recall_by_iou(PRECISION[..., :1], ["cat"])
+    assert [len(ax.lines) for ax in one.axes] == [1, 1], "one class is its own mean"
+    many = plots.precision_recall_by_iou(np.tile(PRECISION[..., :2], 40), [str(i) for i in range(80)])
+    assert [len(ax.lines) for ax in many.axes] == [81, 81]
+    assert [text.get_text() for text in many.legends[0].get_texts()] == ["mean: 0.500 / 0.375"]
+    with pytest.raises(ValueError, match="precision of 3 classes, but 2 names"):
+        plots.precision_recall_by_iou(PRECISION, ["cat", "dog"])
+
+
+def test_worst_pictures_tell_hits_from_misses() -> None:
+    figure = plots.worst_pictures([IMAGE], [MATCH], CLASSES, ["0001.jpg"])
+    [ax] = figure.axes
+    drawn = {(to_hex(patch.get_edgecolor()), patch.get_linestyle()): xyxy(patch) for patch in rectangles(ax)}
+    assert drawn == {
+        (HIT, "solid"): [4, 4, 36, 34],
+        (FALSE, "solid"): [20, 20, 60, 52],
+        (MISSED, "solid"): [20, 20, 60, 52],
+        ("#ffffff", "--"): [4, 4, 36, 36],
+    }
+    assert [text.get_text() for text in ax.texts] == ["dog", "owl 0.80", "cat 0.90"]
+    assert ax.get_title("left") == "F1 0.50: 1 missed, 1 false"
+    assert ax.get_xlabel() == "0001.jpg"
+    assert figure.get_suptitle() == "Missed boxes: 1; false detections: 1; pictures: 1"
+    [legend] = figure.legends
+    meaning = {
+        text.get_text(): to_hex(line.get_color()) for text, line in zip(legend.texts, legend.get_lines(), strict=True)
+    }
+    assert [meaning[word] for word in ("found", "false", "missed")] == [HIT, FALSE, MISSED]
+    with pytest.raises(ValueError, match="1 images with 2 matches and 1 names"):
+        plots.worst_pictures([IMAGE], [MATCH] * 2, CLASSES)
 
 
 def test_half_precision_is_drawn() -> None:

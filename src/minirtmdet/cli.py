@@ -1,18 +1,20 @@
 """The command line, made from the settings in :mod:`minirtmdet.configs`: ``python -m minirtmdet --help``."""
 
 import dataclasses
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import tyro
 
+from minirtmdet import plots
 from minirtmdet.checkpoints import (
-    LoadedDetector,
     build_from_checkpoint,
     count_classes,
     describe_weights,
@@ -21,22 +23,63 @@ from minirtmdet.checkpoints import (
 )
 from minirtmdet.configs import MODELS, PRESETS, DataConfig, PredictConfig, ScenesConfig, TrainConfig
 from minirtmdet.data.coco import CocoDataset, resolve_val
+from minirtmdet.data.example import example
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.scenes import make_scenes
-from minirtmdet.detector import RTMDet, build_detector
+from minirtmdet.detector import Detector, RTMDet, build_detector
 from minirtmdet.engine.distributed import ProcessFailed, ProcessLost, joined
-from minirtmdet.engine.evaluator import metrics_table, run_evaluation, write_json
-from minirtmdet.engine.predictor import describe, draw_detections, find_pictures, predict_pictures, write_picture
+from minirtmdet.engine.evaluator import (
+    Evaluation,
+    match_pictures,
+    metrics_table,
+    read_ground_truth,
+    run_evaluation,
+    write_json,
+)
+from minirtmdet.engine.predictor import (
+    describe,
+    draw_detections,
+    find_pictures,
+    inside_picture,
+    predict_pictures,
+    write_picture,
+)
 from minirtmdet.engine.trainer import Trainer, pick_device
+from minirtmdet.export import ExportInfo, OnnxDetector, export_onnx
 from minirtmdet.weights import OFFICIAL, download_weights, weights_path
 
 app = tyro.extras.SubcommandApp()
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Size = Literal["nano", "tiny", "s", "m", "l", "x"]
 _SUMMARIES = {
     name: f"{preset.data.input_size} px, {preset.epochs} epochs of batches of {preset.batch_size}"
     for name, preset in PRESETS.items()
 }
+_arguments: ContextVar[list[str]] = ContextVar("_arguments")
+"""The words of the command line that is running."""
 Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, _SUMMARIES, prefix_names=False)
+
+
+class Loaded(NamedTuple):
+    """A detector that is ready to look at pictures, whatever file it came from.
+
+    Attributes:
+        model: on its device.
+        source: the file.
+        classes: names in label order; None where nothing names them.
+        num_classes: classes that it predicts.
+        input_size: side of the square network input, in pixels.
+        predict: thresholds and limits.
+        data: what the run was trained on; None where the file does not say.
+    """
+
+    model: Detector
+    source: Path
+    classes: tuple[str, ...] | None
+    num_classes: int
+    input_size: int
+    predict: PredictConfig
+    data: DataConfig | None
 
 
 class PartialFailure(Exception):
@@ -92,44 +135,51 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
 def evaluate(
     checkpoint: tyro.conf.Positional[Path],
     data: EvalData = EvalData(),
-    model: Literal["nano", "tiny", "s", "m", "l", "x"] | None = None,
+    model: Size | None = None,
     classes: tuple[str, ...] | None = None,
     out: Path | None = None,
+    threshold: float = 0.3,
+    worst: int = 12,
     batch_size: int = 16,
     device: Device = "auto",
 ) -> None:
-    """Print the COCO numbers of a run or a checkpoint.
+    """Print the COCO numbers of a run, a checkpoint or an exported file.
 
     Args:
-        checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
+        checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
+            published weights.
         data: what to evaluate on.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
-        out: folder to write metrics.json and detections.json (COCO results) into.
+        out: folder to write into: metrics.json, detections.json (COCO results), precision_recall.png and worst.png.
+        threshold: for worst.png, the score over which a detection counts.
+        worst: pictures in worst.png: those of the most misses and false detections at IoU 0.5.
         batch_size: pictures a forward pass.
         device: auto takes the GPU where there is one.
     """
     loaded = _load(checkpoint, model, classes, device)
-    settings = _eval_data(loaded, data, _input_size(checkpoint))
+    settings = _eval_data(loaded, data)
     val = resolve_val(settings)
-    names = loaded.classes
     policy = {"bad_boxes": settings.bad_boxes, "bad_images": settings.bad_images}
-    dataset = CocoDataset(val.json_file, val.images, **policy, categories=names)  # type: ignore[arg-type]
-    predicted = loaded.model.config.num_classes
-    if len(dataset.classes) != predicted:
+    dataset = CocoDataset(val.json_file, val.images, **policy, categories=loaded.classes)  # type: ignore[arg-type]
+    if len(dataset.classes) != loaded.num_classes:
         raise ValueError(
-            f"{checkpoint} predicts {predicted} classes and does not name them, {val.json_file} has "
+            f"{checkpoint} predicts {loaded.num_classes} classes and does not name them, {val.json_file} has "
             f"{len(dataset.classes)}: name them with --classes"
         )
     loader = EvalLoader(dataset, input_size=settings.input_size, batch_size=batch_size, workers=settings.workers)
-    config = loaded.config.predict if loaded.config else PredictConfig()
-    evaluation = run_evaluation(loaded.model, loader, dataset, config)
+    evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict)
     print(f"{len(dataset)} pictures of {val.json_file}")
     print(metrics_table(evaluation.metrics, evaluation.by_class))
     if out is not None:
-        write_json(out / "metrics.json", {"metrics": evaluation.metrics, "per_class": evaluation.per_class})
-        write_json(out / "detections.json", evaluation.results)
-        print(f"written: {out / 'metrics.json'}, {out / 'detections.json'}")
+        about = {
+            "command": shlex.join(["minirtmdet", *_arguments.get()]),
+            "checkpoint": str(loaded.source),
+            "data": {"json": str(val.json_file), "images": str(val.images), "pictures": len(dataset)},
+            "input_size": settings.input_size,
+            "predict": dataclasses.asdict(loaded.predict),
+        }
+        _write_evaluation(out, about, evaluation, dataset, threshold, worst)
 
 
 @app.command
@@ -138,18 +188,19 @@ def predict(
     pictures: tyro.conf.Positional[tuple[Path, ...]],
     out: Path = Path("predictions"),
     threshold: float = 0.3,
-    model: Literal["nano", "tiny", "s", "m", "l", "x"] | None = None,
+    model: Size | None = None,
     classes: tuple[str, ...] | None = None,
     input_size: int | None = None,
     batch_size: int = 8,
     device: Device = "auto",
 ) -> None:
-    """Detect in pictures: writes each with its boxes, and predictions.json.
+    """Detect in pictures: writes each with its boxes, and predictions.json; boxes end where the picture ends.
 
     Exit code 1 where a picture was broken and skipped.
 
     Args:
-        checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
+        checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
+            published weights.
         pictures: files and folders.
         out: folder to write into.
         threshold: detections that score more are kept.
@@ -163,18 +214,23 @@ def predict(
         raise ValueError("no pictures: name files or folders after the checkpoint")
     found = find_pictures(pictures)
     loaded = _load(checkpoint, model, classes, device)
-    names = loaded.classes or tuple(f"class {label}" for label in range(loaded.model.config.num_classes))
-    config = replace(loaded.config.predict if loaded.config else PredictConfig(), score_threshold=threshold)
-    size = input_size or (loaded.config.data.input_size if loaded.config else _input_size(checkpoint))
+    names = loaded.classes or tuple(f"class {label}" for label in range(loaded.num_classes))
+    config = replace(loaded.predict, score_threshold=threshold)
+    if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms":
+        fixed = loaded.predict.score_threshold
+        if threshold < fixed:
+            print(f"{checkpoint} holds nothing that scores {fixed:g} or less", file=sys.stderr)
+    size = _input_size(loaded, input_size)
     rows, count, bad = [], 0, 0
     for prediction in predict_pictures(loaded.model, found, config, input_size=size, batch_size=batch_size):
         if prediction.image is None or prediction.detections is None:
             print(f"skipped: {prediction.error}", file=sys.stderr)
             bad += 1
             continue
-        write_picture(out / prediction.picture.name, draw_detections(prediction.image, prediction.detections, names))
-        rows.append(describe(prediction, names))
-        count += len(prediction.detections.scores)
+        detections = inside_picture(prediction.detections, prediction.image)
+        write_picture(out / prediction.picture.name, draw_detections(prediction.image, detections, names))
+        rows.append(describe(prediction._replace(detections=detections), names))
+        count += len(detections.scores)
     write_json(out / "predictions.json", {"classes": names, "threshold": threshold, "pictures": rows})
     print(f"{count} detections in {len(rows)} pictures, written to {out}")
     if bad:
@@ -182,7 +238,60 @@ def predict(
 
 
 @app.command
-def weights(size: tyro.conf.Positional[Literal["nano", "tiny", "s", "m", "l", "x"]]) -> None:
+def export(
+    checkpoint: tyro.conf.Positional[Path],
+    out: Path,
+    nms: bool = False,
+    input_size: int | None = None,
+    model: Size | None = None,
+    classes: tuple[str, ...] | None = None,
+    score_threshold: float | None = None,
+    nms_pre: int | None = None,
+    nms_iou_threshold: float | None = None,
+    max_per_image: int | None = None,
+) -> None:
+    """Write a detector as an ONNX file, which eval and predict take too.
+
+    Args:
+        checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
+        out: the file, .onnx.
+        nms: end with detections; else with boxes and scores of all priors, and the maps that they come from.
+        input_size: side of the square input, in pixels; the run's, or 640, where left out.
+        model: the size, for files that do not say.
+        classes: names in label order, for files that do not say.
+        score_threshold: scores at or below are dropped; the run's, as the other three, where left out.
+        nms_pre: candidates kept a level, best first.
+        nms_iou_threshold: of two boxes of one class that overlap more than this, the weaker one is dropped.
+        max_per_image: detections kept a picture.
+    """
+    loaded = _load(checkpoint, model, classes, "cpu")
+    if not isinstance(loaded.model, RTMDet):
+        raise ValueError(f"{checkpoint} is an exported file: export from its checkpoint")
+    given = {
+        "score_threshold": score_threshold,
+        "nms_pre": nms_pre,
+        "nms_iou_threshold": nms_iou_threshold,
+        "max_per_image": max_per_image,
+    }
+    config = replace(loaded.predict, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if nms and config.clip != "input":
+        print("boxes will end at the border of the input: the graph does not know where the picture ends")
+        config = replace(config, clip="input")
+    info = export_onnx(
+        loaded.model,
+        out,
+        input_size=_input_size(loaded, input_size),
+        nms=nms,
+        classes=loaded.classes,
+        predict=config,
+        preset=checkpoint.stem if checkpoint.is_file() else checkpoint.resolve().name,
+    )
+    print(f"written: {out}, {_describe_export(info)}")
+    print(_compare(loaded.model, OnnxDetector(out, "cpu")))
+
+
+@app.command
+def weights(size: tyro.conf.Positional[Size]) -> None:
     """Download the published weights of a size, or find them downloaded, and print the file.
 
     Args:
@@ -193,7 +302,7 @@ def weights(size: tyro.conf.Positional[Literal["nano", "tiny", "s", "m", "l", "x
 
 @app.command
 def info(what: tyro.conf.Positional[str]) -> None:
-    """Say what a checkpoint, a run, a preset or a model size is.
+    """Say what a checkpoint, an exported file, a run, a preset or a model size is.
 
     Args:
         what: a file, a run's folder, a preset (mini-160), or a size (nano, tiny, s, m, l, x).
@@ -206,6 +315,14 @@ def info(what: tyro.conf.Positional[str]) -> None:
         raise FileNotFoundError(
             f"no file, folder, preset or size {what!r}; presets are {', '.join(PRESETS)}, sizes {', '.join(MODELS)}"
         )
+    elif what.endswith(".onnx"):
+        exported = OnnxDetector(Path(what), "cpu").info
+        print(f"{what}: {_describe_export(exported)}")
+        print(_describe_model(build_detector(exported.model)))
+        print(f"input {exported.input}")
+        for name, meaning in exported.outputs.items():
+            print(f"output {name}: {meaning}")
+        print(f"classes: {', '.join(exported.classes)}")
     else:
         checkpoint = read_checkpoint(what)
         print(f"{checkpoint.path}: {describe_weights(checkpoint.state_dict) or 'no detector that is known here'}")
@@ -221,6 +338,7 @@ def info(what: tyro.conf.Positional[str]) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command; errors that a user can mend become one message and exit code 2."""
+    _arguments.set(list(sys.argv[1:] if args is None else args))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -241,15 +359,90 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str) -> LoadedDetector:
-    """The detector of a checkpoint, on its device."""
+def _load(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str) -> Loaded:
+    """The detector of a checkpoint or an exported file, on its device."""
+    if path.suffix == ".onnx":
+        return _load_exported(path, model, classes, device)
     target = pick_device(device)
-    if size := _published(path):
+    size = _published(path)
+    if size:
         path, model = _download(size), model or size
-    loaded = build_from_checkpoint(path, model=model, classes=classes)
-    print(f"{find_checkpoint(path)}: {describe_weights(loaded.model.state_dict())}, on {target}")
-    loaded.model.to(target)
-    return loaded
+    detector, names, run, _ = build_from_checkpoint(path, model=model, classes=classes)
+    source = find_checkpoint(path)
+    print(f"{source}: {describe_weights(detector.state_dict())}, on {target}")
+    published_size = OFFICIAL[size].input_size if size else 640
+    return Loaded(
+        model=detector.to(target),
+        source=source,
+        classes=names,
+        num_classes=detector.config.num_classes,
+        input_size=run.data.input_size if run else published_size,
+        predict=run.predict if run else PredictConfig(),
+        data=run.data if run else None,
+    )
+
+
+def _load_exported(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str) -> Loaded:
+    """An exported file, and a line that says what is fixed in it."""
+    if model is not None:
+        raise ValueError(f"{path} says itself which model it is: leave --model out")
+    exported = OnnxDetector(path, device)
+    info = exported.info
+    if classes and len(classes) != len(info.classes):
+        raise ValueError(f"{path} has {len(info.classes)} classes, but {len(classes)} names were given")
+    print(f"{path}: {_describe_export(info)}")
+    names = classes or info.classes
+    return Loaded(exported, path, names, len(names), info.input_size, info.predict, None)
+
+
+def _describe_export(info: ExportInfo) -> str:
+    """What is fixed in an exported file, in words."""
+    count = len(info.classes)
+    words = f"ONNX of {info.preset or 'a detector'}, {count} class{'es' * (count > 1)}, {info.input_size} px"
+    if info.kind == "raw":
+        return f"{words}, all priors"
+    limits = info.predict
+    return (
+        f"{words}, at most {limits.max_per_image} detections that score more than {limits.score_threshold:g}, "
+        f"suppressed at IoU {limits.nms_iou_threshold:g}"
+    )
+
+
+def _compare(model: RTMDet, exported: OnnxDetector) -> str:
+    """How near the detections of an exported file are to the model's, in words."""
+    size = exported.info.input_size
+    picture = torch.nn.functional.interpolate(example().images, (size, size))
+    ours, theirs = (one.predict(picture, exported.info.predict)[0].scores for one in (model, exported))
+    if len(ours) != len(theirs):
+        return f"compared with torch on a scene: {len(theirs)} detections in place of {len(ours)}"
+    difference = float((ours - theirs).abs().max()) if len(ours) else 0.0
+    return f"compared with torch on a scene: {len(ours)} detections, their scores at most {difference:.1g} apart"
+
+
+def _write_evaluation(
+    out: Path, about: dict[str, object], evaluation: Evaluation, dataset: CocoDataset, threshold: float, worst: int
+) -> None:
+    """Numbers, detections, curves, and the pictures that went worst."""
+    truth = read_ground_truth(dataset.json_file)
+    matches = match_pictures(
+        truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
+    )
+    files = {entry["id"]: entry["file_name"] for entry in truth["images"]}
+    rows = [
+        {"file": files[image_id], "f1": match.f1, "missed": match.missed, "false": match.false}
+        for image_id, match in matches.items()
+    ]
+    numbers = {"metrics": evaluation.metrics, "per_class": evaluation.by_class}
+    write_json(out / "metrics.json", {**about, **numbers, "threshold": threshold, "worst_first": rows})
+    write_json(out / "detections.json", evaluation.results)
+    plots.save(plots.precision_recall_by_iou(evaluation.precision, dataset.classes), out / "precision_recall.png")
+    shown = list(matches)[: max(worst, 1)]
+    images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
+    sheet = plots.worst_pictures(
+        images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
+    )
+    plots.save(sheet, out / "worst.png")
+    print(f"written to {out}: metrics.json, detections.json, precision_recall.png, worst.png")
 
 
 def _published(path: Path) -> str | None:
@@ -265,22 +458,23 @@ def _download(size: str) -> Path:
     return download_weights(size)
 
 
-def _input_size(checkpoint: Path) -> int:
-    """Side of the network input for a checkpoint that does not say."""
-    size = _published(checkpoint)
-    return OFFICIAL[size].input_size if size else 640
+def _input_size(loaded: Loaded, given: int | None) -> int:
+    """Side of the network input: what is asked for, or what the file says."""
+    if isinstance(loaded.model, OnnxDetector) and given not in (None, loaded.input_size):
+        raise ValueError(f"{loaded.source} is made for {loaded.input_size} pixels, not for {given}: export it again")
+    return given or loaded.input_size
 
 
-def _eval_data(loaded: LoadedDetector, data: EvalData, input_size: int) -> DataConfig:
+def _eval_data(loaded: Loaded, data: EvalData) -> DataConfig:
     """The run's own data, with what the command line changes."""
     given = {key: value for key, value in dataclasses.asdict(data).items() if value is not None}
     named = {"root", "val_json", "val_images"} & set(given)
-    if loaded.config is None and not named:
-        raise ValueError(f"{loaded.report.source} does not say what to evaluate on: give --data.root")
-    base = loaded.config.data if loaded.config else DataConfig(input_size=input_size)
+    if loaded.data is None and not named:
+        raise ValueError(f"{loaded.source} does not say what to evaluate on: give --data.root")
+    base = loaded.data or DataConfig()
     if named:
         base = replace(base, root=None, train_json=None, train_images=None, val_json=None, val_images=None)
-    return replace(base, **given)
+    return replace(base, **{**given, "input_size": _input_size(loaded, data.input_size)})
 
 
 def _describe_model(model: RTMDet) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Num, UInt8
+from jaxtyping import config as shape_checks
 from torch import Tensor, nn
 
 from minirtmdet.checkpoints import atomic_path
@@ -175,11 +176,12 @@ def export_onnx(
     words = _INPUT.format(size=input_size)
     info = ExportInfo(kind, input_size, names, preset, model.config, predict, words, _OUTPUTS[kind])
 
-    graph = _Graph(fuse_batch_norm(model).cpu(), input_size, predict.nms_pre if nms else None).eval()
+    graph = _Graph(fuse_batch_norm(model).cpu(), input_size, predict.nms_pre if nms else None)
+    graph.eval().requires_grad_(False)
     outputs = ["candidates", "candidate_scores"] if nms else ["boxes", "scores", *MAPS]
     # two images: torch takes an axis of length 1 for one that always has it
     example = torch.zeros(2, 3, input_size, input_size, dtype=torch.uint8)
-    with _quiet():
+    with _tracing():
         program = torch.onnx.export(
             graph,
             (example,),
@@ -242,20 +244,26 @@ def _best(scores: Float[Tensor, "batch cells classes"], limit: int) -> Float[Ten
 def _with_nms(proto: Any, priors: int, num_classes: int, predict: PredictConfig) -> Any:
     """The graph with suppression behind it."""
     onnx = import_module("onnx")
-    text = _NMS.format(
-        ir_version=proto.ir_version,
-        opset=OPSET,
-        priors=priors,
-        classes=num_classes,
-        limit=min(predict.max_per_image, priors * num_classes),
-        iou_threshold=float(predict.nms_iou_threshold),
-        score_threshold=float(predict.score_threshold),
-    )
-    tail = onnx.parser.parse_model(text)
-    names = ["candidates", "candidate_scores"]
+    tail = _suppression(priors, num_classes, predict, proto.ir_version)
     # a prefix on the detector's side: its names are the exporter's, and could be any of the tail's
     head = onnx.compose.add_prefix(proto, "detector/", rename_inputs=False)
+    names = [value.name for value in tail.graph.input]
     return onnx.compose.merge_models(head, tail, io_map=[(f"detector/{name}", name) for name in names])
+
+
+def _suppression(priors: int, num_classes: int, predict: PredictConfig, ir_version: int = 10) -> Any:
+    """Class-wise NMS as a model of its own."""
+    return import_module("onnx.parser").parse_model(
+        _NMS.format(
+            ir_version=ir_version,
+            opset=OPSET,
+            priors=priors,
+            classes=num_classes,
+            limit=min(predict.max_per_image, priors * num_classes),
+            iou_threshold=float(predict.nms_iou_threshold),
+            score_threshold=float(predict.score_threshold),
+        )
+    )
 
 
 class OnnxDetector:
@@ -379,14 +387,19 @@ def _import(name: str, purpose: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes about itself: of packages that are not here and of names that will change."""
+def _tracing() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not here, and without checks of shapes.
+
+    A check compares the batch with a number, and so would fix it in the graph.
+    """
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    level, disabled = logger.level, shape_checks.jaxtyping_disable
     logger.setLevel(logging.ERROR)
+    shape_checks.update("jaxtyping_disable", True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+        shape_checks.update("jaxtyping_disable", disabled)

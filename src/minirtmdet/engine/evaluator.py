@@ -236,7 +236,7 @@ def match_pictures(
 ) -> dict[int, Match]:
     """Hits, misses and false detections of each picture at one threshold and IoU 0.5, the worst picture first.
 
-    Worst is the lowest F1; of equal ones, the most misses and false detections.
+    Worst is the most misses and false detections together; of equal ones, the lowest F1.
 
     Args:
         ground_truth: what :func:`read_ground_truth` gives.
@@ -267,7 +267,7 @@ def match_pictures(
         matches[image_id] = match_detections(
             detections, boxes[count:], classes[count:], ignore, score_threshold=score_threshold
         )
-    return dict(sorted(matches.items(), key=lambda item: (item[1].f1, -item[1].missed - item[1].false)))
+    return dict(sorted(matches.items(), key=lambda item: (-item[1].missed - item[1].false, item[1].f1)))
 
 
 def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]) -> str:

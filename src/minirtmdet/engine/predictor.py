@@ -115,6 +115,19 @@ def predict_pictures(
                 yield Prediction(picture, sample.image, next(found))
 
 
+def inside_picture(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
+    """Boxes cut at the border of the picture, without those that lie in the padding beside it.
+
+    >>> found = Detections(torch.tensor([[4., 4., 40., 8.], [30., 0., 40., 9.]]), torch.ones(2), torch.tensor([0, 1]))
+    >>> inside_picture(found, np.zeros((20, 30, 3), np.uint8)).boxes.tolist()
+    [[4.0, 4.0, 30.0, 8.0]]
+    """
+    height, width = image.shape[:2]
+    boxes = detections.boxes.clamp(min=0).minimum(detections.boxes.new_tensor([width, height] * 2))
+    keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return Detections(boxes[keep], detections.scores[keep], detections.labels[keep])
+
+
 def draw_detections(
     image: UInt8[np.ndarray, "height width 3"], detections: Detections, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "height width 3"]:

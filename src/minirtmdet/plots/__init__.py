@@ -5,12 +5,13 @@ Matplotlib is imported when the first picture is drawn.
 """
 
 from minirtmdet.plots.canvas import save
+from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_pictures
 from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import assignment, conflict, cost_maps, distances, dynamic_k, priors, valid_flags
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.pictures import augmentation_steps, detection_sheet, feature_maps
 from minirtmdet.plots.targets import target_maps
-from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, precision_recall, soft_label_loss
+from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, soft_label_loss
 
 __all__ = [
     "animate",
@@ -29,10 +30,12 @@ __all__ = [
     "loss_curve",
     "norm_statistics",
     "precision_recall",
+    "precision_recall_by_iou",
     "priors",
     "save",
     "score_maps",
     "soft_label_loss",
     "target_maps",
     "valid_flags",
+    "worst_pictures",
 ]

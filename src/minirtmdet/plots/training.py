@@ -1,4 +1,4 @@
-"""Pictures of numbers: the course of a training, the losses, and precision against recall."""
+"""Pictures of numbers: the course of a training, and the losses."""
 
 import csv
 import math
@@ -262,37 +262,4 @@ def curves(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(x=0)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-@styled
-def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "matplotlib.figure.Figure":
-    """Precision against recall, with the area below each curve, which is its AP.
-
-    Args:
-        curves: by name, the precision at evenly spaced recalls from 0 to 1, as COCO evaluation gives it at 101;
-            -1 where there is nothing to find.
-
-    Up to six curves have a colour and a line style of their own; of more, each is thin and grey below their mean.
-    """
-    found = {name: np.asarray(curve) for name, curve in curves.items() if (np.asarray(curve) >= 0).all()}
-    missing = [name for name in curves if name not in found]
-    mean = float(np.mean([curve.mean() for curve in found.values()])) if found else math.nan
-    title = f"Precision against recall: mean AP {mean:.3f} over {len(found)} curves" if found else "No curve to draw"
-    title += f"; nothing to find for {', '.join(missing[:5])}" if missing else ""
-    figure = new_figure(title, 3.4)
-    ax = figure.subplots()
-    few = len(found) <= len(BOXES)
-    for i, (name, curve) in enumerate(found.items()):
-        recall = np.linspace(0, 1, len(curve))
-        if few:
-            ax.plot(recall, curve, color=box_color(i), ls=LINE_STYLES[i], lw=1.8, label=f"{name}: {curve.mean():.3f}")
-        else:
-            ax.plot(recall, curve, color=MUTED, lw=0.7, alpha=0.5)
-    if not few:
-        average = np.mean(list(found.values()), axis=0)
-        ax.plot(np.linspace(0, 1, len(average)), average, color=INK, lw=2.2, label=f"mean: {mean:.3f}")
-    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    if found:
-        ax.legend(title="AP", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from minirtmdet.matching import Match, match_detections
+from minirtmdet.structures import Detections
+
+
+def boxes(*rows: tuple[float, float, float, float]) -> torch.Tensor:
+    return torch.tensor(rows).reshape(-1, 4)
+
+
+def match(
+    found: list[tuple[tuple[float, float, float, float], float, int]],
+    true: list[tuple[tuple[float, float, float, float], int]],
+    regions: list[tuple[tuple[float, float, float, float], int]] = (),
+    **settings: float,
+) -> Match:
+    detections = Detections(
+        boxes(*(box for box, _, _ in found)),
+        torch.tensor([score for _, score, _ in found]).float(),
+        torch.tensor([label for *_, label in found]).long(),
+    )
+    everything = [*true, *regions]
+    ignore = torch.arange(len(everything)) >= len(true)
+    labels = torch.tensor([label for _, label in everything]).long()
+    return match_detections(detections, boxes(*(box for box, _ in everything)), labels, ignore, **settings)
+
+
+A, B = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)
+
+
+def test_each_box_is_found_once_by_the_best_detection():
+    result = match([(A, 0.5, 0), (A, 0.9, 0), (B, 0.7, 0)], [(A, 0), (B, 0)])
+    torch.testing.assert_close(result.detections.scores, torch.tensor([0.9, 0.7, 0.5]))
+    assert result.hit.tolist() == [True, True, False]
+    assert (result.missed, result.false) == (0, 1)
+    assert result.f1 == pytest.approx(4 / 5)
+
+
+def test_class_overlap_and_threshold_count():
+    half = (0.0, 0.0, 10.0, 5.0)  # IoU exactly 0.5
+    less = (20.0, 0.0, 30.0, 4.9)
+    result = match([(A, 0.9, 1), (half, 0.8, 0), (less, 0.7, 0), (B, 0.3, 0)], [(A, 0), (B, 0)])
+    assert result.hit.tolist() == [False, True, False]
+    assert result.found.tolist() == [True, False]
+    assert len(match([(less, 0.7, 0)], [(B, 0)], iou_threshold=0.4).hit) == 1
+    assert match([(less, 0.7, 0)], [(B, 0)], iou_threshold=0.4).f1 == 1
+
+
+def test_a_detection_takes_the_free_box_that_it_overlaps_most():
+    near = (1.0, 0.0, 11.0, 10.0)
+    result = match([(A, 0.9, 0), (near, 0.8, 0)], [(near, 0), (A, 0)])
+    assert result.hit.all()
+    assert result.found.all()
+    # both want A; the second finds the one that is left
+    result = match([(A, 0.9, 0), (A, 0.8, 0)], [(near, 0), (A, 0)])
+    assert result.hit.all()
+
+
+def test_ignored_regions_excuse_but_count_for_nothing():
+    crowd = (0.0, 0.0, 100.0, 10.0)
+    result = match([(A, 0.9, 0), (B, 0.8, 0), (B, 0.7, 1), (B, 0.6, 0)], [(B, 0)], [(crowd, 0)])
+    torch.testing.assert_close(result.detections.scores, torch.tensor([0.8, 0.7]))  # a hit stays a hit
+    assert result.hit.tolist() == [True, False]
+    assert (result.missed, result.false, len(result.boxes)) == (0, 1, 1)
+
+
+def test_nothing_to_find_and_nothing_found():
+    assert match([], []).f1 == 1
+    assert match([], [], [(A, 0)]).f1 == 1
+    assert match([(A, 0.9, 0)], []).f1 == 0
+    assert match([], [(A, 0)]).f1 == 0
