@@ -22,9 +22,7 @@ def dataset(tmp_path_factory):
 
 def make_loader(dataset, batch_size=4, seed=3, augment=None, epochs=300, **options):
     augment = augment or AugmentConfig(empty_crops="keep")
-    return TrainLoader(
-        dataset, augment, input_size=64, batch_size=batch_size, seed=seed, epochs=epochs, **options
-    )
+    return TrainLoader(dataset, augment, input_size=64, batch_size=batch_size, seed=seed, epochs=epochs, **options)
 
 
 def contents(batch):
@@ -99,6 +97,22 @@ def test_a_resumed_epoch_is_the_tail_of_the_whole(dataset, workers):
     # an epoch that was left in the middle does not disturb the next one
     assert [contents(batch) for batch in islice(loader.epoch(4), 2)] == whole[:2]
     assert epoch_contents(loader, 4, start=2) == whole[2:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_batch_belongs_to_the_stage_of_its_epoch(dataset, workers):
+    settings = AugmentConfig(empty_crops="keep", stage2_epochs=2)
+    both = make_loader(dataset, augment=settings, epochs=10, workers=workers)
+    assert both.stage2_start == 8
+    mixed = make_loader(dataset, augment=replace(settings, stage2_epochs=0), epochs=10)
+    plain = make_loader(dataset, augment=replace(settings, mosaic=0.0, mixup=0.0), epochs=10)
+    for epoch in (7, 8, 9, 7, 8):  # forth and back: what workers kept or prepared does not matter
+        assert epoch_contents(both, epoch) == epoch_contents(mixed if epoch < 8 else plain, epoch)
+    # left in the middle of the last epoch of one stage, gone on in the other, at any step
+    assert [contents(batch) for batch in islice(both.epoch(7), 3)] == epoch_contents(mixed, 7)[:3]
+    for start in range(6):
+        assert epoch_contents(both, 8, start) == epoch_contents(plain, 8)[start:]
+        assert epoch_contents(both, 7, start) == epoch_contents(mixed, 7)[start:]
 
 
 def test_epochs_and_seeds_differ(dataset):
