@@ -10,13 +10,15 @@ import pytest
 import torch
 from tiny_sets import box_entry, image_entry, write_random_set, write_set
 
-from minirtmdet import build_detector
+from minirtmdet import build_detector, plots
 from minirtmdet import weights as published
 from minirtmdet.checkpoints import save_checkpoint
 from minirtmdet.cli import main
 from minirtmdet.configs import PRESETS, DataConfig, ModelConfig, TrainConfig
 from minirtmdet.data.augment import pad
+from minirtmdet.data.coco import CocoDataset
 from minirtmdet.detector import RTMDet
+from minirtmdet.engine.evaluator import METRICS
 from minirtmdet.engine.predictor import draw_detections, find_pictures
 from minirtmdet.structures import Detections
 from minirtmdet.weights import OfficialWeights
@@ -26,6 +28,7 @@ CLASSES = ["cat", "dog", "hen"]
 SMALL = ["--model.deepen-factor", "0.1", "--model.widen-factor", "0.125", "--data.input-size", "64"]
 SMALL += ["--batch-size", "2", "--device", "cpu"]
 
+ROWS = [{"step": 1, "loss_cls": 1.0, "loss_bbox": 1.0}]
 Output = pytest.CaptureFixture[str]
 
 
@@ -74,6 +77,8 @@ def test_train_then_eval_then_resume(data: Path, tmp_path: Path, capsys: Output)
     expected = json.loads((tmp_path / "a/metrics.json").read_text())["best"]
     found = json.loads((tmp_path / "eval/metrics.json").read_text())["metrics"]
     assert found == pytest.approx({key: expected[key] for key in found}, abs=1e-9)
+    printed = capsys.readouterr().out
+    assert f"AP    {expected['AP']:6.3f}  mean over IoU .50 to .95" in printed
     results = json.loads((tmp_path / "eval/detections.json").read_text())
     assert all(set(row) == {"image_id", "category_id", "bbox", "score"} for row in results)
 
@@ -211,6 +216,66 @@ def test_boxes_are_drawn_where_they_are():
     assert not image.any()  # the picture itself stays
 
 
+# ---------------------------------------------------------------------------------------------- export
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw.onnx and nms.onnx of the run."""
+    folder = tmp_path_factory.mktemp("exported")
+    assert main(["export", str(run), "--out", str(folder / "raw.onnx")]) == 0
+    limits = ["--nms", "--score-threshold", "0.002", "--max-per-image", "290"]
+    assert main(["export", str(run), "--out", str(folder / "nms.onnx"), *limits]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["raw", "nms"])
+def test_an_exported_file_predicts_and_evaluates_as_its_run(
+    exported: Path, run: Path, data: Path, tmp_path: Path, capsys: Output, kind: str
+):
+    file = exported / f"{kind}.onnx"
+    found = {}
+    for source in (run, file):
+        args = ["--out", str(tmp_path / source.name), "--threshold", "0.009", "--device", "cpu"]
+        assert main(["predict", str(source), str(data / "val"), *args]) == 0
+        found[source] = json.loads((tmp_path / source.name / "predictions.json").read_text())
+    ours, theirs = found[file], found[run]
+    assert ours["classes"] == theirs["classes"] == CLASSES
+    for picture, expected in zip(ours["pictures"], theirs["pictures"], strict=True):
+        assert {k: v for k, v in picture.items() if k != "detections"} == {
+            k: v for k, v in expected.items() if k != "detections"
+        }
+        assert expected["detections"]
+        scores = [row["score"] for row in expected["detections"]]
+        assert [row["score"] for row in picture["detections"]] == pytest.approx(scores, abs=1e-4)
+        assert all(row["class"] == CLASSES[row["label"]] for row in picture["detections"])
+    capsys.readouterr()
+    assert main(["eval", str(file), "--data.root", str(data), "--out", str(tmp_path / "eval"), "--device", "cpu"]) == 0
+    assert "3 pictures of" in capsys.readouterr().out
+    assert json.loads((tmp_path / "eval/metrics.json").read_text())["input_size"] == 64
+    assert "give --data.root" in fails(capsys, "eval", file)
+    assert "made for 64 pixels, not for 96" in fails(capsys, "predict", file, data / "val", "--input-size", "96")
+    assert "leave --model out" in fails(capsys, "predict", file, data / "val", "--model", "tiny")
+    assert "has 3 classes, but 1 names" in fails(capsys, "predict", file, data / "val", "--classes", "x")
+    assert "export from its checkpoint" in fails(capsys, "export", file, "--out", tmp_path / "again.onnx")
+    assert main(["info", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "classes: cat, dog, hen" in printed
+    assert "input images: uint8 BGR pixels [batch, 3, 64, 64]" in printed
+    assert ("at most 290 detections that score more than 0.002" in printed) == (kind == "nms")
+
+
+def test_export_says_what_it_compared(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    assert main(["export", str(run), "--out", str(tmp_path / "a.onnx"), "--input-size", "96"]) == 0
+    printed = capsys.readouterr().out
+    assert f"written: {tmp_path / 'a.onnx'}, ONNX of {run.name}, 3 classes, 96 px, all priors" in printed
+    compared = re.search(r"compared with torch on a scene: 300 detections, their scores at most (\S+) apart", printed)
+    assert float(compared[1]) < 1e-4
+    assert "ends with .onnx" in fails(capsys, "export", run, "--out", tmp_path / "a.pt")
+    (tmp_path / "b.onnx").write_bytes(b"no model")
+    assert "b.onnx is no ONNX file" in fails(capsys, "predict", tmp_path / "b.onnx", data / "val")
+
+
 # ---------------------------------------------------------------------------------- published weights
 
 
@@ -287,6 +352,58 @@ def test_a_download_that_fails_ends_with_one_line(
 
 
 # ------------------------------------------------------------------------------------------------ eval
+
+
+def test_eval_writes_what_it_found(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    out = tmp_path / "new" / "eval"
+    args = ["eval", str(run), "--out", str(out), "--threshold", "0.005", "--worst", "2", "--device", "cpu"]
+    assert main(args) == 0
+    content = json.loads((out / "metrics.json").read_text())
+    assert content["command"] == "minirtmdet " + " ".join(args)
+    assert content["checkpoint"] == str(run / "best.pt")
+    assert content["data"] == {"json": str(data / "val.json"), "images": str(data / "val"), "pictures": 3}
+    assert tuple(content["metrics"]) == tuple(METRICS)
+    assert set(content["per_class"]) == set(CLASSES)
+    assert set(content["per_class"]["cat"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
+    worst = content["worst_first"]
+    assert {row["file"] for row in worst} == {"001.png", "002.png", "003.png"}
+    mistakes = [row["missed"] + row["false"] for row in worst]
+    assert mistakes == sorted(mistakes, reverse=True)
+    results = json.loads((out / "detections.json").read_text())
+    assert sum(row["score"] > 0.005 for row in results) >= sum(row["false"] for row in worst) > 0
+    for name in ("precision_recall.png", "worst.png"):
+        assert cv2.imread(str(out / name)).shape[1] == 1400
+    assert f"written to {out}" in capsys.readouterr().out
+
+
+def test_eval_finds_the_worst_pictures(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A detector that is right everywhere but in one picture."""
+    truth = CocoDataset(data / "val.json", data / "val")
+    samples = iter([truth.load(i) for i in range(3)])
+
+    def predict(self: RTMDet, images: torch.Tensor, *_: object) -> list[Detections]:
+        found = []
+        for sample in (next(samples) for _ in images):
+            boxes = torch.from_numpy(sample.boxes[~sample.ignore])
+            wrong = sample.image_id == 2
+            boxes = boxes + torch.tensor([0, 0, 500.0, 500.0]) * wrong
+            labels = torch.from_numpy(sample.labels[~sample.ignore])
+            found.append(Detections(boxes, torch.full((len(boxes),), 0.9), labels))
+        return found
+
+    monkeypatch.setattr(RTMDet, "predict", predict)
+    assert len(truth.load(1).boxes[~truth.load(1).ignore]) > 0
+    shown = []
+    monkeypatch.setattr("minirtmdet.plots.worst_pictures", lambda *args: shown.append(args) or plots.loss_curve(ROWS))
+    assert main(["eval", str(run), "--out", str(tmp_path), "--worst", "1", "--device", "cpu"]) == 0
+    worst = json.loads((tmp_path / "metrics.json").read_text())["worst_first"]
+    count = int((~truth.load(1).ignore).sum())
+    assert worst[0] == {"file": "002.png", "f1": 0.0, "missed": count, "false": count}
+    assert [row["f1"] for row in worst[1:]] == [1.0, 1.0]
+    [(images, matches, classes, names)] = shown
+    assert names == ["002.png"]
+    np.testing.assert_array_equal(images[0], truth.load(1).image)
+    assert (matches[0].missed, list(classes)) == (count, CLASSES)
 
 
 def test_eval_on_other_data(run: Path, tmp_path: Path, capsys: Output):
