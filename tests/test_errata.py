@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.configs import MODELS, AssignerConfig, AugmentConfig, ModelConfig, OptimConfig
-from minirtmdet.data.augment import Sample, TrainPipeline
+from minirtmdet.data.augment import Sample
+from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.detector import build_detector
 from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.optim import FlatCosine
@@ -307,11 +308,16 @@ def test_the_backbone_starts_as_by_default() -> None:
     assert float(weight.detach().abs().max()) * 12 == pytest.approx(original["default"], abs=0.01)
 
 
-def test_pictures_without_boxes_are_kept() -> None:
+def test_pictures_without_boxes_can_be_seen() -> None:
     assert ORIGINAL["pictures_without_boxes"] == {"one box": "kept", "no box": "given up"}
-    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
-    picture = Sample(np.zeros((32, 32, 3), np.uint8), *none, 7, Path("seven.png"), (32, 32), (32, 32))
-    pipeline = TrainPipeline(AugmentConfig(), input_size=32, seed=0)
-    order = np.zeros(20, np.int64)
-    seen = [pipeline(0, position, order, lambda index: picture) for position in range(20)]
-    assert {sample.image.shape for sample in seen} == {(32, 32, 3)}
+    empty = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
+    whole = np.array([[4, 4, 30, 30]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool)
+    pixels, size = np.zeros((32, 32, 3), np.uint8), (32, 32)
+    pictures = [Sample(pixels, *truth, i, Path("a.png"), size, size) for i, truth in enumerate((empty, whole))]
+    order = np.array([0, 1] * 10)
+    seen = {}
+    for empty_crops in ("redraw", "keep"):
+        config = AugmentConfig(mosaic=0.0, mixup=0.0, empty_crops=empty_crops)  # type: ignore[arg-type]
+        pipeline = TrainPipeline(config, input_size=32, seed=0, epochs=300)
+        seen[empty_crops] = [pipeline(0, i, order, pictures.__getitem__).image_id for i in range(20)]
+    assert seen == {"redraw": [1] * 20, "keep": order.tolist()}
