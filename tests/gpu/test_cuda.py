@@ -39,11 +39,10 @@ MODES = ["off", pytest.param("step", marks=pytest.mark.compile), pytest.param("g
 
 
 @pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def exact() -> Iterator[None]:
     """fp32 as the CPU has it, and kernels that add in the same order each time."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 @contextmanager

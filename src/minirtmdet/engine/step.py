@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -120,7 +120,7 @@ class GraphStep(TrainStep):
         self._lr, self._kept = torch.zeros(2, device=device).unbind()
         self._seen: Counter[_Shapes] = Counter()
         self._recorded: dict[_Shapes, _Recorded] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # memory that the graphs share
 
     def __call__(self, batches: Sequence[Inputs], lr: float) -> Float[Tensor, "3"]:
         """Train on one batch.
