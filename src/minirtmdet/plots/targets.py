@@ -56,12 +56,12 @@ def target_maps(
     labels, weights, boxes, metrics = (to_numpy(field[index]) for field in targets)
     positive = labels < len(classes)
     present = sorted(set(labels[positive].tolist()))
-    colors = {label: box_color(order) for order, label in enumerate(present)} | {len(classes): FAINT}
+    colors = {label: box_color(label) for label in present} | {len(classes): FAINT}
 
     silent = (weights == 0).sum()
-    title = f"{positive.sum()} of {len(labels)} priors have a class and a box to learn, "
-    title += f"{len(labels) - positive.sum() - silent} learn background, {silent} learn nothing"
-    figure, axes = panels(title, len(grid), 3, grid[0].rows / grid[0].columns, share=0.72, headings=False)
+    title = f"Of {len(labels)} priors {positive.sum()} learn a class and a box, "
+    title += f"{len(labels) - positive.sum() - silent} background, {silent} nothing"
+    figure, axes = panels(title, len(grid), 3, grid[0].rows / grid[0].columns, share=0.78, headings=False)
     class_colors = np.array([to_rgb(colors[label]) for label in labels.tolist()])  # [N,3]
     weight_colors = np.array([to_rgb(list(WEIGHTS.values())[int(weight == 0)]) for weight in weights])
     for row, level in zip(axes, grid, strict=True):
@@ -87,8 +87,10 @@ def target_maps(
     keys = [Patch(color=colors[label], label=f"{label}: {classes[label]}") for label in present]
     keys += [Patch(color=FAINT, label=f"{len(classes)}: background")]
     keys += [Patch(color=color, label=name) for name, color in WEIGHTS.items()]
-    figure.legend(handles=keys, loc="outside right upper")
-    figure.colorbar(ScalarMappable(norm=None), ax=axes, label="soft label (IoU)", shrink=min(1, 1.4 / len(grid)))
+    figure.legend(handles=keys, loc="outside right center")
+    figure.colorbar(
+        ScalarMappable(norm=None), ax=axes, label="soft label (IoU)", location="bottom", shrink=0.4, aspect=25
+    )
     if follow is not None:
         figure.draw_without_rendering()
         for row, level in zip(axes, grid, strict=True):
