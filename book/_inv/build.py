@@ -58,6 +58,8 @@ PYTHON = [
     ("FileNotFoundError", "exception", "library/exceptions.html#$"),
     ("KeyboardInterrupt", "exception", "library/exceptions.html#$"),
     ("KeyError", "exception", "library/exceptions.html#$"),
+    ("Exception", "exception", "library/exceptions.html#$"),
+    ("SystemExit", "exception", "library/exceptions.html#$"),
     ("OSError", "exception", "library/exceptions.html#$"),
     ("RuntimeError", "exception", "library/exceptions.html#$"),
     ("TypeError", "exception", "library/exceptions.html#$"),

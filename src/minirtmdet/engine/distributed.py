@@ -85,12 +85,15 @@ class World:
 
         The graph uses every parameter in every step, whatever the boxes (a loss without positives is 0 times the
         outputs), so nothing has to be searched for unused ones; nor is it declared static, which is for graphs
-        that use a part of them, and does not go with :meth:`DistributedDataParallel.no_sync`.
+        that use a part of them, and does not go with ``no_sync``.
         """
         if self.size == 1:
             return network
-        # no device_ids: batches are on the device already, and their boxes are no type that DDP would move
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        with warnings.catch_warnings():
+            # the name that every torch of the package's range knows
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+            # no device_ids: batches are on the device already, and their boxes are no type that DDP would move
+            return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up on any process."""
