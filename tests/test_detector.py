@@ -107,6 +107,15 @@ def test_pixels_are_normalised_by_channel(detector):
     torch.testing.assert_close(detector.preprocess(images)[0, :, 5, 7], torch.tensor(expected))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pixels_are_normalised_alike_however_they_are_stored(detector, layout):
+    images = torch.randint(0, 256, (2, 3, 32, 64), dtype=torch.uint8).contiguous(memory_format=layout)
+    normalised = detector.preprocess(images)
+    assert torch.equal(normalised, (images.float() - detector.mean) / detector.std)  # to the bit
+    assert normalised.is_contiguous(memory_format=layout)
+    assert images.dtype == torch.uint8
+
+
 @pytest.mark.parametrize(
     ("size", "padded"), [((64, 96), (64, 96)), ((65, 96), (96, 96)), ((33, 31), (64, 32)), ((1, 1), (32, 32))]
 )

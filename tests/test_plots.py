@@ -152,6 +152,7 @@ DRAW = {
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
     "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
+    "before and after": lambda: plots.before_and_after([tuple(steps(2))], ["resize"]),
     "augmentation": lambda: plots.augmentation_steps(steps(4), ["mosaic", "resize", "crop", "flip"]),
 }
 
@@ -777,6 +778,21 @@ def test_worst_pictures_tell_hits_from_misses() -> None:
 def test_half_precision_is_drawn() -> None:
     figure = plots.feature_maps([torch.ones(1, 1, 2, 2, dtype=torch.bfloat16, requires_grad=True)])
     assert figure.axes[0].images[0].get_array().tolist() == [[1, 1], [1, 1]]
+
+
+def test_before_and_after_show_a_pair_for_each_transform() -> None:
+    before, after, again = steps(3)
+    figure = plots.before_and_after([(before, after), (after, again)], ["resize", "flip"])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "before: 64 × 32 px",
+        "resize: 64 × 40 px",
+        "before: 64 × 40 px",
+        "flip: 64 × 48 px",
+    ]
+    for ax in figure.axes:
+        assert [xyxy(patch) for patch in rectangles(ax)] == BOXES_TRUE.tolist()
+    with pytest.raises(ValueError, match="1 pairs with 2 names"):
+        plots.before_and_after([(before, after)], ["a", "b"])
 
 
 def test_augmentation_steps_show_each_picture_with_its_boxes() -> None:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor, nn
 
 from minirtmdet.backbone import CSPNeXt
@@ -148,7 +148,7 @@ class RTMDet(nn.Module):
         if images.dtype == torch.uint8:
             if bottom or right:
                 images = F.pad(images, (0, right, 0, bottom), value=GREY)
-            return images.to(self.mean.dtype).sub_(self.mean).div_(self.std)
+            return _normalise(images, self.mean, self.std)
         if bottom or right:
             grey = ((GREY - self.mean) / self.std).to(images.dtype)
             padded = grey.repeat(len(images), 1, height + bottom, width + right)
@@ -201,6 +201,20 @@ def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMD
         with_objectness=config.with_objectness,
         exp_on_reg=config.exp_on_reg,
     )
+
+
+def _normalise(
+    images: UInt8[Tensor, "batch 3 height width"], mean: Float[Tensor, "1 3 1 1"], std: Float[Tensor, "1 3 1 1"]
+) -> Float[Tensor, "batch 3 height width"]:
+    """``(images - mean) / std``, stored as the images are."""
+    pixels = images.permute(0, 2, 3, 1)
+    if not pixels.is_contiguous():
+        return images.to(mean.dtype).sub_(mean).div_(std)
+    # channels last: a row of all channels at once, where three values at a time take five times as long
+    width = pixels.shape[2]
+    rows = pixels.flatten(2).to(mean.dtype)
+    rows = rows.sub_(mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
+    return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
 def _check_images(images: Tensor) -> None:

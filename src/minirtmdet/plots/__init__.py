@@ -9,7 +9,7 @@ from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_io
 from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import assignment, conflict, cost_maps, distances, dynamic_k, priors, valid_flags
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
-from minirtmdet.plots.pictures import augmentation_steps, detection_sheet, feature_maps
+from minirtmdet.plots.pictures import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.targets import target_maps
 from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, soft_label_loss
 
@@ -17,6 +17,7 @@ __all__ = [
     "animate",
     "assignment",
     "augmentation_steps",
+    "before_and_after",
     "conflict",
     "cost_maps",
     "curves",

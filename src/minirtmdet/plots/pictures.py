@@ -120,6 +120,35 @@ def augmentation_steps(
     return figure
 
 
+@styled
+def before_and_after(
+    pairs: Sequence[tuple[Annotated, Annotated]], names: Sequence[str], *, columns: int = 2
+) -> "matplotlib.figure.Figure":
+    """What each transform makes of a picture and its boxes: the picture before at the left, after at the right.
+
+    Args:
+        pairs: the picture before and after each transform.
+        names: of the transforms.
+        columns: pairs a row.
+
+    Raises:
+        ValueError: where there is no pair or the numbers differ.
+    """
+    if not len(pairs) or len(pairs) != len(names):
+        raise ValueError(f"{len(pairs)} pairs with {len(names)} names: give one name a pair, at least one")
+    samples = [sample for pair in pairs for sample in pair]
+    images = [sample.image for sample in samples]
+    title = "Before and after: " + ", ".join(names)
+    figure, axes = sheet(title, len(samples), 2 * columns, _aspect(images))
+    for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
+        show_image(ax, sample.image)
+        for number, box in enumerate(to_numpy(sample.boxes)):
+            draw_box(ax, box, box_color(number))
+        height, width = image_size(sample.image)
+        ax.set_title(f"{names[i // 2] if i % 2 else 'before'}: {width} × {height} px")
+    return figure
+
+
 def _aspect(images: Sequence[Image] | Tensor) -> float:
     """The middle one of the pictures' height over width."""
     return float(np.median([height / width for height, width in map(image_size, images)]))
