@@ -81,6 +81,9 @@ def test_gradients_are_those_of_one_process_on_the_joined_batch(config: TrainCon
         assert size > 0, name
         assert torch.equal(first["grads"][name], second["grads"][name]), name
         assert (first["grads"][name] - grad).abs().max() <= 1e-5 * size, name
+    # after steps of AdamW, which takes the sign of a gradient that is all rounding as large as any
+    for name, grad in one["later"].items():
+        assert (first["later"][name] - grad).norm() <= 1e-2 * grad.norm(), name
     # the log shows the joined batch too: the mean over processes of what each divides by the mean sum of IoUs
     torch.testing.assert_close(first["losses"], one["losses"], rtol=1e-5, atol=0)
     assert torch.equal(first["losses"], second["losses"])

@@ -189,15 +189,18 @@ def train_with_small_files(config: TrainConfig, size: int) -> None:
 
 
 def gradients(config: TrainConfig, out: Path) -> None:
-    """The gradients that the first step leaves, with BatchNorm in evaluation mode."""
+    """The gradients that the first step leaves, and the third, with BatchNorm in evaluation mode."""
     with joined("cpu") as world:
         trainer = Trainer(config, say=lambda _: None, world=world)
         trainer.model.eval()
         batches = list(islice(trainer.loader.epoch(0), config.optim.accumulate))
-        trainer._train_step(batches)
-        grads = {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
-        losses = torch.stack(trainer._recent)
-        torch.save({"grads": grads, "losses": losses, "lr": trainer.schedule.lr}, out / f"{world.size}.{world.rank}.pt")
+        grads = []
+        for _ in range(3):
+            trainer._train_step(batches)
+            named = trainer.model.named_parameters()
+            grads.append({name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None})
+        content = {"grads": grads[0], "later": grads[2], "losses": trainer._recent[0], "lr": trainer.schedule.lr}
+        torch.save(content, out / f"{world.size}.{world.rank}.pt")
 
 
 def evaluate(config: TrainConfig, out: Path) -> None:
