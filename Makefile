@@ -12,7 +12,7 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up book serve test test-all lint unit compiled slow notebooks parity parity-short check-site train refresh clean
+.PHONY: help set-up book serve test test-all lint unit compiled slow notebooks parity parity-short bench check-site train refresh clean
 
 help:
 	@echo "make book        build the book strictly into _build/html"
@@ -21,6 +21,7 @@ help:
 	@echo "make train       train the small detector on the embedded scenes; options: make train ARGS='--epochs 12'"
 	@echo "make parity      compare with MMDetection itself on fresh cases; needs Python 3.11 or 3.12; ARGS='--seed 7' repeats a run"
 	@echo "make parity-short  the same with few cases of each kind"
+	@echo "make bench       time the head against MMDetection's on the CPU; needs what parity needs; ARGS='--only assign'"
 	@echo "make serve       show the built book on http://127.0.0.1:8000"
 	@echo "make check-site  look at every built page with a browser, wide and narrow, light and dark"
 	@echo "make refresh     run every notebook and store its outputs"
@@ -112,6 +113,11 @@ parity: set-up
 # every kind of case, few of each
 parity-short:
 	@$(MAKE) --no-print-directory parity ARGS="--scale 0.04 $(ARGS)"
+
+# each side in its own environment, taking turns; the threads are set by the benchmark
+bench: set-up
+	@bash tests/parity/reference_env/setup.sh .venv-reference
+	@$(PY) benchmarks/head.py --reference .venv-reference/bin/python $(ARGS)
 
 check-site: set-up
 	@echo "== the built site"

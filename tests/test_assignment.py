@@ -288,3 +288,57 @@ def test_nearest_prior_fallback_without_any_valid_prior():
     valid = torch.zeros(1, len(priors), dtype=torch.bool)
     assigner = DynamicSoftLabelAssigner(nearest_prior_fallback=True)
     assert (assigner.assign(logits, boxes, priors, one_image([[41, 41, 47, 47]]), valid).gt_inds == -1).all()
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("priors", [21, 84, 100, 273, 294, 2100])
+def test_topk_in_two_rounds_is_topk(largest, priors):
+    values = torch.rand(2, 3, priors, generator=torch.Generator().manual_seed(priors))
+    best, index = assignment.topk_in_two_rounds(values, 13, largest)
+    expected = values.topk(13, largest=largest)
+    assert torch.equal(best, expected.values)
+    assert torch.equal(index, expected.indices)
+
+
+def test_topk_in_two_rounds_when_all_the_best_share_a_group_or_are_infinite():
+    values = torch.full((1, 2, 420), math.inf)
+    values[0, 0, 5::20] = torch.arange(21.0)  # one column of 21 rows of 20
+    best, index = assignment.topk_in_two_rounds(values, 13, largest=False)
+    assert best[0, 0].tolist() == list(range(13))
+    assert index[0, 0].tolist() == list(range(5, 265, 20))
+    assert best[0, 1].isinf().all()
+
+
+@pytest.mark.parametrize("block", [1, 500, 2**40])
+def test_the_size_of_blocks_changes_nothing(monkeypatch, block):
+    logits, boxes, priors, gt = random_batch([30, 2], seed=9)
+    expected = ASSIGNER.assign(logits, boxes, priors, gt)
+    monkeypatch.setattr(assignment, "BLOCK", block)
+    for one, other in zip(expected, ASSIGNER.assign(logits, boxes, priors, gt), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_blocks_cover_all_rows_once():
+    row = torch.zeros(2, assignment.BLOCK // 8)
+    rows = list(range(10))
+    cut = [rows[block] for block in assignment.blocks(10, row)]
+    assert cut == [rows[0:4], rows[4:8], rows[8:10]]
+    assert assignment.blocks(0, row) == []
+    assert len(assignment.blocks(10, row.to("meta"))) == 1  # as on a GPU
+
+
+def test_activations_equal_torch_and_stay_finite():
+    logits = torch.tensor([-1e4, -200.0, -87.0, -20.0, -3.0, 0.0, 3.0, 20.0, 1e4])
+    probability, softplus = assignment.activations(logits)
+    torch.testing.assert_close(probability, logits.sigmoid(), atol=1e-30, rtol=1e-6)
+    torch.testing.assert_close(softplus, torch.nn.functional.softplus(logits), atol=1e-5, rtol=1e-6)
+    assert (assignment.background_loss(logits[None, :, None])[0, :3] == 0).all()
+
+
+def test_logits_and_boxes_of_background_spoil_no_assignment():
+    logits, boxes, priors, _ = random_batch([5], seed=10)
+    gt = one_image([[4, 4, 30, 30]])
+    expected = ASSIGNER.assign(logits, boxes, priors, gt)
+    boxes[0, (priors[:, 0] > 40)] = math.inf
+    for one, other in zip(expected, ASSIGNER.assign(logits, boxes, priors, gt), strict=True):
+        assert torch.equal(one, other)

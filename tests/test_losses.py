@@ -45,6 +45,23 @@ def test_quality_focal_loss_equals_the_reading_lane_with_gradients():
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("beta", [1.0, 1.5, 2.0, 3.0])
+def test_the_slope_of_quality_focal_loss_is_its_derivative(beta):
+    generator = torch.Generator().manual_seed(1)
+    logits = (torch.randn(2, 9, 4, generator=generator, dtype=torch.float64) * 3).requires_grad_()
+    labels = torch.randint(5, (2, 9), generator=generator)
+    quality = torch.rand(2, 9, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: QualityFocalLoss(beta, 3.0)(x, labels, quality), logits)
+
+
+def test_quality_focal_loss_of_extreme_logits_is_finite():
+    logits = torch.tensor([[1e4, -1e4], [-1e4, 1e4]], requires_grad=True)
+    loss = QualityFocalLoss()(logits, torch.tensor([0, 2]), torch.tensor([1.0, 0.0]))
+    loss.sum().backward()
+    assert loss.tolist() == [0, 1e4]
+    assert logits.grad.tolist() == [[0, 0], [0, 1]]
+
+
 def test_giou_loss_by_hand_and_equals_the_reading_lane():
     box = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 10], [0.0, 0, 10, 10]])
     target = torch.tensor([[0.0, 0, 10, 10], [20.0, 0, 30, 10], [5.0, 0, 15, 10]])

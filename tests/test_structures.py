@@ -14,18 +14,18 @@ def make(box=BOX, label=LABEL, **kwargs):
 
 def test_pads_marks_and_centres():
     gt = make()
-    assert gt.boxes.shape == (2, 8, 4)
-    assert gt.mask.tolist() == [[False] * 8, [True] + [False] * 7]
+    assert gt.boxes.shape == (2, 4, 4)
+    assert gt.mask.tolist() == [[False] * 4, [True] + [False] * 3]
     assert gt.boxes[1, 0].tolist() == [1, 2, 5, 8]
     assert gt.centers[1, 0].tolist() == [3, 5]
-    assert gt.labels[1].tolist() == [3] + [0] * 7
+    assert gt.labels[1].tolist() == [3] + [0] * 3
     assert not gt.ignore.any()
 
 
 def test_no_box_is_ever_dropped():
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(301, 1)
     gt = GroundTruth.from_list([boxes], [torch.zeros(301, dtype=torch.int64)])
-    assert gt.boxes.shape[1] == 384
+    assert gt.boxes.shape[1] == 320
     assert gt.mask.sum() == 301
 
 
@@ -48,9 +48,9 @@ def test_half_precision_boxes_become_fp32():
 
 
 def test_an_empty_batch_and_empty_images():
-    assert GroundTruth.from_list([], []).boxes.shape == (0, 8, 4)
+    assert GroundTruth.from_list([], []).boxes.shape == (0, 4, 4)
     gt = GroundTruth.from_list([torch.empty(0, 4)] * 2, [torch.empty(0, dtype=torch.int64)] * 2)
-    assert gt.boxes.shape == (2, 8, 4)
+    assert gt.boxes.shape == (2, 4, 4)
     assert not gt.mask.any()
 
 
@@ -86,11 +86,11 @@ def test_lists_of_different_lengths():
 
 def test_sizes_grow_in_few_steps():
     sizes = {padded_count(n) for n in range(1025)}
-    assert sorted(sizes) == [8, 16, 32, 64, 128, 256, 384, 512, 640, 768, 896, 1024]
+    assert sorted(sizes) == [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, *range(256, 1025, 64)]
     assert all(padded_count(n) >= n for n in range(1025))
 
 
 def test_image_keeps_the_padding():
     one = make().image(1)
-    assert one.boxes.shape == (1, 8, 4)
+    assert one.boxes.shape == (1, 4, 4)
     assert one.mask.sum() == 1

@@ -57,14 +57,14 @@ def aligned_overlaps(
     boxes1, boxes2 = boxes1.to(dtype), boxes2.to(dtype)
     ax1, ay1, ax2, ay2 = columns(boxes1)
     bx1, by1, bx2, by2 = columns(boxes2)
-    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
-    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
-    overlap = width * height
+    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)
+    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)
+    overlap = width.mul_(height)
     area1 = _area(ax2 - ax1, ay2 - ay1, clamp_inverted)
     if mode == "iof":
         return overlap / area1.expand_as(overlap).clamp(min=eps)
     area2 = _area(bx2 - bx1, by2 - by1, clamp_inverted)
-    union = (area1 + area2 - overlap).clamp(min=eps)
+    union = (area1 + area2).sub_(overlap).clamp_(min=eps)
     ious = overlap / union
     if mode == "iou":
         return ious
@@ -106,6 +106,13 @@ def points_inside(
     >>> points_inside(torch.tensor([[0., 8.], [8., 8.]]), torch.tensor([[[0., 0., 16., 16.]]])).tolist()
     [[[False, True]]]
     """
+    return nearest_side(points, boxes) > 0
+
+
+def nearest_side(
+    points: Float[Tensor, "priors 2"], boxes: Float[Tensor, "*batch boxes 4"]
+) -> Float[Tensor, "*batch boxes priors"]:
+    """Distance from each point to the nearest side of each box, in pixels; positive strictly inside alone."""
     x, y = columns(points)
     x1, y1, x2, y2 = (column.unsqueeze(-1) for column in columns(boxes))
-    return (x > x1) & (y > y1) & (x < x2) & (y < y2)
+    return torch.minimum(torch.minimum(x - x1, x2 - x), torch.minimum(y - y1, y2 - y))

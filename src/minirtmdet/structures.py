@@ -61,7 +61,7 @@ class GroundTruth(NamedTuple):
 
         >>> gt = GroundTruth.from_list([torch.tensor([[8., 8., 24., 40.]])], [torch.tensor([2])])
         >>> gt.boxes.shape, gt.mask.sum().item(), gt.centers[0, 0].tolist()
-        (torch.Size([1, 8, 4]), 1, [16.0, 24.0])
+        (torch.Size([1, 4, 4]), 1, [16.0, 24.0])
         """
         batch = len(boxes)
         names = names or [f"image {i}" for i in range(batch)]
@@ -108,16 +108,17 @@ class GroundTruth(NamedTuple):
 
 
 def padded_count(count: int) -> int:
-    """Rows that ``count`` boxes are padded to: 8, 16, 32, 64, 128, 256, then multiples of 128.
+    """Rows that ``count`` boxes are padded to: 4, 8, 12, 16, 24, 32, 48, … 256, then multiples of 64.
 
-    Few distinct sizes keep a compiled step from being compiled again for each new number of boxes.
+    Two sizes between a power of two and the next: at most a third of the rows is padding, and few distinct sizes
+    keep a compiled step from being compiled again for each new number of boxes.
 
-    >>> [padded_count(n) for n in (0, 8, 9, 65, 256, 257, 400)]
-    [8, 8, 16, 128, 256, 384, 512]
+    >>> [padded_count(n) for n in (0, 4, 5, 9, 13, 65, 256, 257, 300)]
+    [4, 4, 8, 12, 16, 96, 256, 320, 320]
     """
-    if count > 256:
-        return -(-count // 128) * 128
-    return max(8, 1 << (count - 1).bit_length()) if count > 0 else 8
+    power = 1 << max(count - 1, 0).bit_length()  # the power of two from ``count`` up
+    step = min(max(power // 4, 4), 64)
+    return max(step, -(-count // step) * step)
 
 
 def _check_image(

@@ -4,17 +4,23 @@ The whole batch at once: a cost for every pair of box and prior, ``[B,G,N]``, wh
 infinity.  :mod:`minirtmdet.reference.assignment` says the same for one image, step by step.
 """
 
+import math
+
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from minirtmdet.boxes import bbox_overlaps, points_inside
+from minirtmdet.boxes import bbox_overlaps, columns, nearest_side, points_inside
 from minirtmdet.structures import AssignResult, GroundTruth
 
 EPS = 1e-7
 # the last power of ten in fp32: a prior 42 strides away would cost infinity, as if it were impossible
 MAX_EXPONENT = 38.0
+LOG2_10 = math.log2(10)
+# pairs of box and prior that a CPU works on at a time: 1 MiB of numbers, half a core's cache where there are two
+BLOCK = 2**18
+# a square of 32 px has 16 + 4 + 1 priors: 21 divides the number of priors of every picture
+GROUP = 21
 
 
 class DynamicSoftLabelAssigner:
@@ -52,6 +58,7 @@ class DynamicSoftLabelAssigner:
         priors: Float[Tensor, "priors 4"],
         ground_truth: GroundTruth,
         valid: Bool[Tensor, "batch priors"] | None = None,
+        background: Float[Tensor, "batch priors"] | None = None,
     ) -> AssignResult:
         """Assign every prior of every image to a box, to background, or to neither.
 
@@ -61,38 +68,104 @@ class DynamicSoftLabelAssigner:
             priors: ``(x, y, stride, stride)`` in pixels.
             ground_truth: the batch's boxes.
             valid: priors that take part; all of them where left out.
+            background: from :func:`background_loss` for these logits, where the caller has it.
 
         No gradient flows through an assignment: it chooses what the losses compare, it is not a loss.
         """
         dtype = torch.promote_types(torch.promote_types(cls_scores.dtype, bboxes.dtype), torch.float32)
         cls_scores, bboxes, priors = cls_scores.to(dtype), bboxes.to(dtype), priors.to(dtype)
 
-        inside = points_inside(priors[:, :2], ground_truth.boxes)  # [B,G,N]
-        takes_part = torch.ones_like(inside[:, 0]) if valid is None else valid  # [B,N]
-        if self.nearest_prior_fallback:
-            inside = inside | nearest_of_empty(inside & takes_part[:, None], priors, ground_truth.centers, takes_part)
-        # a candidate lies inside any box, not only its own
-        candidates = (inside & ground_truth.mask[..., None]).any(1) & takes_part  # [B,N]
-        possible = candidates[:, None] & ground_truth.mask[..., None]  # [B,G,N]
-
-        ious = bbox_overlaps(ground_truth.boxes.to(dtype), bboxes)  # [B,G,N]
-        cost = (
-            class_cost(cls_scores, ground_truth.labels, ious)
-            + iou_cost(ious) * self.iou_weight
-            + center_cost(priors, ground_truth.centers.to(dtype), self.soft_center_radius)
-        )
-        cost = cost.masked_fill_(~possible, torch.inf)
-        ious = ious.masked_fill_(~possible, 0)
+        takes_part = torch.ones_like(bboxes[..., 0], dtype=torch.bool) if valid is None else valid  # [B,N]
+        # a box that is not to be learned is empty: no prior lies inside it
+        boxes = ground_truth.boxes.to(dtype) * ground_truth.mask[..., None]  # [B,G,4]
+        candidates = self.candidates(priors, boxes, ground_truth, takes_part)  # [B,N]
+        # each coordinate, and each class, in a row of memory of its own: blocks of boxes read whole rows
+        bboxes = torch.where(candidates, bboxes.movedim(-1, 0), 0).movedim(0, -1)
+        cls_scores = cls_scores.mT.contiguous().mT
+        if background is None:
+            background = background_loss(cls_scores)
+        background = torch.where(candidates, background, torch.inf)
+        cost, ious = self.pairs(cls_scores, bboxes, priors, boxes, ground_truth, background)  # [B,G,N] twice
 
         owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,N], [B,N]
         left_out = ~takes_part  # [B,N]
         if self.ignore_regions:
-            left_out = left_out | (inside & ground_truth.ignore[..., None]).any(1)
+            left_out = left_out | inside_any(priors, ground_truth.boxes * ground_truth.ignore[..., None])
         return AssignResult(
             gt_inds=torch.where(positive, owner + 1, -left_out.long()),
             max_overlaps=ious.gather(1, owner[:, None])[:, 0] * positive,
             labels=torch.where(positive, ground_truth.labels.gather(1, owner), -1),
         )
+
+    def candidates(
+        self,
+        priors: Float[Tensor, "priors 4"],
+        boxes: Float[Tensor, "batch boxes 4"],
+        ground_truth: GroundTruth,
+        takes_part: Bool[Tensor, "batch priors"],
+    ) -> Bool[Tensor, "batch priors"]:
+        """Priors that take part and lie inside any box, not only their own."""
+        inside = inside_any(priors, boxes)
+        if self.nearest_prior_fallback:
+            held = points_inside(priors[:, :2], boxes) & takes_part[:, None]  # [B,G,N]
+            nearest = nearest_of_empty(held, priors, ground_truth.centers, takes_part)  # [B,G,N]
+            inside = inside | (nearest & ground_truth.mask[..., None]).any(1)
+        return inside & takes_part
+
+    def pairs(
+        self,
+        cls_scores: Float[Tensor, "batch priors classes"],
+        bboxes: Float[Tensor, "batch priors 4"],
+        priors: Float[Tensor, "priors 4"],
+        boxes: Float[Tensor, "batch boxes 4"],
+        ground_truth: GroundTruth,
+        background: Float[Tensor, "batch priors"],
+    ) -> tuple[Float[Tensor, "batch boxes priors"], Float[Tensor, "batch boxes priors"]]:
+        """Cost and IoU of every pair of box and prior; infinity and 0 where the pair is impossible.
+
+        No pair is masked: a prior that is no candidate has an empty predicted box, which overlaps nothing, and an
+        infinite background; and every prior costs infinity to a box that is not to be learned.
+        """
+        not_learned = torch.zeros_like(boxes[..., :1]).masked_fill_(~ground_truth.mask[..., None], torch.inf)  # [B,G,1]
+        centers = ground_truth.centers.to(boxes.dtype)
+        cost = boxes.new_empty(*boxes.shape[:2], len(priors))
+        ious = torch.empty_like(cost)
+        for block in blocks(boxes.shape[1], background):
+            overlaps = bbox_overlaps(boxes[:, block], bboxes)
+            ious[:, block] = overlaps
+            cost[:, block] = (
+                class_cost(cls_scores, ground_truth.labels[:, block], overlaps, background)
+                .add_(iou_cost(overlaps), alpha=self.iou_weight)
+                .add_(center_cost(priors, centers[:, block], self.soft_center_radius))
+                .add_(not_learned[:, block])
+            )
+        return cost, ious
+
+
+def blocks(rows: int, like: Shaped[Tensor, "..."]) -> list[slice]:
+    """Slices of ``rows`` rows, each as long as all priors of the batch, that fit into a core's cache.
+
+    Between two operations of a formula the numbers then need not travel to memory and back.  Where a compiler joins
+    the operations, or a GPU would rather have much to do at once, one slice is all.
+
+    Args:
+        rows: boxes or classes.
+        like: a tensor of one row.
+    """
+    size = rows
+    if like.device.type == "cpu" and not torch.compiler.is_compiling():
+        size = max(1, BLOCK // max(1, like.numel()))
+    return [slice(start, start + size) for start in range(0, rows, max(1, size))]
+
+
+def inside_any(
+    priors: Float[Tensor, "priors 4"], boxes: Float[Tensor, "batch boxes 4"]
+) -> Bool[Tensor, "batch priors"]:
+    """Whether each prior lies strictly inside any of the boxes."""
+    depth = boxes.new_full((len(boxes), len(priors)), -torch.inf)
+    for block in blocks(boxes.shape[1], depth):
+        depth = torch.maximum(depth, nearest_side(priors[:, :2], boxes[:, block]).amax(1))
+    return depth > 0
 
 
 def nearest_of_empty(
@@ -113,36 +186,67 @@ def class_cost(
     cls_scores: Float[Tensor, "batch priors classes"],
     labels: Int[Tensor, "batch boxes"],
     ious: Float[Tensor, "batch boxes priors"],
+    background: Float[Tensor, "batch priors"] | None = None,
 ) -> Float[Tensor, "batch boxes priors"]:
     """Quality focal loss of each prior, had it this box: target IoU for the box's class, 0 for all others.
 
     MMDetection sums the loss over the classes of every pair, ``N*G*C`` numbers.  All classes but the box's own
     have target 0 whatever the box is, so their sum is taken once a prior; the box's class ``y`` then swaps its
     background loss for its real one, with ``b = softplus(s_y)``, ``p = sigmoid(s_y)`` and IoU ``t``:
-    ``(b - s_y t) (t - p)^2 - b p^2 = b (t^2 - 2 t p) - s_y t (t - p)^2``.
+    ``(b - s_y t) (t - p)^2 - b p^2 = t (b (t - 2 p) - s_y (t - p)^2)``.
+
+    Args:
+        cls_scores: logits.
+        labels: class of each box.
+        ious: of each predicted box with each box.
+        background: the sum over all classes, from :func:`background_loss`, where the caller has it.
     """
-    probability = cls_scores.sigmoid()
-    background = (F.softplus(cls_scores) * probability.square()).sum(-1)  # [B,N]
-    own_class = labels[..., None].expand_as(ious)  # [B,G,N]
-    logit = cls_scores.mT.gather(1, own_class)  # [B,G,N]
-    gap = ious - logit.sigmoid()
-    own = F.softplus(logit) * ious * (2 * gap - ious) - logit * ious * gap.square()
-    return background[:, None] + own
+    if background is None:
+        background = background_loss(cls_scores)
+    image = torch.arange(len(labels), device=labels.device)[:, None]  # [B,1]
+    logit = cls_scores.mT[image, labels]  # [B,G,N]
+    probability, softplus = activations(logit)
+    gap = ious - probability
+    own = softplus.mul_(ious - probability.mul_(2)).addcmul_(logit, gap.square_(), value=-1)
+    return torch.addcmul(background[:, None], own, ious)
+
+
+def background_loss(cls_scores: Float[Tensor, "batch priors classes"]) -> Float[Tensor, "batch priors"]:
+    """Quality focal loss of each prior as background, summed over the classes; memory best holds class after class."""
+    total = torch.zeros_like(cls_scores[..., 0])
+    for block in blocks(cls_scores.shape[-1], total):
+        probability, softplus = activations(cls_scores[..., block])
+        total.add_(softplus.mul_(probability.square_()).sum(-1))
+    return total
+
+
+def activations(
+    logits: Float[Tensor, "*batch"],
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """``sigmoid(s)`` and ``softplus(s) = s - log(sigmoid(s))``, which is half the price of ``F.softplus``.
+
+    Where the difference has few digits left, at negative logits, it is multiplied by powers of a small sigmoid or IoU.
+    """
+    # the sigmoid of -110 is 0, and the logarithm of that infinite
+    logits = logits.clamp(min=-80)
+    probability = logits.sigmoid()
+    return probability, logits - probability.log()
 
 
 def iou_cost(ious: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Minus the logarithm of the IoU: halving the overlap costs the same everywhere; at most 16.1 at IoU 0."""
-    return -torch.log(ious + EPS)
+    return (ious + EPS).log_().neg_()
 
 
 def center_cost(
     priors: Float[Tensor, "priors 4"], centers: Float[Tensor, "batch boxes 2"], radius: float
 ) -> Float[Tensor, "batch boxes priors"]:
     """``10 ** (distance - radius)``, with the distance from prior to centre in strides of the prior's level."""
-    dx = priors[:, 0] - centers[..., 0:1]  # [B,G,N]
-    dy = priors[:, 1] - centers[..., 1:2]
-    distance = (dx.square() + dy.square()).sqrt() / priors[:, 2]
-    return torch.pow(10, (distance - radius).clamp(max=MAX_EXPONENT))
+    x, y, stride, _ = columns(priors)
+    dx = x - centers[..., 0:1]  # [B,G,N]
+    dy = y - centers[..., 1:2]
+    distance = dx.square_().add_(dy.square_()).sqrt_().div_(stride)
+    return distance.sub_(radius).clamp_(max=MAX_EXPONENT).mul_(LOG2_10).exp2_()
 
 
 def dynamic_k(ious: Float[Tensor, "batch boxes priors"], topk: int) -> Int[Tensor, "batch boxes"]:
@@ -155,7 +259,7 @@ def dynamic_k(ious: Float[Tensor, "batch boxes priors"], topk: int) -> Int[Tenso
     >>> dynamic_k(torch.tensor([[[0.9, 0.8, 0.7, 0.0], [0.1, 0.0, 0.0, 0.0]]]), topk=3).tolist()
     [[2, 1]]
     """
-    best = ious.topk(min(topk, ious.shape[-1]), dim=-1).values
+    best, _ = topk_in_two_rounds(ious, min(topk, ious.shape[-1]))
     return best.sum(-1).long().clamp(min=1)
 
 
@@ -175,7 +279,7 @@ def match(
     Two equal costs at rank k are ordered by ``torch.topk``, which differs between CPU and GPU.
     """
     boxes, priors = cost.shape[1:]
-    ranked, chosen = cost.topk(min(topk, priors), dim=-1, largest=False)  # [B,G,k]
+    ranked, chosen = topk_in_two_rounds(cost, min(topk, priors), largest=False)  # [B,G,k]
     rank = torch.arange(ranked.shape[-1], device=cost.device)
     taken = ((rank < dynamic_ks[..., None]) & (ranked < torch.inf)).long()  # [B,G,k]
 
@@ -184,4 +288,32 @@ def match(
     nobody = torch.zeros(len(cost), priors, dtype=torch.int64, device=cost.device)
     choices = nobody.scatter_add(1, chosen.flatten(1), taken.flatten(1))  # [B,N]
     owner = nobody.scatter_add(1, chosen.flatten(1), (taken * index).flatten(1))  # [B,N]
-    return torch.where(choices > 1, cost.argmin(1), owner), choices > 0
+    return torch.where(choices > 1, cost.min(1).indices, owner), choices > 0
+
+
+def topk_in_two_rounds(
+    values: Float[Tensor, "batch boxes priors"], k: int, largest: bool = True
+) -> tuple[Float[Tensor, "batch boxes k"], Int[Tensor, "batch boxes k"]]:
+    """``values.topk(k)``, as a tournament: the ``k`` best are members of the ``k`` groups with the best leaders.
+
+    To find leaders takes one fast pass; what is left to sort is a ``GROUP``-th of the priors, and the members of ``k``
+    groups.  Of equal values another one may win than in ``torch.topk``.
+
+    Args:
+        values: of a number of priors that ``GROUP`` divides; sorted directly where it does not.
+        k: how many.
+        largest: whether large is good.
+
+    Returns:
+        The best values, best first, and the indices of their priors.
+    """
+    size, rest = divmod(values.shape[-1], GROUP)
+    if rest or size < k:
+        best, chosen = values.topk(k, largest=largest)
+        return best, chosen
+    groups = values.unflatten(-1, (GROUP, size))  # [B,G,21,N/21]: each column a group
+    leaders = groups.amax(-2) if largest else groups.amin(-2)
+    chosen = leaders.topk(k, largest=largest, sorted=False).indices  # [B,G,k]
+    members = groups.gather(-1, chosen.unsqueeze(-2).expand(-1, -1, GROUP, -1))  # [B,G,21,k]
+    best, place = members.flatten(-2).topk(k, largest=largest)
+    return best, place // k * size + chosen.gather(-1, place % k)

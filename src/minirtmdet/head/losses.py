@@ -1,11 +1,13 @@
 """The two losses of the head, unreduced, and their normalisation."""
 
+from typing import Any, NamedTuple
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import aligned_overlaps
+from minirtmdet.head.assignment import activations, blocks
 from minirtmdet.structures import LossTerms, Targets
 
 
@@ -29,6 +31,7 @@ class QualityFocalLoss:
         cls_scores: Float[Tensor, "*batch classes"],
         labels: Int[Tensor, "*batch"],
         quality: Float[Tensor, "*batch"],
+        background: "Background | None" = None,
     ) -> Float[Tensor, "*batch"]:
         """Loss of each prior.
 
@@ -36,15 +39,75 @@ class QualityFocalLoss:
             cls_scores: logits.
             labels: class index; anything from the number of classes on is background.
             quality: soft label of the positives, 0..1; not read on background.
+            background: from :func:`background_of` for these logits, where the caller has it; good for one call.
         """
-        num_classes = cls_scores.shape[-1]
-        background = F.softplus(cls_scores) * cls_scores.sigmoid().pow(self.beta)
-        logit = cls_scores.gather(-1, labels.clamp(max=num_classes - 1)[..., None])[..., 0]
-        probability = logit.sigmoid()
-        as_background = F.softplus(logit) * probability.pow(self.beta)
-        as_positive = (F.softplus(logit) - logit * quality) * (quality - probability).abs().pow(self.beta)
-        swap = torch.where(labels < num_classes, as_positive - as_background, 0)
-        return (background.sum(-1) + swap) * self.loss_weight
+        cls_scores = cls_scores.to(torch.promote_types(cls_scores.dtype, quality.dtype))
+        if background is None:
+            background = background_of(cls_scores, self.beta)
+        return FocalTerms.apply(cls_scores, labels, quality, self.beta, *background) * self.loss_weight
+
+
+class Background(NamedTuple):
+    """The quality focal loss of priors that are all background.
+
+    Attributes:
+        loss: of each prior, summed over the classes.
+        slope: its derivative by each logit.
+    """
+
+    loss: Float[Tensor, "*batch"]
+    slope: Float[Tensor, "*batch classes"]
+
+
+@torch.no_grad()
+def background_of(cls_scores: Float[Tensor, "*batch classes"], beta: float) -> Background:
+    """Loss and slope towards target 0: ``b p^beta`` and ``p^beta (p + beta b (1 - p))``, made of the same factors.
+
+    Autograd would keep several tensors as large as the logits until the way back, and read each of them again; the
+    slope alone is enough.  The assigner's class cost begins with the same loss.
+
+    Args:
+        cls_scores: logits ``s``, with ``p = sigmoid(s)`` and ``b = softplus(s)``.
+        beta: how little a prior counts that is already right.
+    """
+    loss = torch.zeros_like(cls_scores[..., 0])
+    slope = torch.empty_like(cls_scores)
+    for block in blocks(cls_scores.shape[-1], loss):
+        probability, softplus = activations(cls_scores[..., block])
+        power = probability.pow(beta)
+        loss += (softplus * power).sum(-1)
+        slope[..., block] = softplus.mul_(1 - probability).mul_(beta).add_(probability).mul_(power)
+    return Background(loss, slope)
+
+
+class FocalTerms(torch.autograd.Function):
+    """:class:`QualityFocalLoss` of each prior: the background's, but for the one class of a positive."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cls_scores: Tensor, labels: Tensor, quality: Tensor, beta: float, loss: Tensor, slope: Tensor
+    ) -> Tensor:
+        """Swap loss and slope of each positive's class; ``slope`` is changed in place, and kept."""
+        positive = labels < cls_scores.shape[-1]
+        index = labels.clamp(max=cls_scores.shape[-1] - 1)[..., None]
+        logit = cls_scores.gather(-1, index)[..., 0]
+        probability, softplus = activations(logit)
+        gap = probability - quality
+        cross_entropy = softplus - logit * quality
+        as_positive = cross_entropy * gap.abs().pow(beta)
+        as_background = softplus * probability.pow(beta)
+        # the derivative of the cross entropy is the gap itself
+        bend = beta * gap.abs().pow(beta - 1) * gap.sign() * probability * (1 - probability)
+        own_slope = gap * gap.abs().pow(beta) + cross_entropy * bend
+        slope.scatter_(-1, index, torch.where(positive[..., None], own_slope[..., None], slope.gather(-1, index)))
+        ctx.save_for_backward(slope)
+        return loss + torch.where(positive, as_positive - as_background, 0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        """The slope, times what follows."""
+        (slope,) = ctx.saved_tensors
+        return slope * gradient[..., None], None, None, None, None, None
 
 
 class GIoULoss:
@@ -75,6 +138,7 @@ def loss_terms(
     targets: Targets,
     loss_cls: QualityFocalLoss,
     loss_bbox: GIoULoss,
+    background: Background | None = None,
 ) -> LossTerms:
     """Both losses of every prior (MMDetection: ``RTMDetHead.loss_by_feat_single``).
 
@@ -84,12 +148,13 @@ def loss_terms(
         targets: from the assignment; constants to the gradient.
         loss_cls: the class loss.
         loss_bbox: the box loss.
+        background: from :func:`background_of` for these logits, where the caller has it.
     """
     positive = targets.labels < cls_scores.shape[-1]  # [B,N]
     # a masked loss still has the gradient 0 * inf = NaN of what it hides: hide the box before the loss instead
     bboxes = torch.where(positive[..., None], bboxes, 0)
     return LossTerms(
-        cls=loss_cls(cls_scores, targets.labels, targets.assign_metrics) * targets.label_weights,
+        cls=loss_cls(cls_scores, targets.labels, targets.assign_metrics, background) * targets.label_weights,
         bbox=loss_bbox(bboxes, targets.bbox_targets) * targets.assign_metrics * positive,
         iou_sum=targets.assign_metrics.sum(),
     )

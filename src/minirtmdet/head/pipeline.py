@@ -9,7 +9,7 @@ from torch import Tensor
 from minirtmdet.configs import AssignerConfig, LossConfig
 from minirtmdet.head.assignment import DynamicSoftLabelAssigner
 from minirtmdet.head.coder import DistancePointBBoxCoder
-from minirtmdet.head.losses import GIoULoss, QualityFocalLoss, loss_terms, normalise
+from minirtmdet.head.losses import GIoULoss, QualityFocalLoss, background_of, loss_terms, normalise
 from minirtmdet.head.priors import MlvlPointGenerator, border_flags
 from minirtmdet.head.sampling import PseudoSampler
 from minirtmdet.head.targets import build_targets
@@ -19,10 +19,13 @@ from minirtmdet.structures import AssignResult, GroundTruth, LossTerms, Targets
 def flatten_levels(maps: Sequence[Float[Tensor, "batch channels _ _"]]) -> Float[Tensor, "batch priors channels"]:
     """All cells of all levels in one axis, level by level and row by row.
 
+    In memory a channel's cells stay side by side, as in the maps: nothing is moved to turn the axes around, and the
+    head's sums over classes read whole rows.
+
     >>> flatten_levels([torch.zeros(1, 4, 2, 3), torch.zeros(1, 4, 1, 2)]).shape
     torch.Size([1, 8, 4])
     """
-    return torch.cat([level.flatten(2) for level in maps], -1).mT.contiguous()
+    return torch.cat([level.flatten(2) for level in maps], -1).mT
 
 
 class RTMDetLoss:
@@ -98,10 +101,13 @@ class RTMDetLoss:
     ) -> tuple[LossTerms, Targets]:
         """The losses before any sum, and the targets they were measured against.  Arguments as in a call."""
         logits, boxes, priors, valid = self.flatten(cls_scores, bbox_preds, pad_shapes, img_shapes)
-        assigned = self.assigner.assign(logits.detach(), boxes.detach(), priors, ground_truth, valid)
+        background = background_of(logits, self.loss_cls.beta)
+        # the class cost is the loss itself, where its exponent is the assigner's
+        shared = background.loss if self.loss_cls.beta == 2 else None
+        assigned = self.assigner.assign(logits.detach(), boxes.detach(), priors, ground_truth, valid, shared)
         sampled = self.sampler.sample(assigned, ground_truth)
         targets = build_targets(sampled, assigned, self.num_classes)
-        return loss_terms(logits, boxes, targets, self.loss_cls, self.loss_bbox), targets
+        return loss_terms(logits, boxes, targets, self.loss_cls, self.loss_bbox, background), targets
 
     def assign(
         self,

@@ -69,7 +69,12 @@ def _best_candidates(
     """Scores, classes and cells over the threshold, best first (MMDetection: ``filter_scores_and_topk``)."""
     flat = scores.flatten()
     over = (flat > config.score_threshold).nonzero()[:, 0]
-    best, order = flat[over].sort(descending=True)
+    kept = flat[over]
+    if len(kept) > config.nms_pre:
+        # the last score that counts is found without sorting; so most need never be sorted
+        top = kept >= kept.topk(config.nms_pre, sorted=False).values.min()
+        over, kept = over[top], kept[top]
+    best, order = kept.sort(descending=True)
     index = over[order[: config.nms_pre]]
     return best[: config.nms_pre], index % scores.shape[1], index // scores.shape[1]
 

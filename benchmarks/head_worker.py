@@ -1,0 +1,366 @@
+"""One side of ``head.py``: what is timed, in the project's environment or in the reference environment.
+
+Both sides get the same inputs, from ``tests/parity/cases.py``.  A worker reads one request a line and answers each with
+one line of JSON; between two requests it does nothing, so that the other side has the machine to itself.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from parity import cases
+from parity.fill import fill
+from torch import Tensor
+
+Answer = dict[str, Tensor]
+TINY = {
+    "deepen_factor": 0.167,
+    "widen_factor": 0.375,
+    "neck_csp_blocks": 1,
+    "num_classes": 80,
+    "exp_on_reg": False,
+}
+
+
+class Work(NamedTuple):
+    """Something to time.
+
+    Attributes:
+        run: does it once; may return the seconds of a part of it.
+        answer: does it once, and returns what came out.
+    """
+
+    run: Callable[[], Any]
+    answer: Callable[[], Answer]
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def scene(size: int, images: int, boxes: int, classes: int = 80) -> cases.Scene:
+    """Boxes of all sizes from 16 px, small ones more often, and the outputs of a half-trained detector."""
+    shape = (size, size)
+    key = f"benchmark-{size}-{images}-{boxes}"
+    truth = [cases.random_boxes(f"{key}/{image}", boxes, shape, low=16.0) for image in range(images)]
+    return cases.scene(key, shape, truth, num_classes=classes)
+
+
+def crowd() -> cases.Scene:
+    """Every class of every prior lies over the score threshold of 0.001: 672,000 candidates."""
+    made = scene(640, 1, 10)
+    return made._replace(cls_scores=cases.normal("crowd/logits", *made.cls_scores.shape) - 3.0)
+
+
+def prepare(name: str, side: Any) -> Work:
+    """The work of a case, such as ``assign 640 1 300 80``: size, images, boxes and classes."""
+    kind, *numbers = name.split()
+    if kind == "predict":
+        return side.predict(crowd())
+    made = scene(*(int(number) for number in numbers))
+    return {"assign": side.assign, "loss": side.loss, "step": side.step}[kind](made)
+
+
+def leaves(made: cases.Scene) -> tuple[list[Tensor], list[Tensor]]:
+    """Maps of the network, as if it had just made them."""
+    maps = made.levels(made.cls_scores), made.levels(made.distances)
+    return tuple([level.requires_grad_() for level in branch] for branch in maps)  # type: ignore[return-value]
+
+
+def gradients(maps: tuple[list[Tensor], list[Tensor]]) -> Answer:
+    """Gradients to the maps; they are taken off, or the next run would add to them."""
+    names = ("grad_cls_scores", "grad_bbox_preds")
+    found = {n: torch.cat([level.grad.flatten() for level in b]) for n, b in zip(names, maps, strict=True)}  # type: ignore[union-attr]
+    forget(maps)
+    return found
+
+
+def forget(maps: tuple[list[Tensor], list[Tensor]]) -> None:
+    """Drop the gradients."""
+    for level in (*maps[0], *maps[1]):
+        level.grad = None
+
+
+def training_step(network: Callable[[], Any], head: Callable[..., Answer], optimizer: torch.optim.Optimizer) -> float:
+    """Network, losses, backward, optimizer; returns the seconds from the maps to their gradients."""
+    maps = network()
+    made = [[level.detach().requires_grad_() for level in branch] for branch in maps]
+    start = time.perf_counter()
+    losses = head(*made)
+    (losses["loss_cls"] + losses["loss_bbox"]).backward()
+    seconds = time.perf_counter() - start
+    torch.autograd.backward([m for b in maps for m in b], [m.grad for b in made for m in b])
+    optimizer.step()
+    optimizer.zero_grad()
+    return seconds
+
+
+# --- MMDetection -----------------------------------------------------------------------------------------------------
+
+
+class Original:
+    """Works in the reference environment only."""
+
+    def __init__(self) -> None:
+        from parity import original
+
+        original.quiet()
+        self.parity = original
+
+    def assign(self, made: cases.Scene) -> Work:
+        """``DynamicSoftLabelAssigner.assign``."""
+        from mmdet.models.task_modules import DynamicSoftLabelAssigner
+        from mmengine.structures import InstanceData
+
+        assigner = DynamicSoftLabelAssigner(made.soft_center_radius, made.topk, made.iou_weight)
+        predicted = InstanceData(scores=made.cls_scores[0], bboxes=made.bboxes[0], priors=made.priors)
+        truth = InstanceData(bboxes=made.boxes[0], labels=made.labels[0])
+
+        def answer() -> Answer:
+            result = assigner.assign(predicted, truth)
+            overlaps = result.max_overlaps.clamp(min=0)
+            return {"gt_inds": result.gt_inds[None], "max_overlaps": overlaps[None], "labels": result.labels[None]}
+
+        return Work(lambda: assigner.assign(predicted, truth), answer)
+
+    def loss(self, made: cases.Scene) -> Work:
+        """``RTMDetHead.loss_by_feat``, and backward."""
+        head, maps = self.parity._head(made.num_classes, made), leaves(made)
+        truth, metas = self.parity._truth(made), self.parity._metas(made)
+
+        def run() -> Answer:
+            losses = {name: sum(levels) for name, levels in head.loss_by_feat(*maps, truth, metas).items()}
+            (losses["loss_cls"] + losses["loss_bbox"]).backward()
+            return losses
+
+        def answer() -> Answer:
+            losses = {name: value.detach() for name, value in run().items()}
+            return losses | gradients(maps) | {"gt_inds": self.parity.assign(made)["gt_inds"]}
+
+        return Work(lambda: (run(), forget(maps)), answer)
+
+    def step(self, made: cases.Scene) -> Work:
+        """One step of tiny with AdamW."""
+        detector = fill(self.parity.build_detector(TINY)).train()
+        truth, metas, images = self.parity._truth(made), self.parity._metas(made), pictures(made)
+        optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-9)
+
+        def head(*maps: Any) -> Answer:
+            return {name: sum(x) for name, x in detector.bbox_head.loss_by_feat(*maps, truth, metas).items()}
+
+        def network() -> Any:
+            return detector.bbox_head(detector.extract_feat(images))
+
+        def answer() -> Answer:
+            return {name: value.detach() for name, value in head(*network()).items()}
+
+        return Work(lambda: training_step(network, head, optimizer), answer)
+
+    def predict(self, made: cases.Scene) -> Work:
+        """``predict_by_feat``."""
+        case = cases.PredictCase(made)
+
+        def answer() -> Answer:
+            return self.parity.predict(case)
+
+        from mmengine.config import ConfigDict
+
+        nms = {"type": "nms", "iou_threshold": case.nms_iou_threshold}
+        config = ConfigDict(
+            score_thr=case.score_threshold, nms_pre=case.nms_pre, min_bbox_size=0, nms=nms, max_per_img=300
+        )
+        head = self.parity._head(made.num_classes, made)
+        maps = made.levels(made.cls_scores), made.levels(made.distances)
+        metas = [{"img_shape": made.pad_shapes[0], "scale_factor": (1.0, 1.0)}]
+        return Work(lambda: head.predict_by_feat(*maps, batch_img_metas=metas, cfg=config, rescale=True), answer)
+
+
+# --- this package ----------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """Works in the project's environment only."""
+
+    def __init__(self) -> None:
+        from parity import ours
+
+        self.parity = ours
+
+    def assign(self, made: cases.Scene) -> Work:
+        """``DynamicSoftLabelAssigner.assign``; logits lie in memory as the pipeline's own ``flatten`` leaves them."""
+        from minirtmdet.head.assignment import DynamicSoftLabelAssigner
+        from minirtmdet.head.pipeline import flatten_levels
+
+        assigner = DynamicSoftLabelAssigner(made.topk, made.iou_weight, made.soft_center_radius)
+        logits, truth = flatten_levels(made.levels(made.cls_scores)), self.parity._ground_truth(made)
+        bboxes, priors, valid = made.bboxes, made.priors, made.valid
+        return Work(
+            lambda: assigner.assign(logits, bboxes, priors, truth, valid),
+            lambda: assigner.assign(logits, bboxes, priors, truth, valid)._asdict(),
+        )
+
+    def loss(self, made: cases.Scene) -> Work:
+        """``RTMDetLoss``, and backward."""
+        from minirtmdet.head.pipeline import RTMDetLoss
+
+        criterion, maps, truth = RTMDetLoss(made.num_classes), leaves(made), self.parity._ground_truth(made)
+        shapes = torch.tensor(made.pad_shapes)
+
+        def run() -> Answer:
+            losses = criterion(*maps, truth, shapes)
+            (losses["loss_cls"] + losses["loss_bbox"]).backward()
+            return losses
+
+        def answer() -> Answer:
+            losses = {name: value.detach() for name, value in run().items() if name != "num_pos"}
+            return losses | gradients(maps) | {"gt_inds": criterion.assign(*maps, truth, shapes).gt_inds}
+
+        return Work(lambda: (run(), forget(maps)), answer)
+
+    def step(self, made: cases.Scene) -> Work:
+        """One step of tiny with AdamW."""
+        from minirtmdet.configs import ModelConfig
+        from minirtmdet.detector import build_detector
+
+        detector = fill(build_detector(ModelConfig(**TINY))).train()
+        truth, shapes, images = self.parity._ground_truth(made), torch.tensor(made.pad_shapes), pictures(made)
+        optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-9)
+
+        def head(*maps: Any) -> Answer:
+            return detector.loss(*maps, truth, shapes)
+
+        def answer() -> Answer:
+            return {name: value.detach() for name, value in head(*detector(images)).items() if name != "num_pos"}
+
+        return Work(lambda: training_step(lambda: detector(images), head, optimizer), answer)
+
+    def predict(self, made: cases.Scene) -> Work:
+        """``predict_by_feat``."""
+        from minirtmdet.head.postprocess import predict_by_feat
+
+        case = cases.PredictCase(made)
+        maps = made.levels(made.cls_scores), made.levels(made.distances)
+        return Work(lambda: predict_by_feat(*maps), lambda: self.parity.predict(case))
+
+
+def pictures(made: cases.Scene) -> Tensor:
+    """Normalised pictures of noise."""
+    return cases.normal("pictures", len(made.boxes), 3, *made.pad_shapes[0])
+
+
+# --- what each step of the chapter is worth: the same answer with one step undone -------------------------------------
+
+
+def _class_cost_over_all_classes(cls_scores: Tensor, labels: Tensor, ious: Tensor, background: Tensor) -> Tensor:
+    from minirtmdet.reference.assignment import class_cost
+
+    cost = torch.stack([class_cost(*one).T for one in zip(cls_scores, labels, ious.mT, strict=True)])
+    return cost + torch.where(background.isinf(), torch.inf, 0)[:, None]
+
+
+def _center_cost_with_pow(priors: Tensor, centers: Tensor, radius: float) -> Tensor:
+    distance = (priors[:, :2] - centers[..., None, :]).square().sum(-1).sqrt() / priors[:, 2]
+    return torch.pow(10, (distance - radius).clamp(max=38))
+
+
+UNDONE: dict[str, dict[str, Any]] = {
+    "one class in closed form": {"class_cost": _class_cost_over_all_classes},
+    "blocks that fit the cache": {"BLOCK": 2**40},
+    "topk in two rounds": {"topk_in_two_rounds": lambda values, k, largest=True: values.topk(k, largest=largest)},
+    "exp2 and in-place distances": {"center_cost": _center_cost_with_pow},
+}
+
+
+@contextmanager
+def without(step: str) -> Iterator[None]:
+    """The racing lane with one step undone."""
+    changes = UNDONE.get(step)
+    if not changes:
+        yield
+        return
+    import minirtmdet.head.assignment
+
+    with patch.multiple(minirtmdet.head.assignment, **changes):
+        yield
+
+
+def reading_lane(made: cases.Scene) -> Work:
+    """The reading lane's assignment."""
+    from minirtmdet.reference.assignment import assign
+
+    inputs = made.cls_scores[0], made.bboxes[0], made.priors, made.boxes[0], made.labels[0]
+
+    def answer() -> Answer:
+        return {name: value[None] for name, value in assign(*inputs)._asdict().items()}
+
+    return Work(lambda: assign(*inputs), answer)
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+def peak_memory(run: Callable[[], Any]) -> float:
+    """MiB of memory that a run needs beside what is there already; the kernel's own peak, so Linux only."""
+    status = Path("/proc/self/status")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = memory_field(status, "VmHWM")
+    run()
+    return (memory_field(status, "VmHWM") - before) / 1024
+
+
+def memory_field(status: Path, name: str) -> int:
+    """One line of a process's status, in KiB."""
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name))
+
+
+def measure(work: Work, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run, and of the part that it tells of."""
+    seconds, part = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        told = work.run()
+        seconds.append(time.perf_counter() - start)
+        if isinstance(told, float):
+            part.append(told)
+    return {"seconds": seconds, "part": part}
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("side", choices=["original", "ours"])
+    parser.add_argument("--threads", type=int, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    side = Original() if options.side == "original" else Ours()
+    work, step = None, ""
+    for line in sys.stdin:
+        request = json.loads(line)
+        reply: dict[str, Any] = {}
+        if "case" in request:
+            step = request.get("without", "")
+            made = request["case"].split()
+            work = reading_lane(scene(*map(int, made[1:]))) if step == "everything" else prepare(request["case"], side)
+            with without(step):
+                torch.save(work.answer(), request["answer"])
+        elif "repeats" in request:
+            assert work is not None
+            with without(step):
+                reply = measure(work, request["repeats"])
+        elif "memory" in request:
+            prepare("assign 64 1 3 80", side).run()  # what is loaded on first use is not counted
+            reply = {"MiB": peak_memory(prepare(request["memory"], side).run)}
+        elif "versions" in request:
+            reply = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+            reply |= side.parity.versions() if options.side == "original" else {}
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
