@@ -55,6 +55,7 @@ def priors(
         follow: index of a prior to ring.
     """
     grid = levels(points)
+    lines = {"color": MUTED if image is None else "white", "lw": 0.4, "zorder": 0.5}
     image = _paper(grid) if image is None else image
     height, width = image_size(image)
     counts = " + ".join(f"{level.rows * level.columns:,}" for level in grid)
@@ -65,8 +66,8 @@ def priors(
     for ax, level in zip(axes[0], grid, strict=True):
         cell = level.stride * points_per_pixel(ax)
         if cell > 5:
-            ax.vlines(np.arange(0, width + 1, level.stride), 0, height, color="white", lw=0.4)
-            ax.hlines(np.arange(0, height + 1, level.stride), 0, width, color="white", lw=0.4)
+            ax.vlines(np.arange(0, width + 1, level.stride), 0, height, **lines)
+            ax.hlines(np.arange(0, height + 1, level.stride), 0, width, **lines)
         _grid_dots(ax, level, np.full(len(level.points), True), cell, "priors")
         title = f"stride {level.stride}: {level.rows} × {level.columns}"
         if follow is not None and level.where.start <= follow < level.where.stop:
