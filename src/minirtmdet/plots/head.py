@@ -55,7 +55,7 @@ def priors(
         follow: index of a prior to ring.
     """
     grid = levels(points)
-    lines = {"color": MUTED if image is None else "white", "lw": 0.4, "zorder": 0.5}
+    lines: dict[str, Any] = {"color": MUTED if image is None else "white", "lw": 0.4, "zorder": 0.5}
     image = _paper(grid) if image is None else image
     height, width = image_size(image)
     counts = " + ".join(f"{level.rows * level.columns:,}" for level in grid)
