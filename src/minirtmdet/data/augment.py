@@ -112,10 +112,11 @@ def hsv(sample: Sample, gains: tuple[int, int, int]) -> Sample:
         table = ((np.arange(256) + hue) % 180).astype(np.uint8)
         cv2.insertChannel(cv2.LUT(cv2.extractChannel(pixels, 0), table), pixels, 0)
     # one sign at a time: sums of both are not computed in 8 bits
-    if max(saturation, value) > 0:
-        pixels = cv2.add(pixels, (0, max(saturation, 0), max(value, 0), 0))
-    if min(saturation, value) < 0:
-        pixels = cv2.subtract(pixels, (0, max(-saturation, 0), max(-value, 0), 0))
+    gain = np.array([0.0, saturation, value, 0.0])
+    if gain.max() > 0:
+        pixels = cv2.add(pixels, gain.clip(min=0))
+    if gain.min() < 0:
+        pixels = cv2.subtract(pixels, (-gain).clip(min=0))
     return replace(sample, image=cv2.cvtColor(pixels, cv2.COLOR_HSV2BGR))
 
 
