@@ -804,6 +804,8 @@ def test_augmentation_steps_show_each_picture_with_its_boxes() -> None:
     ]
     for ax in figure.axes:
         assert [xyxy(patch) for patch in rectangles(ax)] == BOXES_TRUE.tolist()
+    assert figure.get_suptitle() == "One picture, step by step: crop, resize, flip"
+    assert plots.augmentation_steps(steps(1), ["crop"], title="A crop").get_suptitle() == "A crop"
     with pytest.raises(ValueError, match="2 samples with 1 names"):
         plots.augmentation_steps(steps(2), ["crop"])
 

@@ -1,7 +1,8 @@
 """Directives that show what was recorded, so that no number is typed by hand.
 
 - ``{erratum} name``: a function of ``tests/parity/record_errata.py`` and what MMDetection answered to it;
-- ``{parity-table}``: the table that ``make parity`` kept, and ``{parity-run}``, how it was made.
+- ``{parity-table}``: the table that ``make parity`` kept, and ``{parity-run}``, how it was made;
+- ``{data-pipeline-table}``: what ``benchmarks/data_pipeline.py`` kept, as ratios.
 """
 
 import ast
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 ERRATA = ROOT / "tests" / "parity" / "record_errata.py"
 ANSWERS = ROOT / "tests" / "parity" / "fixtures" / "errata.json"
 PARITY = ROOT / "benchmarks" / "results" / "parity.json"
+DATA_PIPELINE = PARITY.with_name("data_pipeline.json")
 
 
 @cache
@@ -34,10 +36,11 @@ def functions() -> dict[str, str]:
     }
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, how: str = "make parity ARGS='--json {}'") -> dict[str, Any]:
     """A record, or an error that says how to make it."""
     if not path.is_file():
-        raise ExtensionError(f"{path.relative_to(ROOT)} is missing: make parity ARGS='--json {path.relative_to(ROOT)}'")
+        name = path.relative_to(ROOT)
+        raise ExtensionError(f"{name} is missing: {how.format(name)}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -138,9 +141,27 @@ class ParityRun(Recorded):
         )
 
 
+class DataPipelineTable(Recorded):
+    """What a training picture costs in each stage, in multiples of the original's stage 2."""
+
+    def markdown(self) -> str:
+        """A table in Markdown and a sentence on the run."""
+        self.env.note_dependency(str(DATA_PIPELINE))
+        run = read(DATA_PIPELINE, "python benchmarks/data_pipeline.py")
+        stages = {name: row["ms_per_picture"] for name, row in run["results"].items() if "stage" in name}
+        unit = stages["s stage 2"]["original"]
+        lines = ["| time for a picture | MMDetection | here | times as fast |", "|---|--:|--:|--:|"]
+        for name, row in stages.items():
+            original, here = row["original"], row["ours"]
+            lines.append(f"| {name} | {original / unit:.1f} | {here / unit:.1f} | {original / here:.1f} |")
+        version = run["versions"]["original"]["mmdet"]
+        return "\n".join(lines) + f"\n\nMMDetection {version}, {run['pictures']}, {run['date']}; unit: its stage 2."
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives with Sphinx."""
     app.add_directive("erratum", Erratum)
     app.add_directive("parity-table", ParityTable)
     app.add_directive("parity-run", ParityRun)
+    app.add_directive("data-pipeline-table", DataPipelineTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

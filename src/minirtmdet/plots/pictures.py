@@ -95,7 +95,7 @@ def detection_sheet(
 
 @styled
 def augmentation_steps(
-    samples: Sequence[Annotated], names: Sequence[str], *, columns: int = 3
+    samples: Sequence[Annotated], names: Sequence[str], *, columns: int = 3, title: str | None = None
 ) -> "matplotlib.figure.Figure":
     """One picture after each step of an augmentation, with its boxes.
 
@@ -103,6 +103,7 @@ def augmentation_steps(
         samples: the picture after each step.
         names: of the steps.
         columns: pictures a row.
+        title: what the pictures show, in a sentence; the names of the steps where left out.
 
     Raises:
         ValueError: where there is no sample or the numbers differ.
@@ -110,7 +111,8 @@ def augmentation_steps(
     if not len(samples) or len(samples) != len(names):
         raise ValueError(f"{len(samples)} samples with {len(names)} names: give one name a sample, at least one")
     images = [sample.image for sample in samples]
-    figure, axes = sheet("One picture, step by step: " + ", ".join(names), len(samples), columns, _aspect(images))
+    title = title or "One picture, step by step: " + ", ".join(names)
+    figure, axes = sheet(title, len(samples), columns, _aspect(images))
     for ax, sample, name in zip(axes, samples, names, strict=True):
         show_image(ax, sample.image)
         for i, box in enumerate(to_numpy(sample.boxes)):
