@@ -47,7 +47,8 @@ class TrainPipeline:
     and its first four become no mosaic, like the first pictures of a run in the original.
 
     What is loaded and made is kept for as long as positions may ask for it, pictures for mosaics no larger than the
-    input; that changes no sample.  (MMDetection keeps whatever its workers had last, and forgets at random where
+    input; that changes no sample.  A worker that skips the batches of others makes some of their samples once more, as
+    partners: about two in five of its own at batches of 32 and MixUp every time.  (MMDetection keeps whatever its workers had last, and forgets at random where
     ``random_pop`` is set: there the number of workers decides what is seen.)
 
     Args:
