@@ -247,10 +247,10 @@ def growth(axis: str, ours: Side, options: argparse.Namespace) -> list[dict[str,
 
 def steps(ours: Side, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The racing lane with one step undone at a time, and the reading lane, which has none of them."""
-    from head_worker import UNDONE
+    from head_worker import UNDONE, WHOLE
 
     rows = []
-    for step in ("nothing", *UNDONE, "everything"):
+    for step in ("nothing", *UNDONE, *WHOLE):
         # the answer with a step undone is held against the same costs
         check_alone(STEPS_CASE, ours.answer(STEPS_CASE, without=step))
         (found,) = alternate([ours], options.repeats, options.budget / 4)
@@ -297,8 +297,8 @@ def main() -> int:
     """Compare, time, print, record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--reference", default=".venv-reference/bin/python", help="python of the reference environment")
-    parser.add_argument("--repeats", type=int, default=15, help="turns of each side")
-    parser.add_argument("--budget", type=float, default=40.0, help="seconds for a row, after three turns")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each side")
+    parser.add_argument("--budget", type=float, default=6.0, help="seconds for a row, after three turns")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="rows whose name contains this; nothing is recorded")
     options = parser.parse_args()
