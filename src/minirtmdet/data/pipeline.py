@@ -48,8 +48,9 @@ class TrainPipeline:
 
     What is loaded and made is kept for as long as positions may ask for it, pictures for mosaics no larger than the
     input; that changes no sample.  A worker that skips the batches of others makes some of their samples once more, as
-    partners: about two in five of its own at batches of 32 and MixUp every time.  (MMDetection keeps whatever its workers had last, and forgets at random where
-    ``random_pop`` is set: there the number of workers decides what is seen.)
+    partners: about two in five of its own at batches of 32 and MixUp every time.  (MMDetection keeps whatever its
+    workers had last, and forgets at random where ``random_pop`` is set: there the number of workers decides what is
+    seen.)
 
     Args:
         config: what is drawn, and how far.
