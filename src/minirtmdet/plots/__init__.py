@@ -10,6 +10,7 @@ from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import assignment, conflict, cost_maps, distances, dynamic_k, priors, valid_flags
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.pictures import augmentation_steps, before_and_after, detection_sheet, feature_maps
+from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_maps
 from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, soft_label_loss
 
@@ -26,6 +27,7 @@ __all__ = [
     "dynamic_k",
     "feature_maps",
     "film",
+    "growth",
     "influence",
     "loss_breakdown",
     "loss_curve",
@@ -33,10 +35,14 @@ __all__ = [
     "precision_recall",
     "precision_recall_by_iou",
     "priors",
+    "ratios",
     "save",
     "score_maps",
+    "shares",
     "soft_label_loss",
+    "steps_undone",
     "target_maps",
+    "timeline",
     "valid_flags",
     "worst_pictures",
 ]

@@ -1,0 +1,89 @@
+"""Pictures of a benchmark's record: every number of the record is on the card."""
+
+import pytest
+from matplotlib.colors import to_hex
+
+from minirtmdet import plots
+from minirtmdet.plots.speed import MISSED, REACHED
+
+ROWS = [
+    {"name": "assign, 1 box", "ratio": 0.26, "goal": 2, "ours": {}},
+    {"name": "assign, 10 boxes", "ratio": 12.3, "goal": 10, "ours": {}},
+    {"name": "memory", "ratio": 214.4, "goal": 50, "ours": {}},
+    {"name": "share of a step, 640 px", "goal": 0.05, "original": {"share": 0.16}, "ours": {"share": 0.02}},
+]
+STEPS = [
+    {"undone": "nothing", "times_slower": 1.0},
+    {"undone": "closed form", "times_slower": 34.2},
+    {"undone": "topk", "times_slower": 1.14},
+    {"undone": "nothing, compiled", "times_slower": 0.54},
+]
+POINTS = [{"boxes": n, "median_ms": n + 1.0, "low_ms": float(n), "high_ms": n + 3.0} for n in (1, 9, 99)]
+
+
+def written(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def names(ax) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_ratios_show_what_missed_its_goal_and_what_is_behind() -> None:
+    figure = plots.ratios(ROWS)
+    [ax] = figure.axes
+    assert figure.get_suptitle() == "Ahead of the original in 2 of 3 rows, at the goal or beyond in 2"
+    assert written(figure) == ["0.26x", "12.3x", "214x"]
+    assert names(ax) == ["assign, 1 box", "assign, 10 boxes", "memory"]
+    assert [to_hex(bar.get_facecolor()) for bar in ax.patches] == [MISSED, REACHED, REACHED]
+    assert [bar.get_x() + bar.get_width() for bar in ax.patches] == pytest.approx([0.26, 12.3, 214.4])
+    assert [line.get_xdata()[0] for line in ax.lines[:3]] == [2, 10, 50]
+
+
+def test_shares_stand_side_by_side() -> None:
+    figure = plots.shares(ROWS)
+    assert names(figure.axes[0]) == ["640 px"]
+    assert written(figure) == ["16%", "2%"]
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.16, 0.02]
+
+
+def test_the_step_that_is_worth_most_is_in_the_title() -> None:
+    figure = plots.steps_undone(STEPS)
+    assert figure.get_suptitle() == "Undone: closed form costs most: 34x the time"
+    assert written(figure) == ["34x", "1.1x", "0.54x"]
+    colors = [to_hex(bar.get_facecolor()) for bar in figure.axes[0].patches]
+    assert colors[0] == colors[1] != colors[2]
+
+
+def test_growth_is_a_share_of_the_largest_case() -> None:
+    figure = plots.growth({"boxes": POINTS, "again": [{**point, "again": point["boxes"]} for point in POINTS]})
+    assert [ax.get_xlabel() for ax in figure.axes] == ["boxes", "again"]
+    proportion, line = figure.axes[0].lines
+    assert line.get_ydata().tolist() == [0.02, 0.1, 1.0]
+    assert list(proportion.get_xdata()) == [0, 99]
+
+
+def test_a_timeline_has_a_panel_a_run_and_hatched_waiting() -> None:
+    runs = {
+        "reads": {"host": [("launch", 0.0, 1.0), ("waiting", 1.0, 4.0)], "device": [("run", 1.0, 4.0)]},
+        "none": {"host": [("launch", 0.0, 1.0)]},
+    }
+    figure = plots.timeline(runs, title="Who waits", xlabel="units")
+    first, second = figure.axes
+    assert (first.get_title("left"), second.get_title("left")) == ("reads", "none")
+    assert names(first) == ["host", "device"]
+    launch, waiting, run = first.patches
+    assert waiting.get_hatch()
+    assert not launch.get_hatch()
+    assert to_hex(launch.get_facecolor()) != to_hex(run.get_facecolor())
+    assert (waiting.get_x(), waiting.get_width()) == (1, 3)
+    assert written(figure) == ["launch", "run", "launch"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "record"),
+    [(plots.ratios, ROWS[3:]), (plots.shares, ROWS[:3]), (plots.steps_undone, STEPS[:1]), (plots.growth, {})],
+)
+def test_nothing_to_draw_is_said(draw, record) -> None:
+    with pytest.raises(ValueError, match=r"benchmarks/head\.py"):
+        draw(record)
