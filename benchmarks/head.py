@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 RATIOS = (
     Row("assign, 1 box", "assign 640 1 1 80", 2),
-    Row("assign, 10 boxes", "assign 640 1 10 80", 40),
+    Row("assign, 10 boxes", "assign 640 1 10 80", 10),
     Row("assign, 50 boxes", "assign 640 1 50 80", 40),
     Row("assign, 100 boxes", "assign 640 1 100 80", 50),
     Row("assign, 300 boxes", "assign 640 1 300 80", 60),

@@ -42,7 +42,7 @@ CASE = "assign 64 1 6 5"
 
 def test_the_goals_are_those_of_the_table(head: ModuleType) -> None:
     goals = {row.name: row.goal for row in (*head.RATIOS, head.MEMORY, *head.SHARES)}
-    assert list(goals.values()) == [2, 40, 40, 50, 60, 12, 12, 5, 50, 0.05, 0.08]
+    assert list(goals.values()) == [2, 10, 40, 50, 60, 12, 12, 5, 50, 0.05, 0.08]
 
 
 def test_all_classes_of_all_priors_of_the_crowd_are_candidates(worker: ModuleType) -> None:

@@ -636,12 +636,10 @@ def test_breakdown_divides_by_one_where_nothing_was_assigned() -> None:
 
 def test_target_maps_show_class_weight_and_soft_label() -> None:
     figure = plots.target_maps(TARGETS, PRIORS, CLASSES, follow=1)
-    assert figure.get_suptitle().replace("\n", " ") == (
-        "3 of 84 priors have a class and a box to learn, 77 learn background, 4 learn nothing"
-    )
+    assert figure.get_suptitle() == "Of 84 priors 3 learn a class and a box, 77 background, 4 nothing"
     label, weight, soft = figure.axes[:3]
-    assert to_hex(label.images[0].get_array()[0, 2]) == BOXES[0]
-    assert to_hex(label.images[0].get_array()[0, 3]) != BOXES[0]
+    assert to_hex(label.images[0].get_array()[0, 2]) == BOXES[1]
+    assert to_hex(label.images[0].get_array()[0, 3]) != BOXES[1]
     assert len({to_hex(cell) for cell in weight.images[0].get_array().reshape(-1, 3)}) == 1
     np.testing.assert_allclose(soft.images[0].get_array()[0, :3], [0.25, 0.5, 0.75])
     assert soft.images[0].get_array()[0, 3:].mask.all()

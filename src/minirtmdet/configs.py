@@ -307,8 +307,8 @@ def _few_320() -> TrainConfig:
 
     The cached recipe with the caches of tiny, and what a small set asks for: batches of 8, since steps count more
     than clean gradients; ``exp_on_reg``; a shorter average; every picture seen once an epoch, with boxes or without.
-    300 pictures make 11,100 steps; starting from an official file (``--weights tiny``) takes fewer.  Its AP and time are
-    not recorded yet: no GPU has run it.
+    300 pictures make 11,100 steps; starting from an official file (``--weights tiny``) takes fewer.  Its AP and time
+    are not recorded yet: no GPU has run it.
     """
     return TrainConfig(
         name="few-320",

@@ -38,7 +38,7 @@ class Match(NamedTuple):
 
     @property
     def false(self) -> int:
-        """Detections that found no box: of another class, in a wrong place, or of a box that was found already."""
+        """Detections that found no box, being of another class, in a wrong place, or of a box already found."""
         return int((~self.hit).sum())
 
     @property

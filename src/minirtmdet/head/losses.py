@@ -55,8 +55,8 @@ class Background(NamedTuple):
         slope: its derivative by each logit.
     """
 
-    loss: Float[Tensor, "*batch"]
-    slope: Float[Tensor, "*batch classes"]
+    loss: Float[Tensor, "batch priors"]
+    slope: Float[Tensor, "batch priors classes"]
 
 
 @torch.no_grad()
