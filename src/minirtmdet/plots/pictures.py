@@ -25,6 +25,7 @@ from minirtmdet.plots.canvas import (
 from minirtmdet.structures import Detections, GroundTruth
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
 MOST_LABELS = 12
@@ -113,12 +114,7 @@ def augmentation_steps(
     images = [sample.image for sample in samples]
     title = title or "One picture, step by step: " + ", ".join(names)
     figure, axes = sheet(title, len(samples), columns, _aspect(images))
-    for ax, sample, name in zip(axes, samples, names, strict=True):
-        show_image(ax, sample.image)
-        for i, box in enumerate(to_numpy(sample.boxes)):
-            draw_box(ax, box, box_color(i))
-        height, width = image_size(sample.image)
-        ax.set_title(f"{name}: {width} × {height} px")
+    _draw_samples(axes, samples, names)
     return figure
 
 
@@ -142,13 +138,18 @@ def before_and_after(
     images = [sample.image for sample in samples]
     title = "Before and after: " + ", ".join(names)
     figure, axes = sheet(title, len(samples), 2 * columns, _aspect(images))
-    for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
-        show_image(ax, sample.image)
-        for number, box in enumerate(to_numpy(sample.boxes)):
-            draw_box(ax, box, box_color(number))
-        height, width = image_size(sample.image)
-        ax.set_title(f"{names[i // 2] if i % 2 else 'before'}: {width} × {height} px")
+    _draw_samples(axes, samples, [heading for name in names for heading in ("before", name)])
     return figure
+
+
+def _draw_samples(axes: "Sequence[matplotlib.axes.Axes]", samples: Sequence[Annotated], names: Sequence[str]) -> None:
+    """Each picture with its boxes, its name and its size."""
+    for ax, sample, name in zip(axes, samples, names, strict=True):
+        show_image(ax, sample.image)
+        for i, box in enumerate(to_numpy(sample.boxes)):
+            draw_box(ax, box, box_color(i))
+        height, width = image_size(sample.image)
+        ax.set_title(f"{name}: {width} × {height} px")
 
 
 def _aspect(images: Sequence[Image] | Tensor) -> float:
