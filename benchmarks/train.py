@@ -36,6 +36,16 @@ def train_once(preset: str, seed: int, rest: list[str], out: Path) -> dict[str, 
     return {"seed": seed, **metrics, **{key: found[key] for key in ("images_seen", "train_seconds", "device")}}
 
 
+def surroundings() -> dict[str, object]:
+    """When, where and with what something was measured."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: version(name) for name in ("minirtmdet", "torch", "numpy", "opencv-python-headless")},
+    }
+
+
 def main() -> None:
     """Run, print, record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -60,10 +70,7 @@ def main() -> None:
             ["python", "benchmarks/train.py", args.preset, *own[1:], *(["--", *shown] if rest else [])]
         ),
         "note": args.note,
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: version(name) for name in ("minirtmdet", "torch", "numpy", "opencv-python-headless")},
+        **surroundings(),
         "AP mean": round(statistics.mean(aps), 4),
         "AP spread": round(max(aps) - min(aps), 4),
         "runs": runs,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minirtmdet.matching import Match, match_detections
+from minirtmdet.matching import Match, match_detections, mistakes
 from minirtmdet.structures import Detections
 
 
@@ -70,3 +70,23 @@ def test_nothing_to_find_and_nothing_found():
     assert match([], [], [(A, 0)]).f1 == 1
     assert match([(A, 0.9, 0)], []).f1 == 0
     assert match([], [(A, 0)]).f1 == 0
+
+
+def test_every_kind_of_mistake_has_its_name():
+    loose = (0.0, 0.0, 10.0, 4.0)  # IoU 0.4
+    found = [(A, 0.9, 0), (A, 0.8, 0), (B, 0.7, 0), (loose, 0.6, 0), ((20.0, 0.0, 30.0, 4.0), 0.5, 0)]
+    result = mistakes(match([*found, ((50.0, 50.0, 60.0, 60.0), 0.4, 1)], [(A, 0), (B, 1)]))
+    assert [mistake.kind for mistake in result] == ["duplicate", "class", "location", "both", "background"]
+    assert [mistake.detection for mistake in result] == [1, 2, 3, 4, 5]
+    assert [mistake.box for mistake in result] == [0, 1, 0, 1, -1]
+
+
+def test_a_box_of_its_own_class_comes_before_a_better_one_of_another():
+    near = (1.0, 0.0, 11.0, 10.0)
+    result = mistakes(match([(near, 0.9, 0), (A, 0.8, 0)], [(near, 0), (A, 1)]))
+    assert [(mistake.kind, mistake.box) for mistake in result] == [("duplicate", 0)]
+
+
+def test_without_boxes_every_detection_is_of_the_background():
+    assert [mistake.kind for mistake in mistakes(match([(A, 0.9, 0)], []))] == ["background"]
+    assert mistakes(match([], [(A, 0)])) == []

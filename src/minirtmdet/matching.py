@@ -4,7 +4,7 @@ AP weighs detections of all scores over a whole data set; this judges one pictur
 detector would see it.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,23 @@ from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.structures import Detections
+
+Kind = Literal["class", "location", "both", "duplicate", "background"]
+
+
+class Mistake(NamedTuple):
+    """What a false detection got wrong.
+
+    Attributes:
+        kind: ``class`` (fits a box of another class), ``location`` (near a box of its class, at a lower IoU), ``both``
+            (near a box of another class), ``duplicate`` (fits a box that was found already), or ``background``.
+        detection: its row among the detections of the match.
+        box: the row of the true box that it overlaps most; -1 for ``background``.
+    """
+
+    kind: Kind
+    detection: int
+    box: int
 
 
 class Match(NamedTuple):
@@ -92,3 +109,36 @@ def match_detections(
     in_region = bbox_overlaps(detections.boxes, regions, "iof") >= iou_threshold
     excused = (in_region & (detections.labels[:, None] == labels[ignore])).any(1) & ~hit
     return Match(Detections(*(field[~excused] for field in detections)), hit[~excused], real, labels[~ignore], found)
+
+
+def mistakes(match: Match, *, iou_threshold: float = 0.5, background: float = 0.1) -> list[Mistake]:
+    """What each false detection of a picture got wrong, best first: the kinds of Bolya et al. 2020 (TIDE).
+
+    Args:
+        match: of the picture.
+        iou_threshold: the one that the match was made with.
+        background: overlaps up to this are none.
+
+    A detection that fits several boxes is a duplicate where one of them has its class.
+
+    >>> boxes = torch.tensor([[0., 0., 8., 8.], [20., 0., 28., 8.]])
+    >>> found = Detections(boxes, torch.tensor([.9, .8]), torch.tensor([1, 1]))
+    >>> mistakes(match_detections(found, boxes[:1], torch.tensor([0]), torch.tensor([False])))
+    [Mistake(kind='class', detection=0, box=0), Mistake(kind='background', detection=1, box=-1)]
+    """
+    result: list[Mistake] = []
+    overlaps = bbox_overlaps(match.detections.boxes, match.boxes)  # [D,G]
+    same = match.detections.labels[:, None] == match.labels  # [D,G]
+    kinds: tuple[tuple[Kind, Bool[Tensor, "detections boxes"]], ...] = (
+        ("duplicate", same & (overlaps >= iou_threshold)),
+        ("class", ~same & (overlaps >= iou_threshold)),
+        ("location", same & (overlaps > background)),
+        ("both", ~same & (overlaps > background)),
+    )
+    for row in (~match.hit).nonzero().flatten().tolist():
+        kind = next(((kind, chosen[row]) for kind, chosen in kinds if chosen[row].any()), None)
+        if kind is None:
+            result.append(Mistake("background", row, -1))
+        else:
+            result.append(Mistake(kind[0], row, int(overlaps[row].where(kind[1], -1).argmax())))
+    return result
