@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_sets import box_entry, image_entry, write_json, write_set
 
 from minirtmdet.configs import DataConfig, ScenesConfig
-from minirtmdet.data.coco import CocoDataset, Split, read_image, resolve_splits
+from minirtmdet.data.coco import CocoDataset, Split, _doubt, read_image, resolve_splits
 
 REAL_SETS = Path(__file__).parents[2] / "shared" / "data"
 
@@ -27,6 +27,41 @@ def one_box(tmp_path, box, **settings):
     """A set of one picture (40 x 30) with one box of 10 x 10 and the one in question."""
     annotations = [box_entry(10, 1, [5, 5, 10, 10]), box_entry(11, 1, box)]
     return CocoDataset(*write_set(tmp_path, annotations=annotations), **settings)
+
+
+# ---- boxes of another format
+
+# (x, y, width, height) in a picture of 40 x 30
+BOXES = np.array([[2, 3, 20, 10], [24, 12, 12, 15], [30, 2, 9, 25], [1, 20, 15, 9]], dtype=float)
+SIZES = np.full((4, 2), (30, 40))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        (np.hstack([BOXES[:, :2], BOXES[:, :2] + BOXES[:, 2:]]), "3 of 4 boxes .* as corners"),
+        (np.hstack([BOXES[:, :2] + BOXES[:, 2:] / 2, BOXES[:, 2:]]), "3 of 4 boxes .* as centres"),
+        (BOXES / [40, 30, 40, 30], "all 4 boxes lie within one pixel: they look like shares"),
+    ],
+)
+def test_another_format_is_noticed(tmp_path, boxes, words):
+    annotations = [box_entry(i, 1, box) for i, box in enumerate(boxes.tolist(), 1)]
+    files = write_set(tmp_path, annotations=annotations)
+    with pytest.warns(UserWarning, match=words):
+        CocoDataset(*files)
+    with pytest.raises(ValueError, match=f"train.json: {words}"):
+        CocoDataset(*files, bad_boxes="raise")
+
+
+def test_labels_that_stick_out_a_little_are_no_other_format():
+    assert _doubt(BOXES, SIZES) is None
+    assert _doubt(np.add(BOXES, [1, 1, 0, 0]), SIZES) is None  # a pixel is rounding
+    assert _doubt(BOXES[:0], SIZES[:0]) is None
+    # as corners the second is impossible, as centres the third
+    assert _doubt(np.array([[20, 5, 30, 10], [20, 5, 10, 10], [2, 5, 30, 10.0]]), SIZES[:3]) is None
+    # one label of many
+    many = np.vstack([np.repeat(BOXES[:1], 10, 0), [[30, 10, 35, 20]]])
+    assert _doubt(many, np.full((11, 2), (30, 40))) is None
 
 
 # ---- what a good set becomes
@@ -84,6 +119,17 @@ def test_labels_follow_given_names_and_other_categories_are_left_out(tmp_path):
     assert dataset.classes == ("hen", "cat")
     assert dataset.category_ids == (3, 1)
     assert dataset.load(0).labels.tolist() == [1, 0]
+
+
+def test_boxes_are_counted_by_class_and_what_is_left_out_by_category(tmp_path):
+    annotations = [box_entry(i, 1, [5, 5, 10, 10], category_id) for i, category_id in enumerate([1, 2, 2, 3], 1)]
+    files = write_set(tmp_path, annotations=[*annotations, box_entry(9, 1, [0, 0, 40, 30], 2, iscrowd=1)])
+    dataset = CocoDataset(*files)
+    assert dataset.count_boxes() == {"cat": 1, "dog": 2, "hen": 1}  # a crowd is no box
+    assert dataset.other_boxes == {}
+    dataset = CocoDataset(*files, categories=["hen"])
+    assert dataset.count_boxes() == {"hen": 1}
+    assert dataset.other_boxes == {"cat": 1, "dog": 3}
 
 
 def test_two_categories_of_one_name_are_two_labels(tmp_path):

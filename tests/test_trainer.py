@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_sets import CATEGORIES, write_random_set, write_set
+from tiny_sets import CATEGORIES, box_entry, write_random_set, write_set
 from torch import Tensor
 from toy import HostReads
 
@@ -355,7 +355,8 @@ def test_classes_are_matched_by_name(config: TrainConfig, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_pictures_without_any_box_train(config: TrainConfig, tmp_path: Path):
+def test_steps_without_any_box_are_steps(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Trainer, "_check_boxes", lambda self: None)  # a whole run of them is refused
     root = tmp_path / "empty"
     for name in ("train", "val"):
         write_set(root, name=name, categories=CATEGORIES)
@@ -401,3 +402,26 @@ def test_a_device_that_is_not_there():
 def test_settings_without_sense_are_named(config: TrainConfig, change: dict[str, Any]):
     with pytest.raises(ValueError, match="is 0: expected at least 1"):
         Trainer(replace(config, **change), say=quiet)
+
+
+def test_a_run_with_nothing_to_learn_does_not_start(config: TrainConfig, tmp_path: Path):
+    for name in ("train", "val"):
+        write_set(tmp_path / "data", annotations=[box_entry(1, 1, [5, 5, 0, 10])], name=name)
+    with (
+        pytest.warns(UserWarning, match="1 of 1 boxes left out"),
+        pytest.raises(ValueError, match=r"train.json has no box to learn from in 1 pictures"),
+    ):
+        Trainer(replace(config, data=DataConfig(root=tmp_path / "data", input_size=64)), say=quiet)
+
+
+def test_classes_that_cannot_be_learned_or_judged_are_named(config: TrainConfig, tmp_path: Path):
+    root = tmp_path / "data"
+    write_set(root, annotations=[box_entry(1, 1, [5, 5, 10, 10], 1), box_entry(2, 1, [5, 5, 10, 10], 2)])
+    categories = [*CATEGORIES, {"id": 4, "name": "owl"}]
+    boxes = [box_entry(i, 1, [5, 5, 10, 10], category_id) for i, category_id in enumerate([1, 3, 4, 4], 1)]
+    write_set(root, annotations=boxes, categories=categories, name="val")
+    lines: list[str] = []
+    Trainer(replace(config, batch_size=1, data=DataConfig(root=root, input_size=64)), say=lines.append)
+    assert f"classes without a box to learn from: hen ({root / 'train.json'})" in lines
+    assert f"classes without a box to judge by: dog ({root / 'val.json'})" in lines
+    assert any(line.startswith("boxes of") and line.endswith("owl (2)") for line in lines)

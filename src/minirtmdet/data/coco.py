@@ -5,7 +5,7 @@ import math
 import os
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,13 +15,15 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 
 from minirtmdet.configs import DataConfig
 from minirtmdet.data.augment import Sample
 
 SHOWN = 3
 """Examples that a message about many boxes or pictures names."""
+SUSPICIOUS = 0.1
+"""Share of the boxes over the border that makes their format doubtful."""
 
 
 class Split(NamedTuple):
@@ -62,6 +64,7 @@ class CocoDataset:
         classes: name of each label.
         category_ids: the JSON's category id of each label.
         image_ids: the JSON's id of each picture.
+        other_boxes: how many boxes each category has that ``categories`` leaves out.
 
     Raises:
         FileNotFoundError: for a JSON, folder or picture that is not there.
@@ -82,8 +85,8 @@ class CocoDataset:
         content = _read_json(json_file)
         self.classes, self.category_ids = self._read_categories(content["categories"], categories)
         self._read_images(content["images"])
-        known = {self._get(entry, "id", int, f"category {i}") for i, entry in enumerate(content["categories"])}
-        self._read_annotations(content["annotations"], known, bad_boxes)
+        names = {entry["id"]: entry["name"] for entry in content["categories"]}
+        self._read_annotations(content["annotations"], names, bad_boxes)
         if bad_images == "skip":
             self._skip_bad_images()
         else:
@@ -115,6 +118,11 @@ class CocoDataset:
             original_size=size,
             img_shape=size,
         )
+
+    def count_boxes(self) -> dict[str, int]:
+        """How many boxes each class has; without ignore regions."""
+        counts = np.bincount(self._labels[~self._ignore], minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
 
     def _path(self, index: int) -> Path:
         return self.images / self._file_names[index]
@@ -158,7 +166,7 @@ class CocoDataset:
         if unknown:
             raise ValueError(
                 f"{self.json_file} has no category {', '.join(map(repr, unknown))}; "
-                f"it has {', '.join(repr(name) for _, name in found)}"
+                f"it has {', '.join(repr(name) for _, name in found)} (a class that no picture shows is listed too)"
             )
         repeated = next((name for name in names if list(names).count(name) > len(ids[name])), None)
         if repeated is not None:
@@ -176,14 +184,14 @@ class CocoDataset:
             (self._get(e, "height", int, w), self._get(e, "width", int, w)) for e, w in zip(entries, where, strict=True)
         ]
 
-    def _read_annotations(self, entries: list[Any], known: set[int], bad_boxes: str) -> None:
+    def _read_annotations(self, entries: list[Any], names: dict[int, str], bad_boxes: str) -> None:
         """Keep the good boxes of all pictures in flat arrays, sorted by picture.
 
         Arrays, because worker processes share their memory; a list of objects would be copied into each.
         """
         rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
-        kept, boxes, bad = [], [], []
+        kept, boxes, bad, others = [], [], [], Counter[str]()
         for i, entry in enumerate(entries):
             where = f"annotation {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"annotation no. {i}"
             image_id = self._get(entry, "image_id", int, where)
@@ -191,9 +199,11 @@ class CocoDataset:
             box = self._get(entry, "bbox", list, where)
             if image_id not in rows:
                 bad.append(f"{where}, box {box}, names image {image_id}, which the file does not have")
-            elif category_id not in known:
+            elif category_id not in names:
                 bad.append(f"{where}, box {box}, names category {category_id}, which the file does not have")
-            elif category_id in labels:
+            elif category_id not in labels:
+                others[names[category_id]] += 1
+            else:
                 row = rows[image_id]
                 if problem := _box_problem(box, self._sizes[row]):
                     bad.append(f"{where}, box {box} of {self._file_names[row]}, {problem}")
@@ -209,8 +219,13 @@ class CocoDataset:
         order = np.argsort(columns[:, 0], kind="stable")
         columns = columns[order]
         xyxy = np.array(boxes, dtype=np.float64).reshape(-1, 4)[order]
-        xyxy[:, 2:] += xyxy[:, :2]
         sizes = np.array(self._sizes)[columns[:, 0]]
+        if doubt := _doubt(xyxy, sizes):
+            if bad_boxes == "raise":
+                raise ValueError(f"{self.json_file}: {doubt}")
+            _warn(f"{self.json_file}: {doubt}")
+        xyxy[:, 2:] += xyxy[:, :2]
+        self.other_boxes = dict(others)
         self._boxes = np.clip(xyxy, 0, sizes[:, [1, 0, 1, 0]]).astype(np.float32)
         self._labels = columns[:, 1].copy()
         self._ignore = columns[:, 2].astype(bool)
@@ -396,6 +411,34 @@ def _box_problem(box: list[Any], size: tuple[int, int]) -> str | None:
     # in single precision, as it will be kept
     if np.float32(x1) == np.float32(x2) or np.float32(y1) == np.float32(y2):
         return "has no area"
+    return None
+
+
+def _doubt(boxes: Float[np.ndarray, "boxes 4"], sizes: Int[np.ndarray, "boxes 2"]) -> str | None:
+    """What boxes look like that should be (x, y, width, height) in pictures of (height, width), if not that.
+
+    Labels of real pictures stick out of them now and then; another format shows in many boxes at once.
+    """
+    if not len(boxes):
+        return None
+    if boxes.max() <= 1:
+        return (
+            f"all {len(boxes)} boxes lie within one pixel: they look like shares of the picture, as YOLO has them, "
+            "where COCO has pixels"
+        )
+    first, second, border = boxes[:, :2], boxes[:, 2:], sizes[:, ::-1] + 1  # a pixel for rounding
+    outside = int((first + second > border).any(1).sum())
+    if outside <= SUSPICIOUS * len(boxes):
+        return None
+    for name, low, high in (
+        ("corners (x1, y1, x2, y2)", first, second),
+        ("centres (x, y, width, height)", first - second / 2, first + second / 2),
+    ):
+        if (low >= -1).all() and (high > low).all() and (high <= border).all():
+            return (
+                f"{outside} of {len(boxes)} boxes reach over the border of their picture, and as {name} none would: "
+                "COCO has the left upper corner, width and height"
+            )
     return None
 
 

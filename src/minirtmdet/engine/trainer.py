@@ -1,8 +1,13 @@
-"""Training: from a configuration to weights, logs, numbers and pictures in a folder."""
+"""Training: from a configuration to weights, logs, numbers and pictures in a folder.
 
-import dataclasses
+:class:`Trainer` holds a run together and does it in this order: a step, the end of an epoch (evaluate, log, save), the
+state that a run resumes from, the start, the results.  What each of these is made of lies beside it:
+:mod:`~minirtmdet.engine.step` (forward, backward, update, average), :mod:`~minirtmdet.engine.optim` (learning rate),
+:mod:`~minirtmdet.engine.evaluator` (AP), :mod:`~minirtmdet.engine.runfolder` (what a folder holds, and whether a run
+may go on there), :mod:`~minirtmdet.engine.runlog` (rows), :mod:`~minirtmdet.engine.distributed` (several processes).
+"""
+
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +25,9 @@ from tqdm import tqdm
 
 from minirtmdet.checkpoints import (
     Checkpoint,
-    CheckpointError,
-    atomic_path,
-    config_to_json,
     count_classes,
     load_checkpoint,
     read_checkpoint,
-    remove_leftovers,
     save_checkpoint,
     save_tensors,
 )
@@ -41,18 +42,27 @@ from minirtmdet.engine.evaluator import Evaluation, run_evaluation, write_json
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.optim import FlatCosine, build_optimizer
 from minirtmdet.engine.prefetch import prefetch
+from minirtmdet.engine.runfolder import RunFolder, check_same_run
 from minirtmdet.engine.runlog import METRIC_COLUMNS, Row, RunLog
 from minirtmdet.engine.step import LOSSES, Inputs, build_step
 from minirtmdet.structures import Detections
 
 SHEET = 8
 """Validation pictures on the sheet of detections."""
-# settings that a resumed run may change: they say where it runs and how fast, not what comes out
-_FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
-_FREE |= {"model.num_classes"}  # the data's; the class names are compared
-_FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
-# and these where another number of processes makes as many pictures a step
-_SHARE = {"batch_size", "optim.accumulate", "sync_bn"}
+
+
+class StepLosses(NamedTuple):
+    """What a step returned, on the device.
+
+    Attributes:
+        mean: its :data:`~minirtmdet.engine.step.LOSSES`, means over processes.
+        own: those of this process.
+        paths: the pictures of this process.
+    """
+
+    mean: Float[Tensor, "3"]
+    own: Float[Tensor, "3"]
+    paths: list[str]
 
 
 class Trainer:
@@ -70,7 +80,7 @@ class Trainer:
 
     Attributes:
         config: the run as it is, its classes those of the data.
-        run_dir: its folder.
+        folder: where it writes.
         model: the network in training.
         ema_model: its moving average: what is evaluated and saved.
         dataset, val_dataset: the pictures.
@@ -97,17 +107,25 @@ class Trainer:
             raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
         self.world = world
         self.say = say = say if world.is_writer else _silent
-        self.run_dir = config.out / config.name
+        self.folder = RunFolder(config.out / config.name)
         self.device = world.device(pick_device(config.device))
-        resumed = self._open_folder(config)
+        resumed = self.folder.find_state(config, world.size)
+        if config.resume and resumed is None:
+            say(f"nothing to resume in {self.run_dir}: starting the run")
         self._load_data(config)
         self.classes = self.dataset.classes
         if len(self.classes) != config.model.num_classes:
             say(f"classes: {len(self.classes)} of the data in place of {config.model.num_classes}")
         self.config = replace(config, model=replace(config.model, num_classes=len(self.classes)))
-        if resumed is not None and resumed.classes != self.classes:
-            was, now = ", ".join(resumed.classes or ()), ", ".join(self.classes)
-            raise ValueError(f"{resumed.path} is a run with the classes {was}; the data has {now}")
+        if resumed is not None:
+            check_same_run(
+                resumed,
+                self.config,
+                classes=self.classes,
+                pictures=len(self.dataset),
+                steps_per_epoch=self.steps_per_epoch,
+                processes=world.size,
+            )
 
         torch.manual_seed(config.seed)
         model = build_detector(self.config.model, assigner=config.assigner, loss=config.loss)
@@ -135,9 +153,7 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
         self.per_class: dict[str, float] = {}
-        self._recent: list[Tensor] = []  # losses of the steps since the last row, on the device, of all processes
-        self._recent_own: list[Tensor] = []  # of this process
-        self._recent_paths: list[list[str]] = []
+        self._recent: list[StepLosses] = []  # since the last row
         self._images = 0  # since the clock was read last
         self._left_out = 0
         self.watchers: list[Callable[[Trainer], None]] = []
@@ -147,12 +163,17 @@ class Trainer:
         start = (len(self.dataset), len(self.val_dataset), self.epoch, self.position, self.step)
         world.check_same("what a run starts from (pictures to train and evaluate on, epoch, position, step)", start)
         if world.is_writer:
-            self._prepare_folder(clear=resumed is None)
+            self.folder.prepare(self.config, self.classes, clear=resumed is None)
         self._log = RunLog(self.run_dir if world.is_writer else None, rows, say)
         self._clock = self._saved_at = time.perf_counter()
         precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
         where = f"{self.device}, {world.size} processes" if world.size > 1 else f"{self.device}"
         say(f"run: {self.run_dir} on {where}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps")
+
+    @property
+    def run_dir(self) -> Path:
+        """Where it writes."""
+        return self.folder.path
 
     @property
     def ema_model(self) -> RTMDet:
@@ -194,7 +215,7 @@ class Trainer:
                 with self._interrupts.held():
                     self._save_last()
                 self.say(
-                    f"stopped after step {self.step} of {self.schedule.total_steps}, saved {self.run_dir / 'last.pt'}: "
+                    f"stopped after step {self.step} of {self.schedule.total_steps}, saved {self.folder.last}: "
                     "the same command with --resume continues"
                 )
                 raise
@@ -203,7 +224,7 @@ class Trainer:
             except RuntimeError as error:
                 if self.world.size == 1:
                     raise
-                raise self.world.explain(error, self._advice()) from error
+                raise self.world.explain(error, self.folder.advice) from error
         if self.epoch == self.config.epochs and self.world.is_writer:
             self._write_results()
         return self.metrics
@@ -211,13 +232,6 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """Evaluate the moving average on the validation pictures, each process on its share of them."""
         return run_evaluation(self.ema_model, self.val_loader, self.val_dataset, self.config.predict, world=self.world)
-
-    def _advice(self) -> str:
-        """How to go on after the run was broken off."""
-        last = self.run_dir / "last.pt"
-        if last.exists():
-            return f"{last} is whole: the same command with --resume continues from it"
-        return "nothing was saved yet: start the same command again"
 
     def _memory_advice(self) -> str:
         """Which settings need less memory."""
@@ -229,7 +243,7 @@ class Trainer:
         ]
         if self.amp_dtype is None and self.device.type == "cuda":
             ways.append(f"--amp bf16 (now {config.amp})")
-        return f"out of memory on {self.device} in step {self.step + 1}: try {', '.join(ways)}; {self._advice()}"
+        return f"out of memory on {self.device} in step {self.step + 1}: try {', '.join(ways)}; {self.folder.advice}"
 
     # ------------------------------------------------------------------------------------- a step
 
@@ -253,7 +267,7 @@ class Trainer:
                     # the row of an epoch's last step waits for the evaluation
                     if self.position % every == 0 and self.position < total:
                         row = self._make_row()
-                        self._forget_recent()
+                        self._recent = []
                         self._log.write(row)
                         bar.set_postfix_str(_describe(row), refresh=False)
                     minutes = (time.perf_counter() - self._saved_at) / 60
@@ -275,10 +289,9 @@ class Trainer:
                 img_shapes = img_shapes.to(self.device, non_blocking=True)
             inputs.append(Inputs(images, ground_truth, img_shapes))
         losses = self.train_step(inputs, self.schedule(self.step))
-        self._recent.append(self.world.mean(losses))
-        self._recent_own.append(losses)
-        self._recent_paths.append([path for batch in batches for path in batch.paths])
-        self._images += len(self._recent_paths[-1]) * self.world.size
+        paths = [path for batch in batches for path in batch.paths]
+        self._recent.append(StepLosses(self.world.mean(losses), losses, paths))
+        self._images += len(paths) * self.world.size
         self.step += 1
         self.position += 1
 
@@ -288,17 +301,17 @@ class Trainer:
         Raises:
             FloatingPointError: naming the pictures of the first step whose losses are not finite.
         """
-        values = torch.stack(self._recent).cpu().double()
+        values = torch.stack([losses.mean for losses in self._recent]).cpu().double()
         for i in (~values.isfinite().all(1)).nonzero().flatten().tolist():
-            own = self._recent_own[i].cpu()
-            step, last = self.step - len(values) + i + 1, self.run_dir / "last.pt"
+            own, paths = self._recent[i].own.cpu(), self._recent[i].paths
+            step, last = self.step - len(values) + i + 1, self.folder.last
             saved = f"{last} holds an earlier state" if last.exists() else "nothing was saved before"
             if own.isfinite().all():
                 raise FloatingPointError(f"the loss of another process is not finite at step {step}; {saved}")
             loss = ", ".join(f"{key} {value:g}" for key, value in zip(LOSSES, own.tolist(), strict=True))
             raise FloatingPointError(
                 f"the loss is not finite at step {step} ({loss}); {saved}; the pictures of that step, "
-                f"{self._save_batches(step)}: {', '.join(self._recent_paths[i])}"
+                f"{self._save_batches(step)}: {', '.join(paths)}"
             )
         return values
 
@@ -319,10 +332,6 @@ class Trainer:
         except (OSError, ValueError) as error:
             return f"not saved ({error})"
         return f"as the network saw them in {path}"
-
-    def _forget_recent(self) -> None:
-        """Begin the next row of the log."""
-        self._recent, self._recent_own, self._recent_paths = [], [], []
 
     def _make_row(self) -> Row:
         """The log's row for the steps since the last one."""
@@ -355,7 +364,7 @@ class Trainer:
             evaluation = self.evaluate()
             row |= {key: evaluation.metrics[key] for key in METRIC_COLUMNS}
         with self._interrupts.held():
-            self._forget_recent()
+            self._recent = []
             self.epoch, self.position = epoch, 0
             self._log.write(row)
             if evaluation is not None:
@@ -410,8 +419,8 @@ class Trainer:
                 "seconds": self.seconds,
                 "best": self.best,
                 "per_class": self.per_class,
-                "recent": [values.cpu() for values in self._recent],
-                "recent_paths": self._recent_paths,
+                "recent": [losses.mean.cpu() for losses in self._recent],
+                "recent_paths": [losses.paths for losses in self._recent],
                 "history": self.history,
                 "pictures": len(self.dataset),
                 "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
@@ -422,12 +431,6 @@ class Trainer:
         """Take over the state of ``last.pt``; returns the rows of the log."""
         state = checkpoint.training
         assert state is not None
-        if state["pictures"] != len(self.dataset):
-            raise ValueError(
-                f"{checkpoint.path} was trained on {state['pictures']} pictures, the data has {len(self.dataset)}: "
-                "resuming needs the same data"
-            )
-        self._check_same_steps(checkpoint)
         load_checkpoint(self.model, replace(checkpoint, state_dict=state["model"]))
         load_checkpoint(self.ema_model, checkpoint)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -435,69 +438,23 @@ class Trainer:
         self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
         self.seconds, self.best, self.per_class = state["seconds"], state["best"], state["per_class"]
         self.metrics = checkpoint.metrics
-        self._recent = [values.to(self.device) for values in state["recent"]]
-        self._recent_own, self._recent_paths = list(self._recent), state["recent_paths"]
+        recent = [values.to(self.device) for values in state["recent"]]
+        self._recent = [
+            StepLosses(values, values, paths) for values, paths in zip(recent, state["recent_paths"], strict=True)
+        ]
         torch.set_rng_state(state["rng"]["torch"])
         if self.device.type == "cuda" and state["rng"]["cuda"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"][0], self.device)
+        then = state.get("processes", 1)
+        if then != self.world.size:
+            self.say(
+                f"{self.world.size} processes in place of {then}: the same pictures in every step, but each process "
+                "divides them otherwise, so that numbers are no longer those of the run before to the last digit"
+            )
         self.say(f"resuming after epoch {self.epoch} of {self.config.epochs}, step {self.step}")
         return state["history"]
 
-    def _check_same_steps(self, checkpoint: Checkpoint) -> None:
-        """Raise a ValueError where another number of processes would make other steps of the data."""
-        assert checkpoint.training is not None
-        assert checkpoint.config is not None
-        then, before = checkpoint.training.get("processes", 1), checkpoint.config
-        if then == self.world.size:
-            return
-        were = before.batch_size * before.optim.accumulate * then
-        now = self.config.batch_size * self.config.optim.accumulate * self.world.size
-        if were != now or checkpoint.training["steps_per_epoch"] != self.steps_per_epoch:
-            raise ValueError(
-                f"{checkpoint.path} is a run of {then} processes with {were} pictures a step, in "
-                f"{checkpoint.training['steps_per_epoch']} steps an epoch; now {self.world.size} with {now} in "
-                f"{self.steps_per_epoch}: make them the same with --batch-size (and --optim.accumulate)"
-            )
-        self.say(
-            f"{self.world.size} processes in place of {then}: the same pictures in every step, but each process "
-            "divides them otherwise, so that numbers are no longer those of the run before to the last digit"
-        )
-
     # -------------------------------------------------------------------------------------- start
-
-    def _open_folder(self, config: TrainConfig) -> Checkpoint | None:
-        """The state to continue from, where there is one and it is asked for; nothing is changed yet."""
-        last = self.run_dir / "last.pt"
-        if config.resume and config.overwrite:
-            raise ValueError("resume and overwrite exclude each other: continue the run, or start it again")
-        if config.resume:
-            if last.exists():
-                checkpoint = read_checkpoint(last)
-                if checkpoint.training is None or checkpoint.config is None:
-                    raise CheckpointError(f"{last} holds weights alone: a run cannot be resumed from it")
-                others = checkpoint.training.get("processes", 1) != self.world.size
-                _check_same_settings(last, checkpoint.config, config, _FREE | _SHARE if others else _FREE)
-                return checkpoint
-            self.say(f"nothing to resume in {self.run_dir}: starting the run")
-        elif last.exists() and not config.overwrite:
-            raise FileExistsError(
-                f"{self.run_dir} holds a run already: --resume continues it, --overwrite starts it again, "
-                "--name NAME keeps both"
-            )
-        return None
-
-    def _prepare_folder(self, clear: bool) -> None:
-        """Make the run's folder, if asked for without what an earlier run left in it, and write the settings."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.run_dir)
-        if clear:
-            for name in ("last.pt", "best.pt", "metrics.json", "loss_curve.png", "detections.png"):
-                (self.run_dir / name).unlink(missing_ok=True)
-            for path in self.run_dir.glob("bad_step*.pt"):
-                path.unlink()
-            shutil.rmtree(self.run_dir / "tensorboard", ignore_errors=True)
-        with atomic_path(self.run_dir / "config.json") as temporary:
-            temporary.write_text(config_to_json(self.config, self.classes), encoding="utf-8")
 
     def _load_data(self, config: TrainConfig) -> None:
         train, val = resolve_splits(config.data)
@@ -506,12 +463,29 @@ class Trainer:
         self.dataset = CocoDataset(train.json_file, train.images, **policy)
         # by name: the ids and their order can differ between the files
         self.val_dataset = CocoDataset(val.json_file, val.images, **policy, categories=self.dataset.classes)
+        self._check_boxes()
         size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
         size |= {"rank": self.world.rank, "world_size": self.world.size}
         self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, epochs=config.epochs, **size)
         self.val_loader = EvalLoader(self.val_dataset, **size)
         pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
         self.say(f"data: {pictures}, {len(self.dataset.classes)} classes ({train.json_file})")
+
+    def _check_boxes(self) -> None:
+        """Raise a ValueError where there is nothing to learn; name the classes that cannot be learned or judged."""
+        train, val = self.dataset, self.val_dataset
+        counts = train.count_boxes()
+        if not any(counts.values()):
+            raise ValueError(
+                f"{train.json_file} has no box to learn from in {len(train)} pictures: its annotations are empty, or "
+                "all were left out"
+            )
+        for dataset, verb in ((train, "learn from"), (val, "judge by")):
+            if absent := [name for name, count in dataset.count_boxes().items() if not count]:
+                self.say(f"classes without a box to {verb}: {', '.join(absent)} ({dataset.json_file})")
+        if val.other_boxes:
+            others = ", ".join(f"{name} ({count})" for name, count in val.other_boxes.items())
+            self.say(f"boxes of {val.json_file} that do not count, their class is not in {train.json_file}: {others}")
 
     def _make_schedule(self) -> FlatCosine:
         """The schedule of the run, with lines that say what differs from the settings."""
@@ -616,26 +590,8 @@ def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if setting == "bf16" else None
 
 
-def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig, free: set[str]) -> None:
-    """Raise a ValueError that names the settings whose change would change the numbers of a resumed run."""
-    was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(config))
-    changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in free and was[key] != now[key]]
-    if changed:
-        raise ValueError(
-            f"{path} is a run with {'; '.join(changed)}: resume it with its own settings, or start another with --name"
-        )
-
-
 def _silent(_: str) -> None:
     """What processes that do not write say."""
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _describe(row: Row) -> str:
