@@ -835,3 +835,11 @@ def test_influence_marks_points_in_pixel_coordinates() -> None:
     [ax] = figure.axes
     assert ax.images[0].get_extent() == [0, 6, 4, 0]
     assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]
+
+
+def test_influence_shows_the_picture_beside_it_with_the_same_marks() -> None:
+    figure = plots.influence(torch.rand(SIDE, SIDE), {"prior": (2.0, 1.0)}, image=IMAGE)
+    picture, map_ = figure.axes
+    assert np.array_equal(picture.images[0].get_array(), to_rgb(IMAGE))
+    assert picture.images[0].get_extent() == map_.images[0].get_extent() == [0, SIDE, SIDE, 0]
+    assert [labelled(ax, "prior")[0].get_offsets().tolist() for ax in figure.axes] == [[[2, 1]]] * 2

@@ -11,6 +11,7 @@ from minirtmdet.plots.canvas import (
     BOXES,
     FAINT,
     INK,
+    Image,
     bare,
     box_color,
     draw_box,
@@ -20,6 +21,7 @@ from minirtmdet.plots.canvas import (
     new_figure,
     panels,
     real_boxes,
+    show_image,
     styled,
     to_numpy,
 )
@@ -105,24 +107,37 @@ def norm_statistics(norms: Mapping[int, nn.BatchNorm2d]) -> "matplotlib.figure.F
 
 @styled
 def influence(
-    gradient: Float[Tensor, "height width"], marks: Mapping[str, tuple[float, float]]
+    gradient: Float[Tensor, "height width"],
+    marks: Mapping[str, tuple[float, float]],
+    *,
+    image: Image | None = None,
 ) -> "matplotlib.figure.Figure":
     """How much each pixel moves an output, with some points marked.
 
     Args:
         gradient: magnitude at each pixel.
         marks: ``(x, y)`` in pixels, by what they are called.
+        image: the picture, to show beside it with the same marks.
     """
     values = to_numpy(gradient)
     height, width = values.shape
+    columns, share = (1, 0.5) if image is None else (2, 0.8)
     figure, axes = panels(
-        "Where one cell looks: bright pixels move its output most", 1, 1, height / width, share=0.5, headings=False
+        "Where one cell looks: bright pixels move its output most",
+        1,
+        columns,
+        height / width,
+        share=share,
+        headings=False,
     )
-    ax = axes[0, 0]
-    ax.imshow(values, extent=(0, width, height, 0), interpolation="nearest")
-    for i, (name, (x, y)) in enumerate(marks.items()):
-        marker, color = "oX^"[i % 3], BOXES[(1, 4, 2)[i % 3]]
-        ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=halo(2.0, INK))
-    bare(ax)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
+    if image is not None:
+        show_image(axes[0, 0], image)
+    axes[0, -1].imshow(values, extent=(0, width, height, 0), interpolation="nearest")
+    for ax in axes[0]:
+        for i, (name, (x, y)) in enumerate(marks.items()):
+            marker, color = "oX^"[i % 3], BOXES[(1, 4, 2)[i % 3]]
+            effects = halo(2.0, INK)
+            ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=effects)
+        bare(ax)
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
     return figure
