@@ -1,0 +1,146 @@
+"""The folder of a run: what lies in it, and whether a run may start or go on there."""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minirtmdet.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    atomic_path,
+    config_to_json,
+    read_checkpoint,
+    remove_leftovers,
+)
+from minirtmdet.configs import TrainConfig
+
+# settings that a resumed run may change: they say where it runs and how fast, not what comes out
+_FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
+_FREE |= {"model.num_classes"}  # the data's; the class names are compared
+_FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
+# and these where another number of processes makes as many pictures a step
+_SHARE = {"batch_size", "optim.accumulate", "sync_bn"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes: ``last.pt`` (to resume), ``best.pt``, ``config.json``, ``log.csv``, numbers and pictures.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from: everything that the next step depends on."""
+        return self.path / "last.pt"
+
+    @property
+    def advice(self) -> str:
+        """How to go on after the run was broken off."""
+        if self.last.exists():
+            return f"{self.last} is whole: the same command with --resume continues from it"
+        return "nothing was saved yet: start the same command again"
+
+    def find_state(self, config: TrainConfig, processes: int) -> Checkpoint | None:
+        """The state to continue from, where there is one and it is asked for; nothing is changed.
+
+        Raises:
+            FileExistsError: where a run lies that is neither to be continued nor to be replaced.
+            ValueError: for a run with other settings, named.
+        """
+        if config.resume and config.overwrite:
+            raise ValueError("resume and overwrite exclude each other: continue the run, or start it again")
+        if not self.last.exists() or config.overwrite:
+            return None
+        if not config.resume:
+            raise FileExistsError(
+                f"{self.path} holds a run already: --resume continues it, --overwrite starts it again, "
+                "--name NAME keeps both"
+            )
+        checkpoint = read_checkpoint(self.last)
+        if checkpoint.training is None or checkpoint.config is None:
+            raise CheckpointError(f"{self.last} holds weights alone: a run cannot be resumed from it")
+        others = checkpoint.training.get("processes", 1) != processes
+        _check_same_settings(self.last, checkpoint.config, config, _FREE | _SHARE if others else _FREE)
+        return checkpoint
+
+    def prepare(self, config: TrainConfig, classes: Sequence[str], *, clear: bool) -> None:
+        """Make the folder, if asked for without what an earlier run left in it, and write the settings."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path)
+        if clear:
+            for name in ("last.pt", "best.pt", "metrics.json", "loss_curve.png", "detections.png"):
+                (self.path / name).unlink(missing_ok=True)
+            for path in self.path.glob("bad_step*.pt"):
+                path.unlink()
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+        with atomic_path(self.path / "config.json") as temporary:
+            temporary.write_text(config_to_json(config, classes), encoding="utf-8")
+
+
+def check_same_run(
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    *,
+    classes: Sequence[str],
+    pictures: int,
+    steps_per_epoch: int,
+    processes: int,
+) -> None:
+    """Make sure that what :meth:`RunFolder.find_state` found would go on with the same steps.
+
+    Args:
+        checkpoint: the state.
+        config: the run now.
+        classes: the data's.
+        pictures: to train on.
+        steps_per_epoch: optimiser steps.
+        processes: that train together.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    state, before = checkpoint.training, checkpoint.config
+    assert state is not None
+    assert before is not None
+    if checkpoint.classes != tuple(classes):
+        was, now = ", ".join(checkpoint.classes or ()), ", ".join(classes)
+        raise ValueError(f"{checkpoint.path} is a run with the classes {was}; the data has {now}")
+    if state["pictures"] != pictures:
+        raise ValueError(
+            f"{checkpoint.path} was trained on {state['pictures']} pictures, the data has {pictures}: "
+            "resuming needs the same data"
+        )
+    then = state.get("processes", 1)
+    step_then = before.batch_size * before.optim.accumulate * then
+    step_now = config.batch_size * config.optim.accumulate * processes
+    if then != processes and (step_then != step_now or state["steps_per_epoch"] != steps_per_epoch):
+        raise ValueError(
+            f"{checkpoint.path} is a run of {then} processes with {step_then} pictures a step, in "
+            f"{state['steps_per_epoch']} steps an epoch; now {processes} with {step_now} in "
+            f"{steps_per_epoch}: make them the same with --batch-size (and --optim.accumulate)"
+        )
+
+
+def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig, free: set[str]) -> None:
+    """Raise a ValueError that names the settings whose change would change the numbers of a resumed run."""
+    was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(config))
+    changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in free and was[key] != now[key]]
+    if changed:
+        raise ValueError(
+            f"{path} is a run with {'; '.join(changed)}: resume it with its own settings, or start another with --name"
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
