@@ -463,12 +463,29 @@ class Trainer:
         self.dataset = CocoDataset(train.json_file, train.images, **policy)
         # by name: the ids and their order can differ between the files
         self.val_dataset = CocoDataset(val.json_file, val.images, **policy, categories=self.dataset.classes)
+        self._check_boxes()
         size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
         size |= {"rank": self.world.rank, "world_size": self.world.size}
         self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, epochs=config.epochs, **size)
         self.val_loader = EvalLoader(self.val_dataset, **size)
         pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
         self.say(f"data: {pictures}, {len(self.dataset.classes)} classes ({train.json_file})")
+
+    def _check_boxes(self) -> None:
+        """Raise a ValueError where there is nothing to learn; name the classes that cannot be learned or judged."""
+        train, val = self.dataset, self.val_dataset
+        counts = train.count_boxes()
+        if not any(counts.values()):
+            raise ValueError(
+                f"{train.json_file} has no box to learn from in {len(train)} pictures: its annotations are empty, or "
+                "all were left out"
+            )
+        for dataset, verb in ((train, "learn from"), (val, "judge by")):
+            if absent := [name for name, count in dataset.count_boxes().items() if not count]:
+                self.say(f"classes without a box to {verb}: {', '.join(absent)} ({dataset.json_file})")
+        if val.other_boxes:
+            others = ", ".join(f"{name} ({count})" for name, count in val.other_boxes.items())
+            self.say(f"boxes of {val.json_file} that do not count, their class is not in {train.json_file}: {others}")
 
     def _make_schedule(self) -> FlatCosine:
         """The schedule of the run, with lines that say what differs from the settings."""
