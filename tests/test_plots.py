@@ -437,6 +437,19 @@ def test_conflict_shows_both_claims_and_then_one_owner() -> None:
     assert labelled(right, "contested")[0].get_offsets().tolist() == PRIORS[[10], :2].tolist()
 
 
+def test_conflict_can_be_seen_close_up() -> None:
+    before = torch.zeros(2, len(PRIORS), dtype=torch.bool)
+    before[:, 10] = True
+    before[0, 0] = True  # at (0, 0), outside of the view
+    figure = plots.conflict(IMAGE, before, gt_inds(box0=[0, 10]), PRIORS, TRUTH, margin=0.0)
+    left, right = figure.axes
+    together = [BOXES_TRUE[:, :2].min().item(), BOXES_TRUE[:, 2:].max().item()]
+    assert left.get_xlim() == right.get_xlim() == tuple(together)
+    for ax in figure.axes:
+        assert labelled(ax, "box 0")[0].get_offsets().tolist() == PRIORS[[10], :2].tolist()
+        assert {text.get_text() for text in ax.texts} == {"box 0", "box 1"}
+
+
 def test_assignment_shows_box_level_and_iou() -> None:
     ious = torch.zeros(len(PRIORS))
     ious[[9, 70, 81]] = torch.tensor([1.0, 0.5, 0.25])
@@ -678,6 +691,14 @@ def test_distances_point_to_the_sides_of_the_box_that_they_span() -> None:
     assert [text.get_text() for text in right.texts if text.get_text()] == ["l 4", "t 8", "r 28", "b 24"]
     ends = [text.xy for text in right.texts if not text.get_text()]
     assert ends == [(4, 8), (8, 0), (36, 8), (8, 32)]
+
+
+def test_distances_close_up_and_below_zero() -> None:
+    figure = plots.distances(IMAGE, PRIORS[9, :2], {"outside": torch.tensor([-4.0, 4, 14, 6])}, margin=3.0)
+    [ax] = figure.axes
+    assert ax.get_xlim() == (9, 25)  # the box from 12 to 22, three pixels more on each side
+    assert ax.get_ylim() == (17, 1)  # as high as it is wide, with the box from 4 to 14 in the middle
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["l −4", "t 4", "r 14", "b 6"]
 
 
 def test_film_counts_the_positives_of_each_moment() -> None:

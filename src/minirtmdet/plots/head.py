@@ -121,6 +121,8 @@ def distances(
     point: Float[Tensor, "2"],
     readings: Mapping[str, Float[Tensor, "4"]],
     ground_truth: Float[Tensor, "4"] | None = None,
+    *,
+    margin: float | None = None,
 ) -> "matplotlib.figure.Figure":
     """What four distances from a prior mean: an arrow to each side and the box that they span, a panel a reading.
 
@@ -129,39 +131,41 @@ def distances(
         point: ``(x, y)`` of the prior in pixels.
         readings: left, top, right and bottom distance in pixels, by what to call them.
         ground_truth: an ``xyxy`` box to compare with, dashed.
+        margin: show only a square around all boxes, this many pixels wider on each side.
     """
     height, width = image_size(image)
     x, y = to_numpy(point).tolist()
+    spanned = {name: [x, y, x, y] + to_numpy(reading) * [-1, -1, 1, 1] for name, reading in readings.items()}
     title = f"From the point ({x:g}, {y:g}): four arrows span a box"
     title += "; dashed: the true one" if ground_truth is not None else ""
-    figure, axes = panels(title, 1, len(readings), height / width, share=1.0 if len(readings) > 1 else 0.62)
+    aspect = height / width if margin is None else 1.0
+    figure, axes = panels(title, 1, len(readings), aspect, share=1.0 if len(readings) > 1 else 0.62)
     for ax, (name, reading) in zip(axes[0], readings.items(), strict=True):
         show_image(ax, image, opacity=0.6)
         ax.set_title(name)
-        left, top, right, bottom = to_numpy(reading).tolist()
         if ground_truth is not None:
             draw_box(ax, to_numpy(ground_truth), INK, dashed=True)
-        corners = np.array([x - left, y - top, x + right, y + bottom])
+        corners = spanned[name]
         draw_box(ax, corners, BOXES[1])
         ends = {"l": (corners[0], y), "t": (x, corners[1]), "r": (corners[2], y), "b": (x, corners[3])}
-        for (letter, end), length in zip(ends.items(), (left, top, right, bottom), strict=True):
+        for (letter, end), length in zip(ends.items(), to_numpy(reading).tolist(), strict=True):
             color = BOXES[0] if letter in "lr" else BOXES[2]
             arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", end, (x, y), arrowprops={**arrow, "path_effects": halo(3.2)})
             middle = ((x + end[0]) / 2, (y + end[1]) / 2)
             label = {"facecolor": CARD, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-            where = {"ha": "center", "va": "bottom"} if letter in "lr" else {"ha": "left", "va": "center"}
-            ax.annotate(
-                f"{letter} {length:.0f}",
-                middle,
-                (0, 3) if letter in "lr" else (4, 0),
-                textcoords="offset points",
-                size=8,
-                color=color,
-                bbox=label,
-                **where,
-            )
-        ax.set(xlim=(0, width), ylim=(height, 0))
+            # a negative distance points at its opposite's arrow: its label goes to the other side of the line
+            offset, where = (0, 3), {"ha": "center", "va": "bottom"}
+            if letter in "lr" and length < 0:
+                offset, where = (0, -4), {"ha": "center", "va": "top"}
+            elif letter in "tb":
+                offset, where = (4, 0) if length >= 0 else (-4, 0), {"va": "center"}
+                where["ha"] = "left" if length >= 0 else "right"
+            text = f"{letter} {length:.0f}".replace("-", "−")
+            ax.annotate(text, middle, offset, textcoords="offset points", size=9, color=color, bbox=label, **where)
+        around = [*spanned.values(), *([] if ground_truth is None else [to_numpy(ground_truth)])]
+        view = (0.0, width, height, 0.0) if margin is None else _square(_union(around), margin)
+        ax.set(xlim=view[:2], ylim=view[2:])
         draw_ring(ax, np.array([x, y]), "prior", 30.0)
     return figure
 
@@ -295,6 +299,8 @@ def conflict(
     after: AssignResult | Int[Tensor, " priors"],
     points: Float[Tensor, "priors 4"],
     ground_truth: GroundTruth | Float[Tensor, "_ 4"],
+    *,
+    margin: float | None = None,
 ) -> "matplotlib.figure.Figure":
     """Priors that several boxes chose, before and after each went to one box.
 
@@ -304,27 +310,38 @@ def conflict(
         after: ``gt_inds``: ``i + 1`` for box ``i``.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: the boxes; of a batch, the first image's.
+        margin: show only a square around the boxes that want the same priors, this many pixels wider on each side.
     """
     wanted, owners = to_numpy(before), gt_indices(after)
     contested = wanted.sum(0) > 1
+    boxes = real_boxes(ground_truth)
+    rivals = {g: box for g, box in boxes.items() if wanted[g, contested].any()}
     height, width = image_size(image)
+    view, aspect = (0.0, float(width), float(height), 0.0), height / width
+    if margin is not None and rivals:
+        view, aspect = _square(_union(list(rivals.values())), margin), 1.0
     title = f"{contested.sum()} of {wanted.any(0).sum()} chosen priors are wanted by more than one box"
-    figure, axes = panels(title, 1, 2, height / width)
-    headings = ("before: a ring for each box", "after: the box of least cost keeps it")
+    figure, axes = panels(title, 1, 2, aspect)
+    headings = ("before: a disc for each box that wants it", "after: the box of least cost keeps it")
     for ax, heading in zip(axes[0], headings, strict=True):
         show_image(ax, image, opacity=0.7)
         ax.set_title(heading)
-        for g, box in real_boxes(ground_truth).items():
+        for g, box in boxes.items():
             draw_box(ax, box, box_color(g))
+        ax.set(xlim=view[:2], ylim=view[2:])
     figure.draw_without_rendering()
     left, right = axes[0]
     area = dot_area(left, points)
+    xy = to_numpy(points[:, :2])
+    seen = ((xy >= [view[0], view[3]]) & (xy <= [view[1], view[2]])).all(1)
     # the first box's disc is the largest: later ones lie on it like the rings of a target
     share = 1 - (wanted.cumsum(0) - 1) / wanted.sum(0).clip(min=1)
     for g, claimed in enumerate(wanted):
-        draw_dots(left, points, claimed, box_color(g), area * share[g] ** 2, f"box {g}")
-        draw_dots(right, points, owners == g + 1, box_color(g), np.full(len(points), area), f"box {g}")
-    draw_ring(right, to_numpy(points[:, :2])[contested], "contested", 2.4 * area)
+        draw_dots(left, points, claimed & seen, box_color(g), area * share[g] ** 2, f"box {g}")
+        draw_dots(right, points, (owners == g + 1) & seen, box_color(g), np.full(len(points), area), f"box {g}")
+    draw_ring(right, xy[contested & seen], "contested", 2 * area)
+    for ax in axes[0]:
+        draw_labels(ax, list(rivals.values()), [f"box {g}" for g in rivals], [box_color(g) for g in rivals])
     return figure
 
 
@@ -442,6 +459,12 @@ def _square(box: np.ndarray, margin: float) -> tuple[float, float, float, float]
     """Left, right, bottom and top of the square around a box."""
     (x, y), reach = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2]) / 2 + margin
     return float(x - reach), float(x + reach), float(y + reach), float(y - reach)
+
+
+def _union(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    """The smallest ``xyxy`` box around all of them; sides may be in the wrong order."""
+    corners = np.concatenate([np.reshape(box, (2, 2)) for box in boxes])
+    return np.concatenate([corners.min(0), corners.max(0)])
 
 
 def _paper(grid: Sequence[Level]) -> np.ndarray:
