@@ -5,6 +5,7 @@ Matplotlib is imported when the first picture is drawn.
 """
 
 from minirtmdet.plots.canvas import save
+from minirtmdet.plots.dataset import box_sizes, contact_sheet
 from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_pictures
 from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import assignment, conflict, cost_maps, distances, dynamic_k, priors, valid_flags
@@ -19,7 +20,9 @@ __all__ = [
     "assignment",
     "augmentation_steps",
     "before_and_after",
+    "box_sizes",
     "conflict",
+    "contact_sheet",
     "cost_maps",
     "curves",
     "detection_sheet",

@@ -1,0 +1,128 @@
+"""Pictures of a data set before it is trained on: what is labelled, and how large."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from minirtmdet.plots.canvas import (
+    INK,
+    LEVELS,
+    MUTED,
+    box_color,
+    draw_box,
+    draw_labels,
+    image_size,
+    new_figure,
+    sheet,
+    show_image,
+    styled,
+    to_numpy,
+)
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+MOST_LABELS = 12
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """A picture with labelled boxes, such as :class:`minirtmdet.data.augment.Sample`."""
+
+    image: np.ndarray
+    """BGR, uint8 ``[H, W, 3]``."""
+    boxes: Any
+    """``[n, 4]``, ``xyxy`` in pixels."""
+    labels: Any
+    """``[n]``."""
+    ignore: Any
+    """``[n]``, true for regions that are not learned."""
+
+
+@styled
+def contact_sheet(
+    samples: Sequence[Labelled], classes: Sequence[str], *, names: Sequence[str] | None = None, columns: int = 4
+) -> "matplotlib.figure.Figure":
+    """A sheet of pictures with their labels, to look at before anything is trained.
+
+    Args:
+        samples: the pictures.
+        classes: name of each label.
+        names: what to write above each picture; its number of boxes where left out.
+        columns: pictures a row.
+
+    A colour is a class; ignore regions are dashed.  The first twelve boxes of a picture are named.
+
+    Raises:
+        ValueError: where there is no picture, the numbers differ, or a label has no name.
+    """
+    names = [f"{len(sample.boxes)} boxes" for sample in samples] if names is None else names
+    if not len(samples) or len(samples) != len(names):
+        raise ValueError(f"{len(samples)} samples with {len(names)} names: give one name a sample, at least one")
+    count = sum(len(sample.boxes) for sample in samples)
+    aspect = float(np.median([height / width for height, width in (image_size(s.image) for s in samples)]))
+    figure, axes = sheet(f"Labels: {count} boxes in {len(samples)} pictures", len(samples), columns, aspect)
+    for ax, sample, name in zip(axes, samples, names, strict=True):
+        show_image(ax, sample.image)
+        ax.set_title(name)
+    figure.draw_without_rendering()
+    for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
+        boxes, labels = to_numpy(sample.boxes), to_numpy(sample.labels)
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+            raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
+        colors = [box_color(int(label)) for label in labels]
+        for box, color, ignored in zip(boxes, colors, to_numpy(sample.ignore), strict=True):
+            draw_box(ax, box, color, dashed=bool(ignored))
+        texts = [classes[label] for label in labels]
+        draw_labels(ax, boxes[:MOST_LABELS], texts[:MOST_LABELS], colors[:MOST_LABELS])
+    return figure
+
+
+@styled
+def box_sizes(sizes: Mapping[str, Float[np.ndarray, "_ 2"]], input_size: int) -> "matplotlib.figure.Figure":
+    """How large the boxes of each class are to the network, beside the strides of its levels.
+
+    Args:
+        sizes: width and height of the boxes of each class, in pixels of the network's input.
+        input_size: its side.
+
+    A dot is a box, at the square root of its area; a bar is the median of its class.
+
+    Raises:
+        ValueError: where there is no box.
+    """
+    sides = {name: np.sqrt(np.prod(to_numpy(size).reshape(-1, 2), axis=1)) for name, size in sizes.items()}
+    everything = np.concatenate([*sides.values(), np.zeros(0)])
+    if not len(everything):
+        raise ValueError("there is no box to draw")
+    small = int((everything < min(LEVELS)).sum())
+    title = f"{len(everything)} boxes at {input_size} px: {small} below stride {min(LEVELS)}"
+    title += f", half of them below {np.median(everything):.0f} px"
+    figure = new_figure(title, 0.8 + 0.24 * len(sides))
+    ax = figure.subplots()
+    for stride, (color, _) in LEVELS.items():
+        ax.axvline(stride, color=color, lw=1.6)
+        ax.annotate(
+            f"stride {stride}",
+            (stride, 1),
+            (3, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            size=8,
+            color=INK,
+        )
+    for row, side in enumerate(sides.values()):
+        ax.plot(side, np.full(len(side), row), "o", color=box_color(row), ms=5, alpha=0.35, mec="none")
+        if len(side):
+            ax.plot([np.median(side)], [row], "|", color=INK, ms=13, mew=2)
+    ax.set_xscale("log", base=2)
+    ax.set_xlim(min(everything.min(), min(LEVELS)) / 1.3, input_size)
+    ticks = [2**n for n in range(12) if ax.get_xlim()[0] <= 2**n <= input_size]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set_yticks(range(len(sides)), [f"{name} ({len(side)})" for name, side in sides.items()], parse_math=False)
+    ax.set_ylim(len(sides) - 0.4, -0.6)
+    ax.set_xlabel("square root of the area, in pixels of the input", color=MUTED)
+    ax.grid(axis="y", visible=False)
+    return figure
