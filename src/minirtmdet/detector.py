@@ -24,6 +24,8 @@ MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
 GREY = 114
 """Value of the pixels that pad a picture."""
+BLOCK = 64
+"""Rows of pixels that a processor normalises at a time: half a megabyte at 640 pixels."""
 
 
 @runtime_checkable
@@ -211,10 +213,16 @@ def _normalise(
     if not pixels.is_contiguous():
         return images.to(mean.dtype).sub_(mean).div_(std)
     # channels last: a row of all channels at once, where three values at a time take five times as long
-    width = pixels.shape[2]
-    rows = pixels.flatten(2).to(mean.dtype)
-    rows = rows.sub_(mean.flatten().repeat(width)).div_(std.flatten().repeat(width))
-    return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+    width, rows = pixels.shape[2], pixels.flatten(0, 1).flatten(1)
+    mean, std = mean.flatten().repeat(width), std.flatten().repeat(width)
+    normalised = torch.empty_like(rows, dtype=mean.dtype)
+    blocks = [(rows, normalised)]
+    if images.device.type == "cpu" and not torch.compiler.is_compiling():
+        # as many rows as stay in the cache from one operation to the next; a compiler makes one of the three
+        blocks = list(zip(rows.split(BLOCK), normalised.split(BLOCK), strict=True))
+    for block, out in blocks:
+        out.copy_(block).sub_(mean).div_(std)
+    return normalised.view_as(pixels).permute(0, 3, 1, 2)
 
 
 def _check_images(images: Tensor) -> None:
