@@ -81,6 +81,38 @@ def test_one_after_the_other_no_picture_is_loaded_twice():
     assert sum(loaded.values()) <= 104
 
 
+@pytest.mark.parametrize(
+    ("preset", "workers", "together", "decoded", "made"),
+    [
+        ("s", 1, 1, 1.0, 1.0),
+        ("s", 4, 1, 2.1, 1.3),
+        ("s", 4, 2, 1.6, 1.2),
+        ("tiny", 4, 1, 1.5, 1.1),
+    ],
+)
+def test_what_workers_make_again(preset, workers, together, decoded, made, monkeypatch):
+    """What the docstring says of batches of 32 that go round, so many ``together``."""
+    counts = Counter()
+    make = TrainPipeline._make
+
+    def counted(*args):
+        counts["made"] += 1
+        return make(*args)
+
+    def load(index):
+        counts["decoded"] += 1
+        return picture
+
+    monkeypatch.setattr(TrainPipeline, "_make", counted)
+    picture = painted(32, 32, (4, 4, 28, 28))
+    pipelines = [TrainPipeline(PRESETS[f"rtmdet-{preset}"].augment, 32, 0, 300) for _ in range(workers)]
+    order = np.arange(640)
+    for position in range(640):
+        pipelines[position // 32 // together % workers](0, position, order, load)
+    assert counts["decoded"] / 640 == pytest.approx(decoded, abs=0.1)
+    assert counts["made"] / 640 == pytest.approx(made, abs=0.1)
+
+
 def test_what_is_kept_is_bounded():
     samples = pictures(200)
     pipeline = TrainPipeline(replace(FULL, mosaic_cache=7, mixup_cache=5), 64, 0, 300)
