@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,20 @@ import torch.distributed as dist
 from test_trainer import MODEL, same_state
 from tiny_sets import box_entry, image_entry, write_random_set, write_set
 from torch import Tensor, nn
-from workers import After, NanLoss, die, evaluate, gradients, interrupt, start, start_together, train, train_each, wait
+from workers import (
+    After,
+    NanLoss,
+    command,
+    die,
+    evaluate,
+    gradients,
+    interrupt,
+    start,
+    start_together,
+    train,
+    train_each,
+    wait,
+)
 
 from minirtmdet import build_detector
 from minirtmdet.checkpoints import read_checkpoint
@@ -194,6 +208,40 @@ def test_evaluation_in_two_processes_is_that_of_one(config: TrainConfig):
     assert [row["image_id"] for row in first["results"]] == [row["image_id"] for row in one["results"]]
     scores = [torch.tensor([row["score"] for row in found["results"]]) for found in (one, first)]
     torch.testing.assert_close(*scores, rtol=1e-5, atol=0)
+
+
+def test_the_command_shares_the_pictures_and_one_process_writes(whole: TrainConfig, tmp_path: Path):
+    # one picture a forward pass: then neither rounds otherwise
+    words = ["eval", str(whole.out / "whole"), "--device", "cpu", "--batch-size", "1", "--out"]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    assert wait([start(command, [*words, str(tmp_path / "one/found")], tmp_path / "one")]) == [0]
+    assert both(command, [*words, str(tmp_path / "two/found")], tmp_path / "two") == [0, 0]
+    assert (tmp_path / "two/1.txt").read_text() == ""
+    one, two = ((tmp_path / name / "0.txt").read_text().replace(f"{tmp_path / name}", "") for name in ("one", "two"))
+    assert one == two
+    assert "5 pictures of" in one
+    assert {path.name for path in (tmp_path / "two/found").iterdir()} == {
+        "metrics.json", "detections.json", "precision_recall.png", "worst.png",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "two/found/metrics.json").read_text())["data"]["pictures"] == 5
+    results = (tmp_path / "one/found/detections.json").read_text()
+    assert (tmp_path / "two/found/detections.json").read_text() == results
+    assert {row["image_id"] for row in json.loads(results)} == {1, 2, 3, 4, 5}
+
+
+def test_a_broken_picture_ends_the_command_in_both_processes(whole: TrainConfig, tmp_path: Path):
+    root = tmp_path / "data"
+    shutil.copytree(whole.data.root, root)  # type: ignore[arg-type]
+    broken = root / "val/002.png"  # the second process's
+    broken.write_bytes(broken.read_bytes()[:60])
+    words = ["eval", str(whole.out / "whole"), "--device", "cpu", "--data.root", str(root)]
+    assert both(command, words, tmp_path) == [2, 2]
+    assert f"process 1 of 2: {broken} cannot be decoded" in (tmp_path / "1.txt").read_text()
+    message = (tmp_path / "0.txt").read_text().splitlines()[-1]
+    assert message == (
+        "minirtmdet: error: process 1 of 2 failed, and says itself why; the run cannot go on without it. Start it again"
+    )
 
 
 # ---- processes that end

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 
+from minirtmdet.cli import main
 from minirtmdet.configs import TrainConfig
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.engine.distributed import joined
@@ -212,3 +214,10 @@ def evaluate(config: TrainConfig, out: Path) -> None:
         found = run_evaluation(trainer.ema_model, loader, trainer.val_dataset, world=world)
         content = {"metrics": found.metrics, "by_class": found.by_class, "image_ids": found.image_ids}
         torch.save(content | {"results": found.results}, out / f"{world.size}.{world.rank}.pt")
+
+
+def command(words: list[str], out: Path) -> None:
+    """A command line in each process; what it prints and says of errors goes to ``<rank>.txt``."""
+    with (out / f"{os.environ.get('RANK', 0)}.txt").open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        code = main(words)
+    raise SystemExit(code)

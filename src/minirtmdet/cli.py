@@ -5,6 +5,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from minirtmdet.data.example import example
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.scenes import make_scenes
 from minirtmdet.detector import Detector, RTMDet, build_detector
-from minirtmdet.engine.distributed import ProcessFailed, ProcessLost, joined
+from minirtmdet.engine.distributed import ALONE, ProcessFailed, ProcessLost, World, joined
 from minirtmdet.engine.evaluator import (
     Evaluation,
     match_pictures,
@@ -145,6 +146,8 @@ def evaluate(
 ) -> None:
     """Print the COCO numbers of a run, a checkpoint or an exported file.
 
+    Processes that torchrun starts share the pictures; one of them prints and writes.
+
     Args:
         checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
             published weights.
@@ -154,21 +157,25 @@ def evaluate(
         out: folder to write into: metrics.json, detections.json (COCO results), precision_recall.png and worst.png.
         threshold: for worst.png, the score over which a detection counts.
         worst: pictures in worst.png: those of the most misses and false detections at IoU 0.5.
-        batch_size: pictures a forward pass.
+        batch_size: pictures a forward pass, on each process.
         device: auto takes the GPU where there is one.
     """
-    loaded = _load(checkpoint, model, classes, device)
-    settings = _eval_data(loaded, data)
-    val = resolve_val(settings)
-    policy = {"bad_boxes": settings.bad_boxes, "bad_images": settings.bad_images}
-    dataset = CocoDataset(val.json_file, val.images, **policy, categories=loaded.classes)  # type: ignore[arg-type]
-    if len(dataset.classes) != loaded.num_classes:
-        raise ValueError(
-            f"{checkpoint} predicts {loaded.num_classes} classes and does not name them, {val.json_file} has "
-            f"{len(dataset.classes)}: name them with --classes"
-        )
-    loader = EvalLoader(dataset, input_size=settings.input_size, batch_size=batch_size, workers=settings.workers)
-    evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict)
+    with joined(device, "start it again") as world, redirect_stdout(sys.stdout if world.is_writer else None):
+        loaded = _load(checkpoint, model, classes, device, world)
+        settings = _eval_data(loaded, data)
+        val = resolve_val(settings)
+        policy = {"bad_boxes": settings.bad_boxes, "bad_images": settings.bad_images}
+        dataset = CocoDataset(val.json_file, val.images, **policy, categories=loaded.classes)  # type: ignore[arg-type]
+        if len(dataset.classes) != loaded.num_classes:
+            raise ValueError(
+                f"{checkpoint} predicts {loaded.num_classes} classes and does not name them, {val.json_file} has "
+                f"{len(dataset.classes)}: name them with --classes"
+            )
+        size = {"input_size": settings.input_size, "batch_size": batch_size, "workers": settings.workers}
+        loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size)
+        evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict, world=world)
+    if not world.is_writer:
+        return
     print(f"{len(dataset)} pictures of {val.json_file}")
     print(metrics_table(evaluation.metrics, evaluation.by_class))
     if out is not None:
@@ -359,11 +366,11 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str) -> Loaded:
+def _load(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str, world: World = ALONE) -> Loaded:
     """The detector of a checkpoint or an exported file, on its device."""
     if path.suffix == ".onnx":
         return _load_exported(path, model, classes, device)
-    target = pick_device(device)
+    target = world.device(pick_device(device))
     size = _published(path)
     if size:
         path, model = _download(size), model or size

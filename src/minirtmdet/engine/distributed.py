@@ -28,6 +28,8 @@ TIMEOUT = timedelta(minutes=10)
 """How long a process waits for one that lives; one that has died is noticed at once, by its closed connection."""
 GRACE = 3.0
 """Seconds in which a process that fails can tell the others, before they take it for dead."""
+RESUME = "the same command with --resume continues"
+"""How to go on with a training."""
 
 
 class ProcessLost(RuntimeError):
@@ -152,7 +154,7 @@ class World:
             found = ", ".join(f"process {rank}: {other}" for rank, other in enumerate(values))
             raise ValueError(f"{what} has to be the same for all processes, and is not ({found})")
 
-    def explain(self, error: Exception, advice: str = "the same command with --resume continues") -> Exception:
+    def explain(self, error: Exception, advice: str = RESUME) -> Exception:
         """What to raise in place of an error: something that says which process ended the run, said once.
 
         Raises:
@@ -213,11 +215,12 @@ ALONE = World()
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[World]:
+def joined(device: str = "auto", advice: str = RESUME) -> Iterator[World]:
     """Join the processes that torchrun started, for a while; this process alone where it started none.
 
     Args:
         device: the setting; NCCL connects GPUs, gloo processors.
+        advice: how to go on after another process has ended.
 
     Raises:
         ProcessLost: where another process has ended.
@@ -242,7 +245,7 @@ def joined(device: str = "auto") -> Iterator[World]:
             yield world
         except Exception as error:
             # the group is left as it is: to close it would be to wait for who is gone
-            explained = world.explain(error)
+            explained = world.explain(error, advice)
             if explained is error:
                 raise
             raise explained from error
