@@ -108,16 +108,16 @@ class GroundTruth(NamedTuple):
 
 
 def padded_count(count: int) -> int:
-    """Rows that ``count`` boxes are padded to: 4, 8, 12, 16, 24, 32, 48, … 256, then multiples of 64.
+    """Rows that ``count`` boxes are padded to: 4, 8, 12, … 32, 40, … 64, 80, … 128, 160 and so on.
 
-    Two sizes between a power of two and the next: at most a third of the rows is padding, and few distinct sizes
-    keep a compiled step from being compiled again for each new number of boxes.
+    Four sizes from a power of two to the next: from 17 boxes on less than a fifth of the rows is padding, and few
+    distinct sizes keep a recorded step from being recorded again for each new number of boxes.
 
     >>> [padded_count(n) for n in (0, 4, 5, 9, 13, 65, 256, 257, 300)]
-    [4, 4, 8, 12, 16, 96, 256, 320, 320]
+    [4, 4, 8, 12, 16, 80, 256, 320, 320]
     """
     power = 1 << max(count - 1, 0).bit_length()  # the power of two from ``count`` up
-    step = min(max(power // 4, 4), 64)
+    step = max(power // 8, 4)
     return max(step, -(-count // step) * step)
 
 

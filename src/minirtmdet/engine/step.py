@@ -239,7 +239,7 @@ def build_step(
         raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
     step = (GraphStep if compile == "graph" else TrainStep)(model, optimizer, ema, amp_dtype)
     if compile != "off":
-        # a shape may be compiled anew, and the padded numbers of boxes alone can be more shapes than torch allows
+        # each size of picture may be compiled anew, and torch gives up after eight
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
         step.forward = torch.compile(model, fullgraph=True)
     return step

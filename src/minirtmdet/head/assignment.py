@@ -152,10 +152,10 @@ def blocks(rows: int, like: Shaped[Tensor, "..."]) -> list[slice]:
         rows: boxes or classes.
         like: a tensor of one row.
     """
-    size = rows
-    if like.device.type == "cpu" and not torch.compiler.is_compiling():
-        size = max(1, BLOCK // max(1, like.numel()))
-    return [slice(start, start + size) for start in range(0, rows, max(1, size))]
+    if like.device.type != "cpu" or torch.compiler.is_compiling():
+        return [slice(None)]  # and no number of rows that a compiler would have to hold on to
+    size = max(1, BLOCK // max(1, like.numel()))
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def inside_any(

@@ -59,7 +59,8 @@ class DistancePointBBoxCoder:
         """
         x, y = points.unbind(-1)
         left, top, right, bottom = distances.unbind(-1)
-        boxes = torch.stack([x - left, y - top, x + right, y + bottom], -1)
+        # each side in memory of its own: who works with sides then reads whole rows
+        boxes = torch.stack([x - left, y - top, x + right, y + bottom]).movedim(0, -1)
         if max_shape is None or not self.clip_border:
             return boxes
         shape = torch.as_tensor(max_shape, dtype=boxes.dtype, device=boxes.device)  # [2] or [images,2]

@@ -137,7 +137,8 @@ class RTMDetLoss:
         featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
         # at least fp32: in bf16 the prior at 300.5 px is at 300, and box areas overflow fp16
         dtype = torch.promote_types(bbox_preds[0].dtype, torch.float32)
-        priors = torch.cat(self.prior_generator.grid_priors(featmap_sizes, dtype, bbox_preds[0].device))  # [N,4]
+        grids = self.prior_generator.grid_priors(featmap_sizes, dtype, bbox_preds[0].device)
+        priors = torch.cat([grid.mT for grid in grids], -1).mT  # [N,4]
         logits = flatten_levels(cls_scores).to(dtype)  # [B,N,C]
         boxes = self.bbox_coder.decode(priors[:, :2], flatten_levels(bbox_preds).to(dtype))  # [B,N,4]
         valid = None
