@@ -3,10 +3,13 @@
     make bench
     python benchmarks/head.py --only assign --repeats 5
 
-Each side has a process of its own, because each needs an environment of its own; they take turns, run by run.  Both get
-the same number of threads and an allocator that keeps what it was given, since otherwise half of the original's time
-goes into asking the kernel for memory.  Before anything is timed both sides answer the same inputs, and the answers are
-compared: assignments must be the same but for ties (``tests/parity/ties.py``), all other numbers within 1e-5.
+There are three sides: MMDetection, this package operation by operation (eager), and this package compiled, as
+``compile=step`` compiles a training step.  Each has a process of its own; they take turns, run by run.  All get the
+same number of threads and an allocator that keeps what it was given, since otherwise half of the original's time goes
+into asking the kernel for memory.  Compilation and warm-up are not timed; how long compiling took is printed once.
+
+Before anything is timed all sides answer the same inputs, and the answers are compared: assignments must be the same
+but for ties (``tests/parity/ties.py``), all other numbers within 1e-5.  A goal is reached where one lane reaches it.
 
 Peak memory is the kernel's count for a fresh process with its usual allocator: it sees what every operation takes, also
 inside a kernel, and works alike on both sides.  Writes ``benchmarks/results/cpu.json`` and prints a table.
@@ -44,17 +47,19 @@ class Row(NamedTuple):
     name: str
     case: str
     goal: float
+    compiled: bool = True
 
 
 RATIOS = (
     Row("assign, 1 box", "assign 640 1 1 80", 2),
+    Row("assign, 1 box, class sum given", "given 640 1 1 80", 2),
     Row("assign, 10 boxes", "assign 640 1 10 80", 10),
     Row("assign, 50 boxes", "assign 640 1 50 80", 40),
     Row("assign, 100 boxes", "assign 640 1 100 80", 50),
     Row("assign, 300 boxes", "assign 640 1 300 80", 60),
     Row("loss and gradient, batch 8", "loss 640 8 20 80", 12),
     Row("loss and gradient, batch 32", "loss 640 32 20 80", 12),
-    Row("prediction, 672,000 candidates", "predict", 5),
+    Row("prediction, 672,000 candidates", "predict", 5, compiled=False),
 )
 MEMORY = Row("memory of assign, 300 boxes", "assign 640 1 300 80", 50)
 SHARES = (
@@ -62,11 +67,28 @@ SHARES = (
     Row("share of a step, 320 px, batch 8", "step 320 8 20 80", 0.08),
 )
 GROWTH = {
-    "boxes": [f"assign 640 1 {boxes} 80" for boxes in (1, 3, 10, 30, 100, 200, 300, 500, 700, 1000)],
-    "images": [f"loss 640 {images} 20 80" for images in (1, 2, 4, 8, 16, 32)],
-    "classes": [f"assign 640 1 50 {classes}" for classes in (1, 20, 80, 160, 320)],
+    "boxes": [f"assign 640 1 {boxes} 80" for boxes in (1, 10, 30, 100, 300, 600, 1000)],
+    "images": [f"loss 640 {images} 20 80" for images in (1, 4, 8, 16, 32)],
+    "classes": [f"assign 640 1 50 {classes}" for classes in (1, 80, 160, 320)],
 }
-STEPS_CASE = "assign 640 1 100 80"
+# what is undone, one step at a time
+STEPS = {
+    "assign 640 1 100 80": (
+        "one class in closed form",
+        "blocks that fit the cache",
+        "topk in two rounds",
+        "exp2 and in-place distances",
+        "everything",
+    ),
+    "loss 640 8 20 80": (
+        "one slope for the class loss",
+        "classes in rows",
+        "one class sum for cost and loss",
+        "blocks that fit the cache",
+        "topk in two rounds",
+    ),
+}
+STEPS_COMPILED = ("nothing", "coordinates in rows")
 
 
 class Side:
@@ -75,6 +97,7 @@ class Side:
     def __init__(self, python: str, name: str, threads: int, folder: Path, allocator: dict[str, str]) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "OMP_", "MKL_"))}
         environment |= {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": str(threads), **allocator}
+        environment |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}  # nothing compiled before is found
         command = [python, "-W", "ignore", str(HERE / "head_worker.py"), name, "--threads", str(threads)]
         self.name, self.folder = name, folder
         self.process = subprocess.Popen(
@@ -121,9 +144,9 @@ def check(case: str, ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tens
 
     kind, *numbers = case.split()
     ties, tolerance = 0, STEP_TOLERANCE if kind == "step" else LOSS_TOLERANCE
-    if kind in ("assign", "loss"):
+    if kind in ("assign", "given", "loss"):
         made = scene(*map(int, numbers))
-        name = {"assign": "assign", "loss": "losses"}[kind]
+        name = "losses" if kind == "loss" else "assign"
         ours, theirs, ties, mistakes = settle_ties(name, made, ours, theirs)
         assert not mistakes, f"{case}: {mistakes} priors have another box, and are no ties"
     worst = {name: d.largest for name, d in differences(ours, theirs).items() if d.largest > tolerance}
@@ -178,21 +201,36 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def ratio_row(row: Row, sides: list[Side], options: argparse.Namespace) -> dict[str, Any]:
-    """Both sides' times and their ratio."""
-    theirs, ours = (side.answer(row.case) for side in sides)
-    ties = check(row.case, ours, theirs)
-    original, package = (spread(one["seconds"]) for one in alternate(sides, options.repeats, options.budget))
-    ratio = original["median_ms"] / package["median_ms"]
-    return {
+    """The times of all sides, the ratios of both lanes, and where the goal is missed what limits them."""
+    sides = sides if row.compiled else sides[:2]
+    theirs, *lanes = (side.answer(row.case) for side in sides)
+    ties = max(check(row.case, ours, theirs) for ours in lanes)
+    times = alternate(sides, options.repeats, options.budget)
+    found: dict[str, Any] = {side.name: spread(one["seconds"]) for side, one in zip(sides, times, strict=True)}
+    ratios = {side.name: round(found["original"]["median_ms"] / found[side.name]["median_ms"], 2) for side in sides[1:]}
+    reached = [name for name, ratio in ratios.items() if ratio >= row.goal]
+    found = {
         "name": row.name,
         "case": row.case,
-        "original": original,
-        "ours": package,
-        "ratio": round(ratio, 2),
+        **found,
+        "ratio": ratios["ours"],
+        "ratio_compiled": ratios.get("compiled"),
         "goal": row.goal,
-        "reached": ratio >= row.goal,
+        "reached": bool(reached),
+        "lane": {"ours": "eager", "compiled": "compiled", "": ""}[next(iter(reached), "")],
         "ties": ties,
     }
+    if not reached:
+        found["limit"] = limit(row, sides[-1])
+    return found
+
+
+def limit(row: Row, side: Side) -> dict[str, float]:
+    """Milliseconds of what a case cannot do without, alone."""
+    parts = {part: round(1000 * seconds, 3) for part, seconds in side.ask(parts=row.case).items()}
+    if row.case.startswith("given"):
+        del parts["class sum"]
+    return parts
 
 
 def share_row(row: Row, sides: list[Side], options: argparse.Namespace) -> dict[str, Any]:
@@ -234,52 +272,73 @@ def memory_row(row: Row, pythons: dict[str, str], folder: Path, threads: int) ->
     }
 
 
-def growth(axis: str, ours: Side, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """This package alone: time against the number of boxes, images or classes."""
+def growth(axis: str, lanes: list[Side], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """This package alone: time of both lanes against the number of boxes, images or classes."""
     place = {"boxes": 3, "images": 2, "classes": 4}[axis]
     points = []
     for case in GROWTH[axis]:
-        check_alone(case, ours.answer(case))
-        (found,) = alternate([ours], options.repeats, options.budget / 4)
-        points.append({axis: int(case.split()[place]), "case": case, **spread(found["seconds"])})
+        answer = lanes[0].answer(case)
+        check_alone(case, answer)
+        check(case, lanes[1].answer(case), answer)
+        eager, compiled = (spread(one["seconds"]) for one in alternate(lanes, options.repeats, options.budget / 4))
+        points.append({axis: int(case.split()[place]), "case": case, **eager, "compiled": compiled})
     return points
 
 
-def steps(ours: Side, options: argparse.Namespace) -> list[dict[str, Any]]:
+def steps(lanes: list[Side], options: argparse.Namespace) -> list[dict[str, Any]]:
     """The racing lane with one step undone at a time, and the reading lane, which has none of them."""
-    from head_worker import UNDONE, WHOLE
-
+    eager, compiled = lanes
     rows = []
-    for step in ("nothing", *UNDONE, *WHOLE):
-        # the answer with a step undone is held against the same costs
-        check_alone(STEPS_CASE, ours.answer(STEPS_CASE, without=step))
-        (found,) = alternate([ours], options.repeats, options.budget / 4)
-        rows.append({"undone": step, **spread(found["seconds"])})
-    for row in rows:
-        row["times_slower"] = round(row["median_ms"] / rows[0]["median_ms"], 2)
+    for case, undone in STEPS.items():
+        expected = eager.answer(case)
+        rounds = [(eager, step) for step in ("nothing", *undone)]
+        if case.startswith("assign"):
+            rounds += [(compiled, step) for step in STEPS_COMPILED]
+        base = 0.0
+        for side, step in rounds:
+            check(case, side.answer(case, without=step), expected)
+            (found,) = alternate([side], options.repeats, options.budget / 3)
+            times = spread(found["seconds"])
+            base = base or times["median_ms"]
+            lane = "eager" if side is eager else "compiled"
+            ratio = round(times["median_ms"] / base, 2)
+            rows.append({"case": case, "lane": lane, "undone": step, **times, "times_slower": ratio})
     return rows
 
 
 def table(record: dict[str, Any]) -> str:
     """The rows of a record, to read."""
-    lines = [f"{'':<34}{'original':>12}{'ours':>12}{'ratio':>9}{'goal':>8}"]
+    lines = [f"{'':<34}{'original':>12}{'eager':>10}{'':>8}{'compiled':>10}{'':>8}{'goal':>6}  reached by"]
     for row in record["rows"]:
-        if "share" in row["ours"]:
-            values = f"{row['original']['share']:>12.1%}{row['ours']['share']:>12.1%}{'':>9}{row['goal']:>8.0%}"
+        name, ours = f"{row['name']:<34}", row["ours"]
+        if "share" in ours:
+            values = f"{row['original']['share']:>12.1%}{ours['share']:>10.1%}{'':>26}{row['goal']:>6.0%}"
         else:
-            unit = "MiB" if "MiB" in row["ours"] else "ms"
-            key = "MiB" if unit == "MiB" else "median_ms"
-            values = "".join(f"{f'{row[side][key]:.1f} {unit}':>12}" for side in ("original", "ours"))
-            values += f"{row['ratio']:>8.1f}x{row['goal']:>7.0f}x"
-        lines.append(f"{row['name']:<34}{values}  {'' if row['reached'] else 'missed'}".rstrip())
-    if record.get("steps"):
-        lines += ["", f"without one step ({STEPS_CASE})"]
-        lines += [
-            f"  {row['undone']:<32}{row['median_ms']:>9.1f} ms{row['times_slower']:>8.2f}x" for row in record["steps"]
-        ]
+            unit, key = ("MiB", "MiB") if "MiB" in ours else ("ms", "median_ms")
+            values = f"{row['original'][key]:.1f} {unit}".rjust(12)
+            for lane, ratio in (("ours", row["ratio"]), ("compiled", row.get("ratio_compiled"))):
+                values += f"{'':>18}" if ratio is None else f"{row[lane][key]:>10.2f}{f'{ratio:.1f}x':>8}"
+            values += f"{row['goal']:>5.0f}x"
+        lines.append(f"{name}{values}  {row.get('lane', 'eager') if row['reached'] else 'none'}")
+        if "limit" in row:
+            parts = ", one ".join(f"{part} takes {ms:.2f} ms" for part, ms in row["limit"].items())
+            lines.append(f"  alone, its {parts}")
+    for case in dict.fromkeys(row["case"] for row in record.get("steps", [])):
+        lines += ["", f"with one step undone ({case})"]
+        for row in record["steps"]:
+            if row["case"] == case:
+                name = row["undone"] + ("" if row["lane"] == "eager" else ", compiled")
+                lines.append(f"  {name:<44}{row['median_ms']:>9.2f} ms{row['times_slower']:>8.2f}x")
     for axis, points in record.get("growth", {}).items():
-        times = "  ".join(f"{point[axis]}: {point['median_ms']:.1f}" for point in points)
-        lines += ["", f"ms against {axis}", f"  {times}"]
+        lines += ["", f"ms against {axis}"]
+        for lane, of in (("eager", lambda point: point), ("compiled", lambda point: point["compiled"])):
+            times = "  ".join(f"{point[axis]}: {of(point)['median_ms']:.1f}" for point in points)
+            lines.append(f"  {lane:<9} {times}")
+    if "compilations" in record:
+        lines += [
+            "",
+            "compiled {graphs} graphs in {seconds:.0f} s, which no row counts".format(**record["compilations"]),
+        ]
     return "\n".join(lines)
 
 
@@ -298,7 +357,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--reference", default=".venv-reference/bin/python", help="python of the reference environment")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each side")
-    parser.add_argument("--budget", type=float, default=6.0, help="seconds for a row, after three turns")
+    parser.add_argument("--budget", type=float, default=3.0, help="seconds for a row, after three turns")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="rows whose name contains this; nothing is recorded")
     options = parser.parse_args()
@@ -308,13 +367,14 @@ def main() -> int:
         return 2
     sys.path[:0] = [str(TESTS), str(HERE)]
     pythons = {"original": options.reference, "ours": sys.executable}
+    lanes = pythons | {"compiled": sys.executable}
 
     def wanted(name: str) -> bool:
         return options.only in name
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        sides = [Side(python, name, options.threads, folder, KEEP_MEMORY) for name, python in pythons.items()]
+        sides = [Side(python, name, options.threads, folder, KEEP_MEMORY) for name, python in lanes.items()]
         try:
             versions = {side.name: side.ask(versions=1) for side in sides}
             record: dict[str, Any] = {
@@ -331,16 +391,19 @@ def main() -> int:
                 "rows": [],
             }
             print(table(record), flush=True)
-            for rows, measured in ((RATIOS, ratio_row), (SHARES, share_row)):
-                for row in rows:
-                    if wanted(row.name):
-                        _show(record, measured(row, sides, options))
+            for row in RATIOS:
+                if wanted(row.name):
+                    _show(record, ratio_row(row, sides, options))
+            for row in SHARES:
+                if wanted(row.name):
+                    _show(record, share_row(row, sides[:2], options))
             if wanted(MEMORY.name):
                 _show(record, memory_row(MEMORY, pythons, folder, options.threads))
             if wanted("steps"):
-                record["steps"] = steps(sides[1], options)
+                record["steps"] = steps(sides[1:], options)
             if wanted("growth"):
-                record["growth"] = {axis: growth(axis, sides[1], options) for axis in GROWTH}
+                record["growth"] = {axis: growth(axis, sides[1:], options) for axis in GROWTH}
+            record["compilations"] = sides[2].ask(compilations=1)
         finally:
             for side in sides:
                 side.close()
@@ -355,7 +418,7 @@ def main() -> int:
 
 def _show(record: dict[str, Any], row: dict[str, Any]) -> None:
     record["rows"].append(row)
-    print(table({"rows": [row]}).splitlines()[1], flush=True)
+    print(table({"rows": [row]}).partition("\n")[2], flush=True)
 
 
 def _without_paths(words: list[str]) -> list[str]:

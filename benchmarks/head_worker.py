@@ -6,10 +6,12 @@ one line of JSON; between two requests it does nothing, so that the other side h
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -64,7 +66,7 @@ def prepare(name: str, side: Any) -> Work:
     if kind == "predict":
         return side.predict(crowd())
     made = scene(*(int(number) for number in numbers))
-    return {"assign": side.assign, "loss": side.loss, "step": side.step}[kind](made)
+    return {"assign": side.assign, "given": side.given, "loss": side.loss, "step": side.step}[kind](made)
 
 
 def leaves(made: cases.Scene) -> tuple[list[Tensor], list[Tensor]]:
@@ -129,6 +131,8 @@ class Original:
 
         return Work(lambda: assigner.assign(predicted, truth), answer)
 
+    given = assign  # it has no sum over the classes that another could give it
+
     def loss(self, made: cases.Scene) -> Work:
         """``RTMDetHead.loss_by_feat``, and backward."""
         head, maps = self.parity._head(made.num_classes, made), leaves(made)
@@ -184,36 +188,58 @@ class Original:
 # --- this package ----------------------------------------------------------------------------------------------------
 
 
+def in_rows(values: Tensor) -> Tensor:
+    """Each column in a row of memory, as the pipeline's own ``flatten`` leaves logits, boxes and priors."""
+    return values.mT.contiguous().mT
+
+
 class Ours:
-    """Works in the project's environment only."""
+    """Works in the project's environment only.
+
+    Attributes:
+        compile: what a function goes through before it is run.
+    """
 
     def __init__(self) -> None:
         from parity import ours
 
         self.parity = ours
+        self.compile: Callable[..., Any] = lambda function: function
 
-    def assign(self, made: cases.Scene) -> Work:
-        """``DynamicSoftLabelAssigner.assign``; logits lie in memory as the pipeline's own ``flatten`` leaves them."""
-        from minirtmdet.head.assignment import DynamicSoftLabelAssigner
-        from minirtmdet.head.pipeline import flatten_levels
+    def assign(self, made: cases.Scene, given: bool = False) -> Work:
+        """``DynamicSoftLabelAssigner.assign``; where asked for, with the sum over the classes as training gives it."""
+        from minirtmdet.head.assignment import DynamicSoftLabelAssigner, background_loss
 
         assigner = DynamicSoftLabelAssigner(made.topk, made.iou_weight, made.soft_center_radius)
-        logits, truth = flatten_levels(made.levels(made.cls_scores)), self.parity._ground_truth(made)
-        bboxes, priors, valid = made.bboxes, made.priors, made.valid
-        return Work(
-            lambda: assigner.assign(logits, bboxes, priors, truth, valid),
-            lambda: assigner.assign(logits, bboxes, priors, truth, valid)._asdict(),
-        )
+        assign, truth = self.compile(assigner.assign), self.parity._ground_truth(made)
+        logits, bboxes, priors = in_rows(made.cls_scores), in_rows(made.bboxes), in_rows(made.priors)
+        inputs = logits, bboxes, priors, truth, made.valid, background_loss(logits) if given else None
+        return Work(lambda: assign(*inputs), lambda: assign(*inputs)._asdict())
+
+    def given(self, made: cases.Scene) -> Work:
+        """An assignment in a training step, where the loss has summed over the classes already."""
+        return self.assign(made, given=True)
+
+    def parts(self, made: cases.Scene) -> dict[str, Work]:
+        """What an assignment cannot do without."""
+        from minirtmdet.head.assignment import background_loss
+
+        logits, class_sum = in_rows(made.cls_scores), self.compile(background_loss)
+        pairs = torch.ones(len(made.boxes), self.parity._ground_truth(made).boxes.shape[1], len(made.priors))
+        return {
+            "class sum": Work(lambda: class_sum(logits), dict),
+            "pass over the pairs": Work(lambda: pairs.add_(1.0), dict),
+        }
 
     def loss(self, made: cases.Scene) -> Work:
         """``RTMDetLoss``, and backward."""
         from minirtmdet.head.pipeline import RTMDetLoss
 
         criterion, maps, truth = RTMDetLoss(made.num_classes), leaves(made), self.parity._ground_truth(made)
-        shapes = torch.tensor(made.pad_shapes)
+        shapes, losses_of = torch.tensor(made.pad_shapes), self.compile(criterion)
 
         def run() -> Answer:
-            losses = criterion(*maps, truth, shapes)
+            losses = losses_of(*maps, truth, shapes)
             (losses["loss_cls"] + losses["loss_bbox"]).backward()
             return losses
 
@@ -249,6 +275,26 @@ class Ours:
         return Work(lambda: predict_by_feat(*maps), lambda: self.parity.predict(case))
 
 
+class Compiled(Ours):
+    """This package, compiled as a training step is: one function for all cases, in one piece, whatever the shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from minirtmdet.engine.step import MAX_SHAPES
+
+        torch._dynamo.config.recompile_limit = MAX_SHAPES
+        self.compile = partial(torch.compile, fullgraph=True)
+
+
+def compilations() -> int:
+    """How many graphs were compiled in this process."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
+
+
 def pictures(made: cases.Scene) -> Tensor:
     """Normalised pictures of noise."""
     return cases.normal("pictures", len(made.boxes), 3, *made.pad_shapes[0])
@@ -269,24 +315,55 @@ def _center_cost_with_pow(priors: Tensor, centers: Tensor, radius: float) -> Ten
     return torch.pow(10, (distance - radius).clamp(max=38))
 
 
+def _assign_alone(self: Any, *inputs: Any) -> Any:
+    return _ASSIGN[0](self, *inputs[:5])  # without the loss's sum over the classes
+
+
+def _background_by_autograd(cls_scores: Tensor, beta: float) -> Any:
+    from minirtmdet.head.losses import Background, activations
+
+    probability, softplus = activations(cls_scores)
+    return Background((softplus * probability.pow(beta)).sum(-1), (probability, softplus))  # type: ignore[arg-type]
+
+
+def _focal_by_autograd(self: Any, logits: Tensor, labels: Tensor, quality: Tensor, background: Any) -> Tensor:
+    index = labels.clamp(max=logits.shape[-1] - 1)[..., None]
+    s, p, b = (values.gather(-1, index)[..., 0] for values in (logits, *background.slope))
+    swap = (b - s * quality) * (quality - p).abs().pow(self.beta) - b * p.pow(self.beta)
+    return (background.loss + torch.where(labels < logits.shape[-1], swap, 0)) * self.loss_weight
+
+
+_ASSIGN: list[Any] = []
+_HEAD = "minirtmdet.head"
 UNDONE: dict[str, dict[str, Any]] = {
-    "one class in closed form": {"class_cost": _class_cost_over_all_classes},
-    "blocks that fit the cache": {"BLOCK": 2**40},
-    "topk in two rounds": {"topk_in_two_rounds": lambda values, k, largest=True: values.topk(k, largest=largest)},
-    "exp2 and in-place distances": {"center_cost": _center_cost_with_pow},
+    "one class in closed form": {f"{_HEAD}.assignment.class_cost": _class_cost_over_all_classes},
+    "blocks that fit the cache": {f"{_HEAD}.assignment.BLOCK": 2**40},
+    "topk in two rounds": {
+        f"{_HEAD}.assignment.topk_in_two_rounds": lambda values, k, largest=True: values.topk(k, largest=largest)
+    },
+    "exp2 and in-place distances": {f"{_HEAD}.assignment.center_cost": _center_cost_with_pow},
+    "coordinates in rows": {f"{__name__}.in_rows": lambda values: values},
+    "one slope for the class loss": {
+        f"{_HEAD}.pipeline.background_of": _background_by_autograd,
+        f"{_HEAD}.losses.QualityFocalLoss.__call__": _focal_by_autograd,
+    },
+    "classes in rows": {
+        f"{_HEAD}.pipeline.flatten_levels": lambda maps: torch.cat([level.flatten(2).mT for level in maps], 1)
+    },
+    "one class sum for cost and loss": {f"{_HEAD}.assignment.DynamicSoftLabelAssigner.assign": _assign_alone},
 }
 
 
 @contextmanager
 def without(step: str) -> Iterator[None]:
     """The racing lane with one step undone."""
-    changes = UNDONE.get(step)
-    if not changes:
-        yield
-        return
-    import minirtmdet.head.assignment
+    with ExitStack() as changes:
+        if step in UNDONE:
+            from minirtmdet.head.assignment import DynamicSoftLabelAssigner
 
-    with patch.multiple(minirtmdet.head.assignment, **changes):
+            _ASSIGN[:] = [DynamicSoftLabelAssigner.assign]
+        for target, value in UNDONE.get(step, {}).items():
+            changes.enter_context(patch(target, value))
         yield
 
 
@@ -302,25 +379,7 @@ def reading_lane(made: cases.Scene) -> Work:
     return Work(lambda: assign(*inputs), answer)
 
 
-def compiled(made: cases.Scene) -> Work:
-    """The racing lane with its passes joined by a compiler: what is left when numbers stay in registers."""
-    from minirtmdet.head.assignment import DynamicSoftLabelAssigner
-
-    function = torch.compile(DynamicSoftLabelAssigner.assign)
-    with patch.object(DynamicSoftLabelAssigner, "assign", function):
-        inner = Ours().assign(made)
-
-    def within(call: Callable[[], Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            with patch.object(DynamicSoftLabelAssigner, "assign", function):
-                return call()
-
-        return run
-
-    return Work(within(inner.run), within(inner.answer))
-
-
-WHOLE = {"everything": reading_lane, "nothing, compiled": compiled}
+READING = "everything"
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -355,27 +414,37 @@ def measure(work: Work, repeats: int) -> dict[str, list[float]]:
 def main() -> None:
     """Answer requests until there are no more."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("side", choices=["original", "ours"])
+    parser.add_argument("side", choices=["original", "ours", "compiled"])
     parser.add_argument("--threads", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    side = Original() if options.side == "original" else Ours()
-    work, step = None, ""
+    side = {"original": Original, "ours": Ours, "compiled": Compiled}[options.side]()
+    work, step, compiling = None, "", 0.0
     for line in sys.stdin:
         request = json.loads(line)
         reply: dict[str, Any] = {}
         if "case" in request:
             step = request.get("without", "")
-            if step in WHOLE:
-                work = WHOLE[step](scene(*map(int, request["case"].split()[1:])))
-            else:
-                work = prepare(request["case"], side)
             with without(step):
+                if step == READING:
+                    work = reading_lane(scene(*map(int, request["case"].split()[1:])))
+                else:
+                    work = prepare(request["case"], side)
+                before, start = compilations(), time.perf_counter()
                 torch.save(work.answer(), request["answer"])
+                if compilations() > before:
+                    compiling += time.perf_counter() - start
         elif "repeats" in request:
             assert work is not None
             with without(step):
                 reply = measure(work, request["repeats"])
+        elif "parts" in request:
+            parts = side.parts(scene(*map(int, request["parts"].split()[1:])))
+            for part in parts.values():
+                measure(part, 3)
+            reply = {name: statistics.median(measure(part, 20)["seconds"]) for name, part in parts.items()}
+        elif "compilations" in request:
+            reply = {"graphs": compilations(), "seconds": round(compiling, 1)}
         elif "memory" in request:
             prepare("assign 64 1 3 80", side).run()  # what is loaded on first use is not counted
             reply = {"MiB": peak_memory(prepare(request["memory"], side).run)}
