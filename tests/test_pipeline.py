@@ -36,7 +36,7 @@ def test_flatten_is_level_major_and_row_major():
 
 
 def test_each_class_and_each_coordinate_lies_in_a_row_of_memory():
-    # a compiler reads these tensors where they lie: with strides of 4 its assigner takes twice as long
+    # a compiler reads these tensors where they lie: with steps of four it takes half as long again
     logits, boxes, priors, _ = RTMDetLoss(CLASSES).flatten(*maps())
     assert [values.stride(-2) for values in (logits, boxes, priors)] == [1, 1, 1]
 
