@@ -37,7 +37,7 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to resume from: everything that the next step depends on."""
+        """The checkpoint to resume from, with everything that the next step depends on."""
         return self.path / "last.pt"
 
     @property
