@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-REACHED, MISSED = BOXES[0], BOXES[1]
+EAGER, COMPILED = BOXES[0], BOXES[2]
 WAITING = "waiting"
 Spans = Sequence[tuple[str, float, float]]
 """Name, begin and end of what one worker does."""
@@ -19,11 +19,11 @@ Spans = Sequence[tuple[str, float, float]]
 
 @styled
 def ratios(rows: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
-    """How many times faster, or smaller, than the original, each bar with its goal.
+    """How many times faster, or smaller, than the original: a bar for each lane, and the goal across both.
 
     Args:
-        rows: ``name``, ``ratio`` and ``goal`` of each, as ``benchmarks/head.py`` records them; rows without a ratio
-            are left out.
+        rows: ``name``, ``ratio``, ``goal`` and ``reached`` of each, and ``ratio_compiled`` where the row has it, as
+            ``benchmarks/head.py`` records them; rows without a ratio are left out.
 
     Raises:
         ValueError: where no row has a ratio.
@@ -31,23 +31,25 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
     rows = [row for row in rows if "ratio" in row]
     if not rows:
         raise ValueError("no row has a ratio: give the rows of a record of benchmarks/head.py")
-    reached = [row["ratio"] >= row["goal"] for row in rows]
-    ahead = sum(row["ratio"] > 1 for row in rows)
-    title = f"Ahead of the original in {ahead} of {len(rows)} rows, at the goal or beyond in {sum(reached)}"
-    figure = new_figure(title, 0.36 * len(rows) + 0.9)
+    reached = sum(row["reached"] for row in rows)
+    figure = new_figure(f"The goal is reached, by one lane at least, in {reached} of {len(rows)} rows", 0.5 * len(rows))
     ax = figure.subplots()
-    for i, (row, good) in enumerate(zip(rows, reached, strict=True)):
-        ax.barh(
-            i, row["ratio"] - 1, left=1, color=REACHED if good else MISSED, height=0.62, hatch=None if good else "//"
-        )
-        ax.plot([row["goal"]] * 2, [i - 0.42, i + 0.42], color=INK, lw=2)
-        _at_end(ax, i, max(row["ratio"], row["goal"]), times(row["ratio"]))
+    for i, row in enumerate(rows):
+        lanes = [(row["ratio"], EAGER), (row.get("ratio_compiled"), COMPILED)]
+        lanes = [(ratio, color) for ratio, color in lanes if ratio is not None]
+        height = 0.38 if len(lanes) > 1 else 0.5
+        for (ratio, color), y in zip(lanes, (i - 0.2, i + 0.2) if len(lanes) > 1 else (i,), strict=True):
+            hatch = None if ratio >= row["goal"] else "//"
+            ax.barh(y, ratio - 1, left=1, color=color, height=height, hatch=hatch)
+            _at_end(ax, y, max(ratio, row["goal"]), times(ratio))
+        ax.plot([row["goal"]] * 2, [i - 0.44, i + 0.44], color=INK, lw=2)
     _logarithmic(ax, [row["name"] for row in rows], "times as fast, or as small, as the original")
     _legend(
         figure,
         {
-            "goal reached": {"color": REACHED},
-            "goal missed": {"facecolor": MISSED, "hatch": "//"},
+            "eager": {"color": EAGER},
+            "compiled": {"color": COMPILED},
+            "below the goal": {"facecolor": CARD, "edgecolor": INK, "hatch": "//"},
             "goal": {"color": INK},
         },
     )
@@ -71,24 +73,23 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
     figure = new_figure(f"Targets and losses take at most {worst:.0%} of a training step here", 0.8 * len(rows) + 0.9)
     ax = figure.subplots()
     for i, row in enumerate(rows):
-        for shift, side, color in ((-0.2, "original", MUTED), (0.2, "ours", REACHED)):
+        for shift, side, color in ((-0.2, "original", MUTED), (0.2, "ours", EAGER)):
             ax.barh(i + shift, row[side]["share"], color=color, height=0.36)
             _at_end(ax, i + shift, row[side]["share"], f"{row[side]['share']:.0%}")
         ax.plot([row["goal"]] * 2, [i, i + 0.42], color=INK, lw=2)
     _names(ax, [row["name"].removeprefix("share of a step, ") for row in rows])
     ax.set(xlabel="share of the step's time", xlim=(0, 1.15 * max(row["original"]["share"] for row in rows)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _legend(figure, {"original": {"color": MUTED}, "this package": {"color": REACHED}, "goal": {"color": INK}})
+    _legend(figure, {"original": {"color": MUTED}, "this package": {"color": EAGER}, "goal": {"color": INK}})
     return figure
 
 
 @styled
 def steps_undone(steps: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
-    """How many times longer the assignment takes when one step of the way is undone.
+    """How many times longer a case takes when one step of the way is undone.
 
     Args:
-        steps: ``undone`` and ``times_slower``, the first with nothing undone; whole lanes (``everything``, and
-            ``nothing`` in another way) are grey.
+        steps: ``undone``, ``lane`` and ``times_slower``, the first with nothing undone; ``everything`` is grey.
 
     Raises:
         ValueError: where there is nothing but the first.
@@ -96,45 +97,49 @@ def steps_undone(steps: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figur
     rows = steps[1:]
     if not rows:
         raise ValueError("nothing was undone: give the steps of a record of benchmarks/head.py")
-    whole = [row["undone"].startswith(("everything", "nothing")) for row in rows]
     worst = max(rows, key=lambda row: row["times_slower"])
-    figure = new_figure(
-        f"Undone: {worst['undone']} costs most: {times(worst['times_slower'])} the time", 0.36 * len(rows) + 0.6
-    )
+    title = f"Undone: {worst['undone']} costs most: {times(worst['times_slower'])} the time"
+    figure = new_figure(title, 0.36 * len(rows) + 0.9)
     ax = figure.subplots()
-    for i, (row, grey) in enumerate(zip(rows, whole, strict=True)):
-        color = MUTED if grey else REACHED
+    for i, row in enumerate(rows):
+        color = MUTED if row["undone"] == "everything" else COMPILED if row["lane"] == "compiled" else EAGER
         ax.barh(i, row["times_slower"] - 1, left=1, color=color, height=0.62)
-        _at_end(ax, i, max(row["times_slower"], 1), times(row["times_slower"]))
-    _logarithmic(ax, [row["undone"] for row in rows], "times as long as with nothing undone")
+        _at_end(ax, i, max(row["times_slower"], 1), f"{row['times_slower']:.2f}x")
+    _logarithmic(ax, [row["undone"] for row in rows], "times as long as eager with nothing undone")
+    lanes = {"eager": EAGER, "compiled": COMPILED}
+    _legend(figure, {name: {"color": lanes[name]} for name in dict.fromkeys(row["lane"] for row in rows)})
     return figure
 
 
 @styled
 def growth(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> "matplotlib.figure.Figure":
-    """Time against the number of boxes, images and classes, in multiples of the largest case's.
+    """Time of both lanes against the number of boxes, images and classes, in multiples of the largest case's, eager.
 
     Args:
-        record: by axis, points with the number under the axis's name, and ``median_ms``, ``low_ms``, ``high_ms``.
+        record: by axis, points with the number under the axis's name, and ``median_ms``, ``low_ms``, ``high_ms``;
+            the same under ``compiled``.
 
     Raises:
         ValueError: where there is no axis.
     """
     if not record:
         raise ValueError("no axis to draw: give the growth of a record of benchmarks/head.py")
-    figure = new_figure(f"Time against the number of {', '.join(record)}; dashed: proportional", 2.5)
-    for i, (ax, (axis, points)) in enumerate(
-        zip(figure.subplots(1, len(record), squeeze=False)[0], record.items(), strict=True)
-    ):
+    figure = new_figure(f"Time against the number of {', '.join(record)}; dashed: proportional", 2.8)
+    axes = figure.subplots(1, len(record), squeeze=False)[0]
+    for ax, (axis, points) in zip(axes, record.items(), strict=True):
         x = np.array([point[axis] for point in points])
-        middle, low, high = (np.array([point[f"{name}_ms"] for point in points]) for name in ("median", "low", "high"))
-        unit = middle[-1]
-        ax.fill_between(x, low / unit, high / unit, color=box_color(i), alpha=0.2, lw=0)
-        ax.plot([0, x[-1]], [0, 1], "--", color=MUTED, lw=1)
-        ax.plot(x, middle / unit, "o-", color=box_color(i), lw=1.6, ms=3.5)
+        unit = points[-1]["median_ms"]
+        for lane, color in ((points, EAGER), ([point["compiled"] for point in points], COMPILED)):
+            low, middle, high = (
+                np.array([point[f"{name}_ms"] for point in lane]) / unit for name in ("low", "median", "high")
+            )
+            ax.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+            ax.plot([0, x[-1]], [0, middle[-1]], "--", color=MUTED, lw=1)
+            ax.plot(x, middle, "o-", color=color, lw=1.6, ms=3.5)
         ax.set(xlabel=axis, xlim=(0, 1.04 * x[-1]), ylim=(0, None), title=f"up to {x[-1]:,} {axis}")
         ax.locator_params(nbins=5)
-    figure.axes[0].set_ylabel("share of the largest case's time")
+    axes[0].set_ylabel("share of the largest\ncase's time, eager")
+    _legend(figure, {"eager": {"color": EAGER}, "compiled": {"color": COMPILED}})
     return figure
 
 
