@@ -14,7 +14,7 @@ import torch
 from test_trainer import MODEL, quiet, same_state
 from tiny_sets import box_entry, image_entry, write_random_set, write_set
 from torch import Tensor
-from workers import After, DieIn, NanLoss, die, start, train, train_with_small_files, wait
+from workers import After, DieIn, NanLoss, command_whose_loaders_die, die, start, train, train_with_small_files, wait
 
 from minirtmdet.checkpoints import atomic_path, read_checkpoint, remove_leftovers
 from minirtmdet.cli import main
@@ -388,3 +388,15 @@ def test_out_of_memory_is_one_line_on_the_command_line(
     assert main(["train", "mini-160"]) == 2
     advice = "try a smaller batch_size (now 3)" if ours else "the GPU has too little memory; try a smaller --batch-size"
     assert capsys.readouterr().err == f"minirtmdet: error: {advice}\n"
+
+
+def test_a_killed_loading_process_is_one_line_on_the_command_line(config: TrainConfig, data: Path):
+    words = ["train", "mini-160", "--device", "cpu", "--data.root", str(data), "--data.input-size", "64"]
+    words += ["--data.workers", "2", "--batch-size", "3", "--out", str(config.out), "--model.widen-factor", "0.125"]
+    assert wait([start(command_whose_loaders_die, words, config.out)]) == [2]
+    lines = (config.out / "0.txt").read_text().splitlines()
+    # torch says it in one of two ways
+    how = r"is killed by signal: Killed|exited unexpectedly"
+    assert re.match(rf"minirtmdet: error: DataLoader worker \(pid\D+\d+\) ({how}): where nobody killed it,", lines[-1])
+    assert lines[-1].endswith("try a smaller --data.workers. --resume continues a run")
+    assert not any(line.startswith("Traceback") for line in lines)

@@ -24,6 +24,8 @@ import torch
 
 from minirtmdet.cli import main
 from minirtmdet.configs import TrainConfig
+from minirtmdet.data.augment import Sample
+from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.engine.distributed import joined
 from minirtmdet.engine.evaluator import run_evaluation
@@ -221,3 +223,19 @@ def command(words: list[str], out: Path) -> None:
     with (out / f"{os.environ.get('RANK', 0)}.txt").open("w") as file, redirect_stdout(file), redirect_stderr(file):
         code = main(words)
     raise SystemExit(code)
+
+
+def command_whose_loaders_die(words: list[str], out: Path) -> None:
+    """A command line whose first loading process is killed at its second picture, as where memory ends."""
+    load = CocoDataset.load
+    loads = iter(range(1000))
+
+    def deadly(dataset: CocoDataset, index: int) -> Sample:
+        worker = torch.utils.data.get_worker_info()
+        if worker is not None and worker.id == 0 and next(loads) == 1:
+            die()
+        return load(dataset, index)
+
+    CocoDataset.load = deadly  # type: ignore[method-assign]
+    multiprocessing.set_start_method("fork", force=True)  # the loading processes find it changed
+    command(words, out)

@@ -363,6 +363,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError, ProcessLost, ProcessFailed) as error:
         print(f"minirtmdet: error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        # torch raises it wherever the program is when a worker ends
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        advice = "where nobody killed it, memory or shared memory (/dev/shm) is too small; try a smaller --data.workers"
+        print(f"minirtmdet: error: {str(error).rstrip('. ')}: {advice}. --resume continues a run", file=sys.stderr)
+        return 2
     return 0
 
 
