@@ -203,6 +203,8 @@ def _logarithmic(ax: "matplotlib.axes.Axes", names: Sequence[str], xlabel: str) 
     ax.set(xlabel=xlabel, xlim=(left, 1.5 * right))
     ax.axvline(1, color=MUTED, lw=1)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    # within a factor of ten the powers of ten alone say too little
+    ax.xaxis.set_minor_formatter(lambda value, _: f"{value:g}x" if right < 10 else "")
 
 
 def _legend(figure: "matplotlib.figure.Figure", patches: Mapping[str, Mapping[str, Any]]) -> None:
