@@ -15,7 +15,6 @@ import math
 import shlex
 import sys
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from train import RESULTS, surroundings
 
 from minirtmdet import plots
 from minirtmdet.checkpoints import build_from_checkpoint, config_from_json
-from minirtmdet.configs import PRESETS, DataConfig, TrainConfig
+from minirtmdet.configs import PRESETS, DataConfig, TrainConfig, flat_settings
 from minirtmdet.data.coco import CocoDataset, resolve_splits
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.engine.evaluator import match_pictures, read_ground_truth, run_evaluation, write_json
@@ -41,10 +40,10 @@ PRIVATE = {"name", "out", "device", "workers", "resume", "overwrite", "save_minu
 
 def command(config: TrainConfig) -> str:
     """The command that makes a run again: the preset that is nearest to its settings, and what differs from it."""
-    settings = flat(asdict(config))
+    settings = flat_settings(config)
     different = {
         name: {key: value for key, value in settings.items() if key not in PRIVATE and value != preset[key]}
-        for name, preset in ((name, flat(asdict(preset))) for name, preset in PRESETS.items())
+        for name, preset in ((name, flat_settings(preset)) for name, preset in PRESETS.items())
     }
     preset = min(different, key=lambda name: len(different[name]))
     words = ["python", "-m", "minirtmdet", "train", preset, "--name", config.name]
@@ -59,17 +58,6 @@ def command(config: TrainConfig) -> str:
         else:
             words += [option, *map(str, value if isinstance(value, tuple) else [value])]
     return shlex.join(words)
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    return {
-        name: entry
-        for key, value in settings.items()
-        for name, entry in (
-            flat(value, f"{prefix}{key}.").items() if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-        )
-    }
 
 
 def evaluations(rows: list[dict[str, str]], pictures_a_step: float) -> dict[str, list[float]]:

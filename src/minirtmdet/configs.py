@@ -3,9 +3,10 @@
 The command line is made from these classes, so a field's comment is also its help text.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 STRIDES = (8, 16, 32)
 
@@ -242,6 +243,23 @@ class TrainConfig:
     """Start again in a folder that holds a run; without it such a folder is refused."""
 
 
+def flat_settings(config: TrainConfig) -> dict[str, Any]:
+    """All settings by their dotted names, as the command line writes them.
+
+    >>> flat_settings(TrainConfig())["optim.lr"]
+    0.004
+    """
+
+    def flat(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(flat(asdict(config), ""))
+
+
 # stage 2 from start to end, every picture seen once an epoch
 _PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
 
@@ -381,4 +399,5 @@ __all__ = [
     "PredictConfig",
     "ScenesConfig",
     "TrainConfig",
+    "flat_settings",
 ]

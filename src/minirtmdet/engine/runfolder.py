@@ -1,11 +1,9 @@
 """The folder of a run: what lies in it, and whether a run may start or go on there."""
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minirtmdet.checkpoints import (
     Checkpoint,
@@ -15,7 +13,7 @@ from minirtmdet.checkpoints import (
     read_checkpoint,
     remove_leftovers,
 )
-from minirtmdet.configs import TrainConfig
+from minirtmdet.configs import TrainConfig, flat_settings
 
 # settings that a resumed run may change: they say where it runs and how fast, not what comes out
 _FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
@@ -130,17 +128,9 @@ def check_same_run(
 
 def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig, free: set[str]) -> None:
     """Raise a ValueError that names the settings whose change would change the numbers of a resumed run."""
-    was, now = _flat(dataclasses.asdict(before)), _flat(dataclasses.asdict(config))
+    was, now = flat_settings(before), flat_settings(config)
     changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in free and was[key] != now[key]]
     if changed:
         raise ValueError(
             f"{path} is a run with {'; '.join(changed)}: resume it with its own settings, or start another with --name"
         )
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

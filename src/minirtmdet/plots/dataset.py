@@ -20,21 +20,16 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
+from minirtmdet.plots.pictures import MOST_LABELS, Annotated
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
-MOST_LABELS = 12
-
 
 @runtime_checkable
-class Labelled(Protocol):
+class Labelled(Annotated, Protocol):
     """A picture with labelled boxes, such as :class:`minirtmdet.data.augment.Sample`."""
 
-    image: np.ndarray
-    """BGR, uint8 ``[H, W, 3]``."""
-    boxes: Any
-    """``[n, 4]``, ``xyxy`` in pixels."""
     labels: Any
     """``[n]``."""
     ignore: Any
