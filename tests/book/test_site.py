@@ -75,10 +75,10 @@ def test_nothing_is_loaded_from_another_site(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_page_has_title_and_icon(page: str) -> None:
     """A page without an icon makes the browser ask for one that is not there."""
-    head = parse(SITE / page).find("head")
-    assert head and head.title and head.title.get_text(strip=True)
-    icon = head.find("link", rel="icon")
-    assert icon and ((SITE / page).parent / str(icon["href"])).is_file()
+    titles, icons = parse(SITE / page).select("head > title"), parse(SITE / page).select("head > link[rel=icon]")
+    assert all(title.get_text(strip=True) for title in titles)
+    assert (len(titles), len(icons)) == (1, 1)
+    assert ((SITE / page).parent / str(icons[0]["href"])).is_file()
 
 
 @pytest.mark.parametrize("page", PAGES)
