@@ -133,6 +133,18 @@ def test_front_page_leads_into_the_book(tab: Any, address: str) -> None:
 
 
 @needs_browser
+def test_a_click_shows_a_picture_alone(tab: Any, address: str) -> None:
+    """On a phone a picture is half as wide as it was drawn: alone, it can be seen as it is."""
+    tab.set_viewport_size({"width": 390, "height": 900})
+    tab.goto(f"{address}/book/costs.html")
+    picture = tab.locator("article .cell_output img").first
+    shown, source = picture.bounding_box()["width"], picture.get_attribute("src")
+    picture.click()
+    tab.wait_for_url(f"**/{source.rsplit('/', 1)[-1]}")
+    assert tab.evaluate("document.images[0].naturalWidth") > 2 * shown
+
+
+@needs_browser
 @needs_vendor
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "index.html"])
 def test_page_is_quiet_and_fits(tab: Any, address: str, page: str) -> None:
