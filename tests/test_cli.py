@@ -265,6 +265,21 @@ def test_an_exported_file_predicts_and_evaluates_as_its_run(
     assert ("at most 290 detections that score more than 0.002" in printed) == (kind == "nms")
 
 
+@pytest.mark.parametrize(
+    "command", [["predict", "run", "pictures", "--out", "out"], ["export", "run", "--out", "out/run.onnx"]]
+)
+def test_predict_and_export_refuse_several_processes(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert main(command) == 2
+    expected = f"{command[0]} works in one process, and this is number 1 of 2: start it without torchrun"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_says_what_it_compared(run: Path, data: Path, tmp_path: Path, capsys: Output):
     assert main(["export", str(run), "--out", str(tmp_path / "a.onnx"), "--input-size", "96"]) == 0
     printed = capsys.readouterr().out

@@ -28,7 +28,7 @@ from minirtmdet.data.example import example
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.scenes import make_scenes
 from minirtmdet.detector import Detector, RTMDet, build_detector
-from minirtmdet.engine.distributed import ALONE, ProcessFailed, ProcessLost, World, joined
+from minirtmdet.engine.distributed import ALONE, ProcessFailed, ProcessLost, World, check_alone, joined
 from minirtmdet.engine.evaluator import (
     Evaluation,
     match_pictures,
@@ -217,6 +217,7 @@ def predict(
         batch_size: pictures a forward pass.
         device: auto takes the GPU where there is one.
     """
+    check_alone("predict")
     if not pictures:
         raise ValueError("no pictures: name files or folders after the checkpoint")
     found = find_pictures(pictures)
@@ -271,6 +272,7 @@ def export(
         nms_iou_threshold: of two boxes of one class that overlap more than this, the weaker one is dropped.
         max_per_image: detections kept a picture.
     """
+    check_alone("export")
     loaded = _load(checkpoint, model, classes, "cpu")
     if not isinstance(loaded.model, RTMDet):
         raise ValueError(f"{checkpoint} is an exported file: export from its checkpoint")

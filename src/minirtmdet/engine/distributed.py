@@ -227,8 +227,7 @@ def joined(device: str = "auto", advice: str = RESUME) -> Iterator[World]:
         ProcessFailed: in place of an error of this process alone.
         SystemExit: where another process reports the error.
     """
-    environment = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-    rank, size, local_rank = (int(value or default) for value, default in zip(environment, (0, 1, 0), strict=True))
+    rank, size, local_rank = _place()
     if size == 1:
         yield ALONE
         return
@@ -252,11 +251,29 @@ def joined(device: str = "auto", advice: str = RESUME) -> Iterator[World]:
     dist.destroy_process_group()
 
 
+def check_alone(what: str) -> None:
+    """Nothing where torchrun started one process or none.
+
+    Raises:
+        ValueError: for one of several processes, which would all do the same and write the same files.
+    """
+    rank, size, _ = _place()
+    if size > 1:
+        raise ValueError(f"{what} works in one process, and this is number {rank} of {size}: start it without torchrun")
+
+
 def reduce_mean(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The mean over all processes, on the device (MMDetection: ``reduce_mean``)."""
     values = values / dist.get_world_size()
     dist.all_reduce(values)
     return values
+
+
+def _place() -> tuple[int, int, int]:
+    """Rank, number of processes and rank on this machine, as torchrun says them."""
+    environment = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    rank, size, local_rank = (int(value or default) for value, default in zip(environment, (0, 1, 0), strict=True))
+    return rank, size, local_rank
 
 
 def _is_connection(error: Exception) -> bool:
