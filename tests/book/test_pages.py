@@ -1,5 +1,6 @@
 """The sources of the book and the README: what they name exists, and the API page leaves no module out."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "minirtmdet"
+RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -51,6 +53,22 @@ def test_the_code_in_the_readme_runs() -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readme_has_the_numbers_of_the_records() -> None:
+    rows = json.loads((RESULTS / "cpu.json").read_text(encoding="utf-8"))["rows"]
+    recorded = {row["name"]: (row.get("ratio"), row.get("ratio_compiled")) for row in rows}
+    table = re.findall(
+        r"^\| ([a-z][^|:]*?\d[^|:]*?)(?:: times less)? \| ([\d.]*) \| ([\d.]*) ?\|$", README, flags=re.MULTILINE
+    )
+    assert len(table) == 8
+    for name, *numbers in table:
+        assert tuple(float(number) if number else None for number in numbers) == recorded[name], name
+
+    parity = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
+    assert f"MMDetection {parity['reference']['mmdet']}" in README
+    assert {row["cases"] for row in parity["rows"] if row["kind"] == "assign"} == {500}
+    assert [row["kind"] for row in parity["rows"] if row["failed"] or row["largest"] > 1e-5] == []
 
 
 def test_the_readme_names_targets_that_exist() -> None:
