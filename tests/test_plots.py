@@ -75,6 +75,13 @@ NONE = torch.zeros(0, 4)
 NO_TRUTH = GroundTruth.from_list([NONE], [torch.zeros(0, dtype=torch.int64)])
 MANY = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)).mul(50).repeat(1, 2) + torch.tensor([0, 0, 9, 9])
 MANY_FOUND = Detections(MANY, torch.linspace(1, 0.31, 300), torch.arange(300) % 3)
+ANSWERS = {
+    "points": gt_inds(box0=[9, 70], box1=[20]),
+    # three anchors at each prior: (8, 8) has two of box 0, (16, 8) one of each box, (32, 16) one of box 1
+    "anchors": torch.zeros(len(PRIORS), 3, dtype=torch.int64)
+    .index_put((torch.tensor([9, 9, 10, 10, 70]), torch.tensor([0, 1, 0, 2, 1])), torch.tensor([1, 1, 1, 2, 2]))
+    .flatten(),
+}
 MANY_INDS = torch.arange(len(PRIORS)) % 301
 LTRB = torch.tensor([4.0, 8.0, 28.0, 24.0])
 FRAMES = {"step 0": result(gt_inds(box0=[9])), "step 10": result(gt_inds(box0=[9, 70], box1=[81]))}
@@ -104,6 +111,7 @@ DRAW = {
         Targets(*(field[:, :1] * 0 + 3 for field in TARGETS)), PRIORS[-1:] * 0 + 32, CLASSES
     ),
     "curves": lambda: plots.curves({"a": [1.0, 2.0], "b": CURVE}, title="Two courses", xlabel="step", ylabel="loss"),
+    "compared": lambda: plots.compare_runs(log_rows(3), {"a": log_rows(3), "b": log_rows(2)}, title="Two broken runs"),
     "priors": lambda: plots.priors(PRIORS, IMAGE, follow=70),
     "priors, no image": lambda: plots.priors(PRIORS),
     "valid flags": lambda: plots.valid_flags([IMAGE, IMAGE], torch.ones(2, len(PRIORS), dtype=torch.bool), PRIORS),
@@ -125,6 +133,12 @@ DRAW = {
     "film": lambda: plots.film(IMAGE, FRAMES, PRIORS, TRUTH, follow=9),
     "film, no box": lambda: plots.film(IMAGE, {"now": result(gt_inds())}, PRIORS, NO_TRUTH),
     "film, 300 boxes": lambda: plots.film(IMAGE, dict.fromkeys("abcd", MANY_INDS), PRIORS, MANY),
+    "answers": lambda: plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, follow=9),
+    "answers, no box": lambda: plots.answers(IMAGE, {"now": gt_inds()}, PRIORS, NO_TRUTH),
+    "level bars": lambda: plots.level_bars(
+        "Positives of two boxes", {"cat": {"now": [3, 1, 0], "then": [0, 0, 0]}}, (8, 16, 32)
+    ),
+    "courses": lambda: plots.courses("Positives of two boxes", {"cat": {"now": [3, 1], "then": [0, 0]}}, ("0", "10")),
     "breakdown": lambda: plots.loss_breakdown(terms(), result(gt_inds(box0=[9, 70], box1=[81])), PRIORS),
     "breakdown, no box": lambda: plots.loss_breakdown(terms(), result(gt_inds()), PRIORS),
     "breakdown, 300 boxes": lambda: plots.loss_breakdown(terms(), result(MANY_INDS), PRIORS),
@@ -670,6 +684,23 @@ def test_curves_keep_their_values_and_refuse_too_many() -> None:
         plots.curves({str(i): [0.0] for i in range(7)}, title="Too many", xlabel="x", ylabel="y")
 
 
+def test_each_run_is_drawn_beside_the_healthy_one() -> None:
+    healthy = [{"step": i, "loss_cls": 1.0, "iou": 0.5} for i in range(3)]
+    broken = [{"step": i, "loss_cls": value, "iou": 0.1} for i, value in enumerate((100.0, float("nan"), 90.0))]
+    names = {"loss_cls": "class loss", "iou": "IoU"}
+    figure = plots.compare_runs(healthy, {"no bias": broken, "twin": healthy}, title="Two runs", quantities=names)
+    loss, iou, twin, _ = figure.axes
+    assert [ax.get_yscale() for ax in (loss, iou)] == ["log", "linear"]
+    assert loss.lines[0].get_ydata().tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(loss.lines[1].get_ydata(), [100, np.nan, 90])
+    assert iou.lines[1].get_ydata().tolist() == [0.1] * 3
+    assert loss.lines[0].get_color() != loss.lines[1].get_color()
+    assert (loss.get_title(loc="left"), iou.get_title(loc="left")) == ("class loss", "IoU")
+    assert (loss.get_ylabel(), twin.get_ylabel()) == ("no bias", "twin")
+    with pytest.raises(ValueError, match="no run to compare"):
+        plots.compare_runs(healthy, {}, title="None")
+
+
 def test_precision_recall_draws_the_curves_with_their_area() -> None:
     figure = plots.precision_recall({"cat": CURVE, "dog": np.ones(11), "owl": -np.ones(101)})
     [ax] = figure.axes
@@ -710,6 +741,33 @@ def test_film_counts_the_positives_of_each_moment() -> None:
     assert labelled(second, "follow")[0].get_offsets().tolist() == [[8, 8]]
     with pytest.raises(ValueError, match="at least one assignment"):
         plots.film(IMAGE, {}, PRIORS, TRUTH)
+
+
+def test_answers_count_anchors_and_draw_priors() -> None:
+    one, nine = plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, follow=9).axes
+    assert [ax.get_title("left") for ax in (one, nine)] == ["points: 2 + 1", "anchors: 3 + 2"]
+    fine, coarse = (labelled(nine, f"stride {stride}")[0] for stride in (8, 16))
+    assert fine.get_offsets().tolist() == [[8, 8], [16, 8]]
+    assert coarse.get_offsets().tolist() == [[32, 16]]
+    assert to_hex(coarse.get_facecolor()[0]) == LEVELS[16][0]
+    assert labelled(one, "follow")[0].get_offsets().tolist() == [[8, 8]]
+    with pytest.raises(ValueError, match="at least one assigner"):
+        plots.answers(IMAGE, {}, PRIORS, TRUTH)
+
+
+def test_level_bars_stack_the_levels() -> None:
+    counts = {"cat": {"now": [3, 1, 0], "then": [0, 0, 0]}, "dog": {"now": [0, 2, 5], "then": [1, 0, 0]}}
+    cat, dog = plots.level_bars("Positives of two boxes", counts, (8, 16, 32)).axes
+    assert [(bar.get_x(), bar.get_width()) for bar in dog.patches[:3]] == [(0, 0), (0, 2), (2, 5)]
+    assert [label.get_text() for label in cat.get_yticklabels()] == ["now", "then"]
+    assert "none" in [text.get_text() for text in cat.texts]
+    assert "none" not in [text.get_text() for text in dog.texts]
+
+
+def test_courses_draw_a_line_a_row() -> None:
+    [ax] = plots.courses("Positives of two boxes", {"cat": {"now": [3, 1], "then": [0, 2]}}, ("0", "10")).axes
+    assert {line.get_label(): line.get_ydata().tolist() for line in ax.lines} == {"now": [3, 1], "then": [0, 2]}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "10"]
 
 
 @pytest.mark.parametrize("ending", ["gif", "png"])

@@ -4,6 +4,7 @@ They take plain tensors and the structures of :mod:`minirtmdet.structures`, so t
 Matplotlib is imported when the first picture is drawn.
 """
 
+from minirtmdet.plots.assigners import answers, courses, level_bars
 from minirtmdet.plots.canvas import save
 from minirtmdet.plots.dataset import box_sizes, contact_sheet
 from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_pictures
@@ -13,17 +14,20 @@ from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.pictures import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_maps
-from minirtmdet.plots.training import curves, loss_breakdown, loss_curve, soft_label_loss
+from minirtmdet.plots.training import compare_runs, curves, loss_breakdown, loss_curve, soft_label_loss
 
 __all__ = [
     "animate",
+    "answers",
     "assignment",
     "augmentation_steps",
     "before_and_after",
     "box_sizes",
+    "compare_runs",
     "conflict",
     "contact_sheet",
     "cost_maps",
+    "courses",
     "curves",
     "detection_sheet",
     "distances",
@@ -32,6 +36,7 @@ __all__ = [
     "film",
     "growth",
     "influence",
+    "level_bars",
     "loss_breakdown",
     "loss_curve",
     "norm_statistics",

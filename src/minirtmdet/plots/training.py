@@ -2,6 +2,7 @@
 
 import csv
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,12 @@ LOSSES = {"loss_cls": ("class loss", CLASS_LOSS, "-"), "loss_bbox": ("box loss",
 PARTS = {"class, positives": CLASS_LOSS, "box": BOX_LOSS, "class, background": MUTED}
 LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 COUNTERS = {"lr": "learning rate", "num_pos": "positives an image", "AP": "AP"}
+COMPARED = {
+    "loss_cls": "class loss (log)",
+    "loss_bbox": "box loss",
+    "num_pos": "positives an image",
+    "iou": "their mean IoU",
+}
 
 
 @styled
@@ -262,4 +269,46 @@ def curves(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(x=0)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@styled
+def compare_runs(
+    healthy: Sequence[Mapping[str, Any]],
+    others: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    title: str,
+    quantities: Mapping[str, str] = COMPARED,
+    log: Sequence[str] = ("loss_cls",),
+) -> "matplotlib.figure.Figure":
+    """Runs beside a healthy one: a row a run, a column a quantity, the healthy run grey and dashed in each.
+
+    Args:
+        healthy: what to compare with, as :func:`loss_curve` takes it: ``step`` and the quantities in each row.
+        others: the other runs, by name.
+        title: what the picture shows, in a sentence.
+        quantities: columns of the log, and what to call them; one that a run lacks is left empty there.
+        log: those with a logarithmic axis.  What is not finite is not drawn, nor zero on such an axis.
+
+    Raises:
+        ValueError: where there is no run to compare.
+    """
+    if not others:
+        raise ValueError("there is no run to compare with the healthy one: give at least one")
+    figure = new_figure(title, 1.25 * len(others) + 0.55)
+    axes = figure.subplots(len(others), len(quantities), squeeze=False, sharex=True)
+    for i, (name, rows) in enumerate(others.items()):
+        for ax, (key, heading) in zip(axes[i], quantities.items(), strict=True):
+            for label, line, color, style in (("healthy", healthy, MUTED, "--"), ("broken", rows, BOXES[5], "-")):
+                steps, values = _column(line, key)
+                shown = np.where(np.isfinite(values), values, np.nan)
+                ax.plot(steps, shown, style, color=color, lw=1.5, label=label)
+            ax.set(yscale="log") if key in log else ax.set_ylim(0, None)
+            ax.margins(x=0)
+            if i == 0:
+                ax.set_title(heading)
+            if i == len(others) - 1:
+                ax.set_xlabel("step")
+        axes[i, 0].set_ylabel(textwrap.fill(name, 16))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
