@@ -98,21 +98,21 @@ class ParityTable(Recorded):
             "|---|--:|--:|--:|--:|--:|--:|--:|",
         ]
         rows = read(PARITY)["rows"]
-        for racing in (row for row in rows if row["lane"] == "racing"):
-            reading = [row for row in rows if row["lane"] == "reading" and row["kind"] == racing["kind"]]
-            ties, wide = (sum(row[name] for row in (racing, *reading)) for name in ("ties", "wide"))
+        for kind in dict.fromkeys(row["kind"] for row in rows):
+            lanes = {row["lane"]: row for row in rows if row["kind"] == kind}
+            row = next(iter(lanes.values()))
+            ties, wide = (sum(lane[name] for lane in lanes.values()) for name in ("ties", "wide"))
             lines.append(
-                f"| {racing['what']} | {racing['cases']} | {racing['numbers']:,} | {outcome(racing)} "
-                f"| {outcome(*reading)} | {power(racing['tolerance'])} | {ties} | {wide} |"
+                f"| {row['what']} | {row['cases']} | {row['numbers']:,} | {outcome(lanes.get('racing'))} "
+                f"| {outcome(lanes.get('reading'))} | {power(row['tolerance'])} | {ties} | {wide} |"
             )
         return ":::{div} parity-table\n" + "\n".join(lines) + "\n:::"
 
 
-def outcome(*rows: dict[str, Any]) -> str:
+def outcome(row: dict[str, Any] | None) -> str:
     """The largest difference, the number of cases that failed, or nothing where a lane has no such step."""
-    if not rows:
+    if row is None:
         return ""
-    row = rows[0]
     return f"**{len(row['failed'])} cases differ**" if row["failed"] else power(row["largest"])
 
 

@@ -424,6 +424,40 @@ SCENES: dict[str, Callable[[], Scene]] = {
     "radius-one": _single("radius-one", (192, 192), 12, soft_center_radius=1.0),
 }
 
+# --- the assigners before RTMDet's -----------------------------------------------------------------------------------
+
+
+RIVALS: dict[str, Callable[[], Scene]] = {
+    name: SCENES[name]
+    for name in (
+        "one-box",
+        "ten-boxes",
+        "three-hundred-boxes",
+        "wide-image",
+        "overlapping",
+        "nested",
+        "identical-other-class",
+        "no-prior-inside",
+        "all-priors-outside",
+        "cut-by-border",
+        "empty-image",
+        "grid-aligned",
+        "tiny-boxes",
+        "huge-box",
+        "never-overlapping",
+        "few-candidates",
+        "mixed-batch",
+        "offset-half",
+    )
+} | {
+    "equal-areas": lambda: scene(
+        "equal-areas", (192, 192), [_box((20, 20, 100, 100), (60, 20, 140, 100), (40, 60, 120, 140))]
+    ),
+    "no-area": lambda: scene("no-area", (128, 128), [_box((20, 20, 100, 100), (64, 50, 64, 90))]),
+    "whole-picture": lambda: scene("whole-picture", (160, 160), [_box((0, 0, 160, 160))]),
+    "mid-level-box": lambda: scene("mid-level-box", (256, 256), [_box((40, 40, 168, 168), (100, 60, 220, 200))]),
+}
+
 
 # --- priors, boxes, coder -----------------------------------------------------------------------------------------
 
@@ -968,6 +1002,9 @@ RANDOM: dict[str, Callable[[int], Any]] = {
     "overlaps": random_overlaps,
     "coder": random_coder,
     "assign": random_assignment,
+    "max_iou": random_scene,
+    "fcos": random_scene,
+    "sim_ota": random_scene,
     "targets": random_scene,
     "focal": random_focal,
     "giou": random_giou,

@@ -86,6 +86,58 @@ def assign(case: cases.Scene) -> Answer:
     return {"gt_inds": gt_inds, "max_overlaps": max_overlaps, "labels": labels}
 
 
+def max_iou(case: cases.Scene) -> Answer:
+    """``MaxIoUAssigner`` with RetinaNet's thresholds, on RetinaNet's anchors."""
+    from mmdet.models.task_modules import AnchorGenerator, MaxIoUAssigner
+    from mmengine.structures import InstanceData
+
+    generator = AnchorGenerator(
+        list(cases.STRIDES), [0.5, 1.0, 2.0], octave_base_scale=4, scales_per_octave=3, center_offset=case.offset
+    )
+    anchors = torch.cat(generator.grid_priors(case.featmap_sizes, device="cpu"))
+    assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
+    results = [assigner.assign(InstanceData(priors=anchors), truth) for truth in _truth(case)]
+    return {"anchors": anchors, "gt_inds": torch.stack([result.gt_inds for result in results])}
+
+
+def fcos(case: cases.Scene) -> Answer:
+    """``FCOSHead._get_targets_single``, with and without centre sampling; it tells classes and distances, not boxes."""
+    from mmdet.models.dense_heads import FCOSHead
+    from mmdet.utils import register_all_modules
+
+    register_all_modules()
+    ranges = torch.tensor([(-1.0, 64.0), (64.0, 128.0), (128.0, 1e8)])
+    counts = [rows * columns for rows, columns in case.featmap_sizes]
+    answer = {}
+    for sampling in (True, False):
+        head = FCOSHead(
+            case.num_classes, 8, feat_channels=32, stacked_convs=1, strides=cases.STRIDES, center_sampling=sampling
+        )
+        of_priors = ranges.repeat_interleave(torch.tensor(counts), 0)
+        labels, distances = zip(
+            *(head._get_targets_single(t, case.priors[:, :2], of_priors, counts) for t in _truth(case)), strict=True
+        )
+        name = "sampled" if sampling else "inside"
+        answer[f"{name}/labels"] = torch.stack(labels)
+        positive = answer[f"{name}/labels"] < case.num_classes
+        answer[f"{name}/distances"] = torch.stack(distances) * positive[..., None]
+    return answer
+
+
+def sim_ota(case: cases.Scene) -> Answer:
+    """``SimOTAAssigner`` with its defaults, on the sigmoid of the class scores."""
+    from mmdet.models.task_modules import SimOTAAssigner
+    from mmengine.structures import InstanceData
+
+    fields: dict[str, list[Tensor]] = {"gt_inds": [], "max_overlaps": [], "labels": []}
+    for scores, bboxes, truth in zip(case.cls_scores.sigmoid(), case.bboxes, _truth(case), strict=True):
+        result = SimOTAAssigner().assign(InstanceData(scores=scores, bboxes=bboxes, priors=case.priors), truth)
+        fields["gt_inds"].append(result.gt_inds)
+        fields["max_overlaps"].append(result.max_overlaps.clamp(min=0).float())
+        fields["labels"].append(result.labels)
+    return {field: torch.stack(images) for field, images in fields.items()}
+
+
 def _head(num_classes: int, case: cases.Scene) -> Any:
     """A head without a network of any size: only its pipeline is used."""
     from mmdet.models.dense_heads import RTMDetHead
@@ -372,6 +424,9 @@ ANSWERS: dict[str, Callable[[Any], Answer]] = {
     "overlaps": overlaps,
     "coder": coder,
     "assign": assign,
+    "max_iou": max_iou,
+    "fcos": fcos,
+    "sim_ota": sim_ota,
     "targets": targets,
     "focal": focal,
     "giou": giou,

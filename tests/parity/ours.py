@@ -26,6 +26,7 @@ from minirtmdet.head.postprocess import predict_by_feat
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.head.sampling import PseudoSampler
 from minirtmdet.head.targets import build_targets
+from minirtmdet.reference import assigners as reading_assigners
 from minirtmdet.reference import assignment as reading_assignment
 from minirtmdet.reference import losses as reading_losses
 from minirtmdet.reference import postprocess as reading_postprocess
@@ -226,6 +227,40 @@ def read_assign(case: cases.Scene) -> Answer:
     return {field: torch.stack(images) for field, images in fields.items()}
 
 
+def read_max_iou(case: cases.Scene) -> Answer:
+    anchors = reading_assigners.grid_anchors(case.priors).flatten(0, 1)
+    return {
+        "anchors": anchors,
+        "gt_inds": torch.stack([reading_assigners.max_iou_assign(anchors, boxes) for boxes in case.boxes]),
+    }
+
+
+def read_fcos(case: cases.Scene) -> Answer:
+    answer = {}
+    for name, radius in (("sampled", 1.5), ("inside", None)):
+        images = []
+        for boxes, labels in zip(case.boxes, case.labels, strict=True):
+            gt_inds = reading_assigners.fcos_assign(case.priors, boxes, center_sample_radius=radius)
+            # row 0 stands for background
+            classes = torch.cat([torch.tensor([case.num_classes]), labels])[gt_inds]
+            box = torch.cat([torch.zeros(1, 4), boxes])[gt_inds]
+            points = case.priors[:, :2]
+            distances = torch.cat([points - box[:, :2], box[:, 2:] - points], -1) * (gt_inds > 0)[:, None]
+            images.append((classes, distances))
+        answer[f"{name}/labels"], answer[f"{name}/distances"] = (
+            torch.stack(field) for field in zip(*images, strict=True)
+        )
+    return answer
+
+
+def read_sim_ota(case: cases.Scene) -> Answer:
+    results = [
+        reading_assigners.sim_ota_assign(scores.sigmoid(), bboxes, case.priors, boxes, labels)
+        for scores, bboxes, boxes, labels in zip(case.cls_scores, case.bboxes, case.boxes, case.labels, strict=True)
+    ]
+    return {field: torch.stack([getattr(result, field) for result in results]) for field in results[0]._fields}
+
+
 def _read_targets(case: cases.Scene, cls_scores: Tensor, bboxes: Tensor) -> list[reading_targets.ImageTargets]:
     return [
         reading_targets.get_targets(
@@ -321,6 +356,9 @@ RACING: dict[str, Callable[[Any], Answer]] = {
 READING: dict[str, Callable[[Any], Answer]] = {
     "priors": read_priors,
     "assign": read_assign,
+    "max_iou": read_max_iou,
+    "fcos": read_fcos,
+    "sim_ota": read_sim_ota,
     "targets": read_targets,
     "focal": read_focal,
     "giou": read_giou,

@@ -22,8 +22,8 @@ def first_positive(answer: Answer) -> tuple[int, int]:
 
 
 def test_every_kind_is_known_everywhere() -> None:
-    assert live.KINDS.keys() == cases.RANDOM.keys() == original.ANSWERS.keys() == ours.RACING.keys()
-    assert ours.READING.keys() <= live.KINDS.keys()
+    assert live.KINDS.keys() == cases.RANDOM.keys() == original.ANSWERS.keys()
+    assert ours.RACING.keys() | ours.READING.keys() == live.KINDS.keys()
 
 
 def test_small_shares_keep_one_case() -> None:
