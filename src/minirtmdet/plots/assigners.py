@@ -84,7 +84,7 @@ def answers(
         for stride in np.unique(strides)[::-1]:
             x, y = xy[positive & (strides == stride)].T
             color, marker = level_style(stride)
-            size = (side * (1 + 0.35 * np.log2(stride / strides.min()))) ** 2
+            size = (side * (1 + 0.6 * np.log2(stride / strides.min()))) ** 2
             style = {"marker": marker, "edgecolors": "white", "linewidths": 0.8, "clip_on": False, "zorder": 3}
             ax.scatter(x, y, s=size, color=color, label=f"stride {stride:g}", **style)
         if follow is not None:
