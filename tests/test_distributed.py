@@ -295,18 +295,8 @@ def test_torchrun(whole: TrainConfig):
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "minirtmdet", "train"),
         *("mini-160", "--device", "cpu", "--data.root", str(config.data.root), "--data.input-size", "64"),
-        *(
-            "--out",
-            str(config.out),
-            "--name",
-            "torchrun",
-            "--batch-size",
-            "2",
-            "--epochs",
-            "200",
-            "--eval-every",
-            "100",
-        ),
+        *("--out", str(config.out), "--name", "torchrun", "--batch-size", "2"),
+        *("--epochs", "200", "--eval-every", "100"),
         *("--model.widen-factor", "0.125", "--model.deepen-factor", "0.1"),
     ]
     environment = os.environ | {"TQDM_DISABLE": "1"}
@@ -315,6 +305,9 @@ def test_torchrun(whole: TrainConfig):
     end = time.monotonic() + 60
     while not last.exists() and time.monotonic() < end:
         time.sleep(0.1)
+    if not last.exists():
+        process.terminate()
+        pytest.fail("no state after a minute: " + "".join(process.communicate()))
     [second] = [pid for pid in children(process.pid) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
     os.kill(second, signal.SIGKILL)
     out, errors = process.communicate(timeout=60)
