@@ -279,6 +279,18 @@ def test_boxes_are_clipped_and_scaled_back(detector, clip, right, bottom):
     assert torch.equal(second.boxes.amax(0), torch.tensor([0.0, 0.0, right, bottom]))
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_training_and_prediction_place_priors_alike(offset):
+    torch.manual_seed(0)
+    model = build_detector(replace(SMALL, prior_offset=offset)).eval()
+    with torch.no_grad():
+        boxes = model.loss.flatten(*model(pixels(1)))[1][0]  # [N,4]
+    boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([96.0, 64.0, 96.0, 64.0]))
+    (found,) = model.predict(pixels(1), EVERYTHING)
+    assert len(found.boxes) > 0
+    assert (found.boxes[:, None] - boxes).abs().amax(-1).amin(1).max() < 1e-3
+
+
 def test_predict_keeps_no_graph(detector):
     assert not any(detections.scores.requires_grad for detections in detector.predict(pixels(), EVERYTHING))
 
