@@ -1,4 +1,6 @@
-"""Pages that ask no other site for anything: MathJax and mermaid are copied next to them, thebe is dropped.
+"""Pages that ask no other site for anything: their programs are copied next to them, thebe is dropped.
+
+MathJax sets formulas, mermaid draws diagrams, and onnxruntime-web computes in the playground.
 
 The files come from pinned npm packages, once, into ``book/_static/vendor``, which git ignores.  Where npm is
 missing, or cannot reach its registry, the build says so and the pages load the same versions from a CDN.
@@ -64,6 +66,15 @@ MERMAID = Package(
     "mermaid.esm.min.mjs",
 )
 
+ORT = Package(
+    "onnxruntime-web",
+    "1.30.0",
+    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+    "dist",
+    lambda path: str(path) in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    "ort.wasm.min.mjs",
+)
+
 
 def fetch(package: Package) -> None:
     """Copy the wanted files of a package into ``vendor/<name>``; nothing is done where they are there.
@@ -114,7 +125,8 @@ def extract(archive: Path, package: Package) -> None:
 
 def use_local_assets(app: Sphinx, config: Config) -> None:
     """Fetch the packages, or point the pages to a CDN."""
-    for package, setting in ((MATHJAX, "mathjax_path"), (MERMAID, "mermaid_use_local")):
+    settings = {"mathjax_path": MATHJAX, "mermaid_use_local": MERMAID, "playground_runtime": ORT}
+    for setting, package in settings.items():
         try:
             fetch(package)
         except OSError as error:

@@ -181,7 +181,7 @@ def export_onnx(
     outputs = ["candidates", "candidate_scores"] if nms else ["boxes", "scores", *MAPS]
     # two images: torch takes an axis of length 1 for one that always has it
     example = torch.zeros(2, 3, input_size, input_size, dtype=torch.uint8)
-    with _tracing():
+    with quiet_tracing():
         program = torch.onnx.export(
             graph,
             (example,),
@@ -387,7 +387,7 @@ def _import(name: str, purpose: str) -> Any:
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
+def quiet_tracing() -> Iterator[None]:
     """Without the exporter's notes on packages that are not here, and without checks of shapes.
 
     A check compares the batch with a number, and so would fix it in the graph.

@@ -5,25 +5,16 @@ Chrome on the path, or named by the environment variable ``CHROMIUM``) and is sk
 """
 
 import functools
-import os
-import shutil
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
+from built_site import SITE
 
-SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 # pages without a text of their own: a redirect, and what Sphinx makes for search and for the code
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)
-BROWSER = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
-)
-
 pytestmark = [
     pytest.mark.site,
     pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
@@ -32,7 +23,6 @@ pytestmark = [
 needs_vendor = pytest.mark.skipif(
     not (SITE / "_static" / "vendor" / "mathjax").exists(), reason="built without npm: pages load scripts from a CDN"
 )
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome found: install one, or set CHROMIUM")
 
 
 @functools.cache
@@ -87,42 +77,6 @@ def test_pictures_have_words(page: str) -> None:
     assert [str(img.get("src"))[:80] for img in article.find_all("img") if not img.get("alt")] == []
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *args: Any) -> None:
-            """Say nothing: a closing page hangs up in the middle of an answer."""
-
-    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(SITE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
-    context = browser.new_context(color_scheme="light")
-    yield context.new_page()
-    context.close()
-
-
-@needs_browser
 def test_front_page_leads_into_the_book(tab: Any, address: str) -> None:
     """What the front page asks for is there; that the browser drops its requests as it moves on is no fault."""
     missing: list[str] = []
@@ -132,7 +86,6 @@ def test_front_page_leads_into_the_book(tab: Any, address: str) -> None:
     assert missing == []
 
 
-@needs_browser
 def test_a_click_shows_a_picture_alone(tab: Any, address: str) -> None:
     """On a phone a picture is half as wide as it was drawn: alone, it can be seen as it is."""
     tab.set_viewport_size({"width": 390, "height": 900})
@@ -144,7 +97,6 @@ def test_a_click_shows_a_picture_alone(tab: Any, address: str) -> None:
     assert tab.evaluate("document.images[0].naturalWidth") > 2 * shown
 
 
-@needs_browser
 @needs_vendor
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "index.html"])
 def test_page_is_quiet_and_fits(tab: Any, address: str, page: str) -> None:
