@@ -60,7 +60,8 @@ book: set-up
 	@rm -rf _build/html _build/.doctrees
 	@$(VENV)/bin/jupyter-book build . --all -W -n --keep-going
 	@echo
-	@echo "The book is built. Open $(CURDIR)/_build/html/index.html, or run make serve."
+	@echo "The book is built. Read it with: make serve"
+	@echo "(Opened as a file, $(CURDIR)/_build/html/index.html lacks symbols, a diagram and the playground.)"
 
 serve: set-up
 	@test -f _build/html/index.html || { echo "There is no built book yet: make book" >&2; exit 1; }

@@ -20,6 +20,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 const root = document.getElementById("playground-widget");
 const scene = await (await fetch(new URL("scene.json", FILES))).json();
 const start = () => ({ boxes: structuredClone(scene.boxes), ...scene.settings });
+root.replaceChildren(); // the words for readers whose browser does not come this far
 let state = start();
 let session = null;
 let ort = null;
@@ -226,6 +227,8 @@ frames.forEach((frame, index) => {
     target.addEventListener("pointerup", end, { once: true });
     target.addEventListener("pointercancel", end, { once: true });
   });
+  // a browser that takes the finger's first pixels for scrolling would cancel the pointer
+  frame.addEventListener("touchstart", (touch) => session && touch.preventDefault(), { passive: false });
   frame.addEventListener("keydown", (press) => {
     const arrow = ARROWS[press.key];
     if (!arrow || !session) return;

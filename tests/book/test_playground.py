@@ -55,13 +55,15 @@ def test_the_code_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.site
 @pytest.mark.skipif(not (SITE / "_static" / "playground").exists(), reason="there is no built book: run make book")
+@pytest.mark.skipif(
+    not (SITE / "_static" / "vendor" / "onnxruntime-web").exists(),
+    reason="built without npm: the page loads onnxruntime-web from a CDN",
+)
 class TestPage:
     """The page in a browser, against the package."""
 
     @pytest.fixture
     def page(self, tab: Any, address: str) -> Any:
-        if not (SITE / "_static" / "vendor" / "onnxruntime-web").exists():
-            pytest.skip("built without npm: the page loads onnxruntime-web from a CDN")
         tab.set_viewport_size({"width": 1000, "height": 1400})
         tab.goto(f"{address}/book/playground.html")
         tab.get_by_role("button", name="Start:").click()
@@ -134,6 +136,27 @@ class TestPage:
         x1 = int(page.locator(".box[aria-label^='car']").get_attribute("data-box").split()[0])
         assert abs(x1 - (int(example().boxes[1, 0]) - 30)) <= 1
         self.check(page, playground)
+
+    def test_finger(self, browser: Any, address: str, playground: SimpleNamespace) -> None:
+        """On a phone a finger on a box moves the box, not the page."""
+        context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+        page = context.new_page()
+        page.goto(f"{address}/book/playground.html")
+        page.get_by_role("button", name="Start:").tap()
+        page.wait_for_selector("#playground-widget[data-ready]:not([data-busy])", timeout=60_000)
+        ball = page.locator(".box[aria-label^='tennis ball']")
+        spot = ball.locator(".side").bounding_box()
+        x, y = spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] / 2
+        pixel = page.locator("#playground-widget svg").bounding_box()["width"] / 160
+        touch = context.new_cdp_session(page)
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        for step in range(1, 9):
+            place = {"x": x, "y": y + 5 * step * pixel}
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [place]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_function("document.querySelector('.box[aria-label^=\"tennis\"]').dataset.box === '122 66 142 86'")
+        assert self.check(page, playground) == [9, 10, 1]
+        context.close()
 
     def test_sliders(self, page: Any, playground: SimpleNamespace) -> None:
         settings: dict[str, Any] = {}
