@@ -299,3 +299,24 @@ def test_steps_that_an_epoch_does_not_have(dataset):
         make_loader(dataset).epoch(0, start=6)
     with pytest.raises(ValueError, match="epoch -1"):
         make_loader(dataset).epoch(-1)
+
+
+HANG_UP = """
+import os, socket, sys
+from multiprocessing import resource_sharer
+from minirtmdet.data.loader import _start_worker
+_start_worker(0)
+resource_sharer.DupFd(os.dup(0))
+for _ in range(3):
+    with socket.socket(socket.AF_UNIX) as main_process:
+        main_process.connect(resource_sharer._resource_sharer._address)
+        main_process.recv(4)  # the thread has answered, and is done with who came before
+sys.excepthook(ValueError, ValueError("something else"), None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere tensors travel by files, and no thread hands them over")
+def test_a_main_process_that_hangs_up_is_no_traceback_of_its_workers():
+    done = subprocess.run([sys.executable, "-c", HANG_UP], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == "ValueError: something else\n"

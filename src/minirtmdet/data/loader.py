@@ -4,11 +4,13 @@ A batch is a pure function of (seed, epoch, step): worker processes are told onl
 number changes nothing, and a run that is resumed in the middle of an epoch sees what it would have seen.
 """
 
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -326,6 +328,17 @@ def _start_worker(_: int) -> None:
     # one core a worker: threads of several workers would fight for them
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    sys.excepthook = _except_hang_ups
+
+
+def _except_hang_ups(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python does with an error that nobody catches, but for those of a main process that has hung up.
+
+    A thread of each worker hands tensors over.  Where the main process stops in the middle, because another worker was
+    killed or on Ctrl-C, it has a message of its own, and the traceback of that thread would stand before it.
+    """
+    if not isinstance(error, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _check(batch_size: int, workers: int, rank: int, world_size: int) -> None:
