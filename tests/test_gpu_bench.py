@@ -49,7 +49,7 @@ def test_the_profile_names_every_part(bench: ModuleType, tmp_path: Path):
     parts = [row for row in rows if row["mode"] == "eager, parts"]
     names = ["backbone", "neck", "bbox_head", "targets and losses", "gradients", "AdamW", "average"]
     assert [row["what"] for row in parts] == names
-    assert sum(row["share"] for row in parts) == pytest.approx(1)
+    assert sum(row["share"] for row in parts) == pytest.approx(1, abs=1e-3)  # each is rounded
     assert {row["mode"] for row in rows} == {"eager, parts", "eager, kernels", "compiled, kernels"}
 
 
