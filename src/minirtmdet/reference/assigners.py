@@ -12,7 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps, box_area, points_inside
-from minirtmdet.reference.assignment import Assignment, choose, dynamic_k, iou_cost, resolve_conflicts
+from minirtmdet.reference.assignment import (
+    Assignment,
+    background,
+    choose,
+    dynamic_k,
+    iou_cost,
+    resolve_conflicts,
+    to_all_priors,
+)
 
 REGRESS_RANGES = {8: (-1.0, 64.0), 16: (64.0, 128.0), 32: (128.0, torch.inf)}
 """FCOS's ranges, in pixels by stride, for a detector that ends with stride 32: the last one stays open."""
@@ -158,12 +166,9 @@ def sim_ota_assign(
         iou_weight: weight of the IoU cost.
         cls_weight: weight of the class cost, a cross entropy against a hard label.
     """
-    gt_inds = torch.zeros(len(priors), dtype=torch.int64)
-    max_overlaps = bboxes.new_zeros(len(priors))
-    labels = torch.full((len(priors),), -1)
     is_candidate, within = in_box_and_center(priors, gt_bboxes, center_radius)  # [N], [N,G]
     if not is_candidate.any():
-        return Assignment(gt_inds, max_overlaps, labels)
+        return background(len(priors), bboxes)
 
     ious = bbox_overlaps(bboxes[is_candidate], gt_bboxes)  # [V,G]
     hard_label = F.one_hot(gt_labels, scores.shape[-1]).to(ious).expand(len(ious), -1, -1)  # [V,G,C]
@@ -171,10 +176,4 @@ def sim_ota_assign(
     class_cost = F.binary_cross_entropy(predicted, hard_label, reduction="none").sum(-1)  # [V,G]
     cost = class_cost * cls_weight + iou_cost(ious) * iou_weight + ~within[is_candidate] * OUT_OF_REACH
     matching = resolve_conflicts(choose(cost, dynamic_k(ious, candidate_topk)), cost)  # [V,G]
-
-    positive = is_candidate.nonzero()[:, 0][matching.any(1)]  # [P]
-    box = matching[matching.any(1)].float().argmax(1)  # [P]
-    gt_inds[positive] = box + 1
-    max_overlaps[positive] = ious[matching]
-    labels[positive] = gt_labels[box]
-    return Assignment(gt_inds, max_overlaps, labels)
+    return to_all_priors(is_candidate, matching, ious, gt_labels)

@@ -104,6 +104,28 @@ def resolve_conflicts(
     return resolved
 
 
+def background(priors: int, like: Float[Tensor, "..."]) -> Assignment:
+    """So many priors, none of which learns a box; IoUs have the type of ``like``."""
+    labels = torch.full((priors,), -1)
+    return Assignment(torch.zeros_like(labels), like.new_zeros(priors), labels)
+
+
+def to_all_priors(
+    is_candidate: Bool[Tensor, " priors"],
+    matching: Bool[Tensor, "candidates boxes"],
+    ious: Float[Tensor, "candidates boxes"],
+    gt_labels: Int[Tensor, " boxes"],
+) -> Assignment:
+    """What the candidates got, at their places among all priors; the rest is background."""
+    everywhere = background(len(is_candidate), ious)
+    positive = is_candidate.nonzero()[:, 0][matching.any(1)]  # [P]
+    box = matching[matching.any(1)].float().argmax(1)  # [P]
+    everywhere.gt_inds[positive] = box + 1
+    everywhere.max_overlaps[positive] = ious[matching]
+    everywhere.labels[positive] = gt_labels[box]
+    return everywhere
+
+
 def assign(
     cls_scores: Float[Tensor, "priors classes"],
     bboxes: Float[Tensor, "priors 4"],
@@ -128,12 +150,9 @@ def assign(
         iou_weight: weight of the IoU cost.
         soft_center_radius: distance in strides at which the centre cost is 1.
     """
-    gt_inds = torch.zeros(len(priors), dtype=torch.int64)
-    max_overlaps = bboxes.new_zeros(len(priors))
-    labels = torch.full((len(priors),), -1)
     is_candidate = candidates(priors, gt_bboxes)  # [N]
     if not is_candidate.any():
-        return Assignment(gt_inds, max_overlaps, labels)
+        return background(len(priors), bboxes)
     if gt_centers is None:
         gt_centers = (gt_bboxes[:, :2] + gt_bboxes[:, 2:]) / 2
 
@@ -144,10 +163,4 @@ def assign(
         + center_cost(priors[is_candidate], gt_centers, soft_center_radius)
     )  # [V,G]
     matching = resolve_conflicts(choose(cost, dynamic_k(ious, topk)), cost)  # [V,G]
-
-    positive = is_candidate.nonzero()[:, 0][matching.any(1)]  # [P]
-    box = matching[matching.any(1)].float().argmax(1)  # [P]
-    gt_inds[positive] = box + 1
-    max_overlaps[positive] = ious[matching]
-    labels[positive] = gt_labels[box]
-    return Assignment(gt_inds, max_overlaps, labels)
+    return to_all_priors(is_candidate, matching, ious, gt_labels)
