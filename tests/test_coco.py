@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_sets import box_entry, image_entry, write_json, write_set
+from tiny_sets import CATEGORIES, box_entry, image_entry, write_json, write_set
 
 from minirtmdet.configs import DataConfig, ScenesConfig
 from minirtmdet.data.coco import CocoDataset, Split, _doubt, read_image, resolve_splits
@@ -262,7 +263,6 @@ def test_missing_json_and_bytes_that_are_no_text(tmp_path):
         ("images", "width", "image 1 has no key 'width'"),
         ("annotations", "image_id", "annotation 4 has no key 'image_id'"),
         ("annotations", "category_id", "annotation 4 has no key 'category_id'"),
-        ("annotations", "bbox", "annotation 4 has no key 'bbox'"),
         ("categories", "id", "category 0 has no key 'id'"),
         ("categories", "name", "category 0 has no key 'name'"),
     ],
@@ -280,7 +280,7 @@ def test_wrong_kinds_and_repeated_ids(tmp_path):
     write_set(tmp_path)
     folder = tmp_path / "train"
     wide = {**image_entry(1), "width": "wide"}
-    with pytest.raises(ValueError, match="image 1 has 'width': 'wide', expected int"):
+    with pytest.raises(ValueError, match="image 1 has 'width': 'wide', expected a whole number"):
         CocoDataset(write_json(tmp_path / "a.json", [wide], [], []), folder)
     with pytest.raises(ValueError, match="image id 1 is given twice"):
         CocoDataset(write_json(tmp_path / "b.json", [image_entry(1), image_entry(1)], [], []), folder)
@@ -322,10 +322,12 @@ def test_a_broken_picture_is_an_error_when_loaded_or_skipped(tmp_path, case):
     content, message = BROKEN[case]
     annotations = [box_entry(i, i, [i, i, 10, 10]) for i in (1, 2, 3)]
     json_file, folder = write_set(tmp_path, [image_entry(i) for i in (1, 2, 3)], annotations)
+    good = CocoDataset(json_file, folder)
     (folder / "002.png").write_bytes(content)
-    dataset = CocoDataset(json_file, folder)
     with pytest.raises(ValueError, match=rf"002\.png.*{message}"):
-        dataset.load(1)
+        good.load(1)  # it went bad in between
+    with pytest.raises(ValueError, match=rf"1 of 3 pictures cannot be used: .*002\.png.*{message}.*bad_images='skip'"):
+        CocoDataset(json_file, folder)
     with pytest.warns(UserWarning, match=rf"train\.json: 1 of 3 pictures left out: .*002\.png.*{message}"):
         dataset = CocoDataset(json_file, folder, bad_images="skip")
     assert dataset.image_ids == (1, 3)
@@ -344,6 +346,81 @@ def test_missing_pictures_are_found_at_once(tmp_path):
     (folder / "006.png").unlink()
     with pytest.raises(ValueError, match="6 of 6 pictures left out"):
         CocoDataset(json_file, folder, bad_images="skip")
+
+
+@pytest.mark.parametrize(
+    ("written", "there"), [("photo", "photo.jpg"), ("photo.png", "photo.jpg"), ("Photo.JPG", "photo.jpg")]
+)
+def test_a_file_that_may_be_meant_is_named(tmp_path, written, there):
+    json_file, folder = write_set(tmp_path, [image_entry(1, file_name=there)])
+    write_json(json_file, [image_entry(1, file_name=written)], [], [])
+    said = rf"{written} \({there} is there: the JSON's file_name should be that\)"
+    with pytest.raises(FileNotFoundError, match=rf"are not in .*: {said}; give the folder"):
+        CocoDataset(json_file, folder)
+    with pytest.raises(FileNotFoundError, match=rf"{there} is there"):
+        resolve_splits(DataConfig(root=tmp_path))
+
+
+def test_file_names_from_windows(tmp_path):
+    write_set(tmp_path, [image_entry(1, file_name="day 1/a.png")])
+    write_json(tmp_path / "train.json", [image_entry(1, file_name="day 1\\a.png")], [], [])
+    (train, _) = resolve_splits(DataConfig(root=tmp_path, val_json=tmp_path / "train.json"))
+    assert CocoDataset(*train).load(0).path == tmp_path / "train" / "day 1" / "a.png"
+    with pytest.raises(ValueError, match=r"files outside of"):
+        CocoDataset(write_json(tmp_path / "b.json", [image_entry(1, file_name="..\\a.png")], [], []), train.images)
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there a backslash separates")
+def test_a_backslash_in_a_name_stays_where_there_is_such_a_file(tmp_path):
+    assert CocoDataset(*write_set(tmp_path, [image_entry(1, file_name="a\\b.png")])).load(0).path.name == "a\\b.png"
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "a/../../secret.png", "{root}/secret.png", "/etc/passwd", "../trainee/a.png"]
+)
+def test_file_names_do_not_lead_out_of_the_folder(tmp_path, name):
+    name = name.format(root=tmp_path)
+    write_set(tmp_path, [image_entry(1, file_name="secret.png")], folder=".")
+    write_set(tmp_path, [image_entry(1, file_name="a.png")], folder="trainee")
+    _, folder = write_set(tmp_path)
+    (folder / "a").mkdir()
+    json_file = write_json(tmp_path / "train.json", [image_entry(1), image_entry(2, file_name=name)], [], [])
+    for settings in ({}, {"bad_images": "skip"}):
+        with pytest.raises(
+            ValueError, match=r"train\.json names 1 files outside of .*train: .*; .*--data\.outside-files"
+        ):
+            CocoDataset(json_file, folder, **settings)
+    if name != "/etc/passwd":
+        assert len(CocoDataset(json_file, folder, outside_files="allow").load(1).image)
+
+
+@pytest.mark.parametrize("name", ["{folder}/001.png", "x/../001.png", "./001.png", "..001.png"])
+def test_file_names_that_stay_in_the_folder(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, folder = write_set(
+        tmp_path, [image_entry(1), image_entry(2, file_name="x/a.png"), image_entry(3, file_name="..001.png")]
+    )
+    json_file = write_json(tmp_path / "train.json", [image_entry(1, file_name=name.format(folder=folder))], [], [])
+    assert len(CocoDataset(json_file, folder)) == len(CocoDataset(json_file, Path("train"))) == 1
+
+
+def test_an_image_that_the_file_gives_no_size(tmp_path):
+    json_file, folder = write_set(tmp_path)
+    write_json(json_file, [image_entry(1, 0, 0)], [box_entry(1, 1, [1, 1, 9, 9])], CATEGORIES)
+    with (
+        pytest.warns(UserWarning, match="lies outside its picture of 0 x 0 pixels"),
+        pytest.raises(ValueError, match=r"001\.png is 40 x 30 pixels, but .*train\.json says 0 x 0"),
+    ):
+        CocoDataset(json_file, folder)
+
+
+def test_all_settings_reach_the_data_set(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(CocoDataset, "__init__", lambda self, *split, **settings: given.update(settings, split=split))
+    CocoDataset.from_config(Split(tmp_path / "a.json", tmp_path), DataConfig(), ("cat",))
+    settings = {key: getattr(DataConfig(), key) for key in given.keys() - {"split", "categories"}}
+    assert given == {"split": (tmp_path / "a.json", tmp_path), "categories": ("cat",), **settings}
+    assert {*settings} == {"bad_boxes", "bad_images", "check", "max_pixels", "outside_files"}
 
 
 def test_a_picture_that_goes_missing_later_is_named(tmp_path):
@@ -486,6 +563,33 @@ def test_errors_say_what_was_looked_for(tmp_path):
         resolve_splits(DataConfig(root=tmp_path))
     write_json(json_file, [], [], [])
     with pytest.raises(ValueError, match=r"train\.json names no picture"):
+        resolve_splits(DataConfig(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"labels/train/a.txt": "0 0.5 0.5 0.25 1\n"},
+            r"It looks like a YOLO data set \(labels/train/a\.txt\).*globox convert .*labels/train train\.json "
+            "--format yolov5 --img_folder IMAGES",
+        ),
+        ({"a.txt": "1 .5 5e-1 0.1 0.2 0.3 0.4"}, "YOLO"),
+        ({"train/a.xml": "<annotation>\n<folder>"}, r"Pascal VOC data set \(train/a\.xml\).*--format pascalvoc"),
+    ],
+)
+def test_a_set_in_another_format_is_recognised(tmp_path, files, words):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(FileNotFoundError, match=words):
+        resolve_splits(DataConfig(root=tmp_path))
+
+
+def test_other_text_is_no_data_set(tmp_path):
+    for name, text in (("classes.txt", "cat\ndog\n"), ("n.txt", "1 2 3"), ("a.xml", "<svg/>"), ("e.txt", "")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(FileNotFoundError, match=r"give data\.train_json$"):
         resolve_splits(DataConfig(root=tmp_path))
 
 

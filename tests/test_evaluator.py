@@ -17,6 +17,7 @@ from minirtmdet.engine.evaluator import (
     coco_results,
     evaluate,
     match_pictures,
+    metrics_table,
     read_ground_truth,
     run_evaluation,
 )
@@ -153,6 +154,70 @@ def test_a_crowd_is_neither_missed_nor_wrong():
     ground_truth["annotations"].append(box_entry(2, 2, [10.0, 10.0, 40.0, 40.0]))
     right = {"image_id": 2, "category_id": 1, "score": 0.5, "bbox": [10.0, 10.0, 40.0, 40.0]}
     assert coco_metrics(ground_truth, [inside, right], (1,))[0]["AP"] == 1.0
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_ignore_means_what_iscrowd_means(key: str):
+    """By pycocotools, which knows ``iscrowd`` alone; ``ignore`` was a miss, of AP 51 / 101."""
+    truth = one_box()
+    truth["annotations"].append(box_entry(2, 2, [10.0, 10.0, 40.0, 40.0], **{key: 1}))
+    found = {"category_id": 1, "score": 0.9}
+    right = {**found, "image_id": 1, "bbox": [10.0, 10.0, 40.0, 40.0]}
+    inside = [{**found, "image_id": 2, "bbox": [x, 12.0, 10.0, 10.0], "score": 0.95} for x in (12.0, 30.0)]
+    for results in ([right], [*inside, right]):
+        metrics = coco_metrics(truth, results, (1,)).metrics
+        assert (metrics["AP"], metrics["AR100"]) == (1.0, 1.0)
+        matches = match_pictures(truth, results, (1,), [1, 2])
+        assert [(i, m.missed, m.false, m.f1) for i, m in matches.items()] == [(1, 0, 0, 1.0), (2, 0, 0, 1.0)]
+        assert len(matches[2].boxes) == len(matches[2].detections.boxes) == 0
+    # a region of another class excuses nothing
+    truth["annotations"][1]["category_id"] = 7
+    assert match_pictures(truth, inside, (1, 7), [2])[2].false == 2
+    assert coco_metrics(truth, [*inside, right], (1, 7)).metrics["AP"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("shift", [2**40, 2**53, 2**60, 2**100, -(2**60)])
+def test_ids_of_any_size_give_the_same_numbers(tmp_path: Path, shift: int):
+    json_file, results = random_case(tmp_path, 0)
+    truth = read_ground_truth(json_file)
+    categories = (3, 7, 41, 20)
+    expected = coco_metrics(truth, results, categories, range(1, 11))
+    matches = match_pictures(truth, results, categories, range(1, 11))
+    keys = ("image_id", "category_id")
+    for entry in [*truth["annotations"], *results]:
+        entry.update({key: entry[key] + shift for key in keys})
+    for entry in [*truth["images"], *truth["categories"]]:
+        entry["id"] += shift
+    shifted = tuple(category + shift for category in categories)
+    images = [image_id + shift for image_id in range(1, 11)]
+    json_file.write_text(json.dumps(truth))
+    found = coco_metrics(read_ground_truth(json_file), results, shifted, images)
+    assert found.metrics == expected.metrics
+    assert found.per_class == expected.per_class
+    assert (found.precision == expected.precision).all()
+    again = match_pictures(truth, results, shifted, images)
+    assert [(i - shift, m.f1) for i, m in again.items()] == [(i, m.f1) for i, m in matches.items()]
+
+
+def test_ids_as_text_meet_their_results():
+    truth = one_box()
+    for entry in (*truth["images"], *truth["categories"]):
+        entry["id"] = str(entry["id"])
+    found = {"image_id": "1", "category_id": "1", "score": 0.5, "bbox": [10.0, 10.0, 40.0, 40.0]}
+    assert coco_metrics(truth, [found], (1,)).metrics["AP"] == 1.0
+    assert match_pictures(truth, [found], (1,), [1])[1].f1 == 1.0
+
+
+def test_pictures_without_boxes_have_no_numbers_and_say_so(tmp_path: Path):
+    dataset = CocoDataset(*write_set(tmp_path))
+    loader = EvalLoader(dataset, input_size=64, batch_size=1)
+    evaluation = run_evaluation(Oracle(dataset), loader, dataset, progress=False)
+    assert not evaluation.judged
+    assert "no numbers: in these pictures no box is annotated that counts" in metrics_table(
+        evaluation.metrics, evaluation.by_class
+    )
+    metrics = coco_metrics(one_box(), [], (1,)).metrics
+    assert "no numbers" not in metrics_table(metrics, {})
 
 
 def test_ground_truth_is_made_ready(tmp_path: Path):

@@ -57,6 +57,21 @@ def test_a_detection_takes_the_free_box_that_it_overlaps_most():
     assert result.hit.all()
 
 
+def test_everything_stays_on_the_device_of_the_boxes():
+    # what is made without a device lands on another one here, which does not mix with the boxes'
+    with torch.device("meta"):
+        detections = Detections(
+            torch.tensor([A, B, A], device="cpu"),
+            torch.tensor([0.9, 0.8, 0.7], device="cpu"),
+            torch.tensor([0, 0, 1], device="cpu"),
+        )
+        true = torch.tensor([A, B], device="cpu"), torch.tensor([0, 0], device="cpu")
+        result = match_detections(detections, *true, torch.tensor([False, True], device="cpu"))
+        kinds = [mistake.kind for mistake in mistakes(result)]
+    assert result.hit.tolist() == [True, False]
+    assert (result.missed, kinds) == (0, ["class"])
+
+
 def test_ignored_regions_excuse_but_count_for_nothing():
     crowd = (0.0, 0.0, 100.0, 10.0)
     result = match([(A, 0.9, 0), (B, 0.8, 0), (B, 0.7, 1), (B, 0.6, 0)], [(B, 0)], [(crowd, 0)])

@@ -1,7 +1,10 @@
 import pytest
 import torch
-from toy import unchecked
+from toy import grid, unchecked
 
+from minirtmdet.configs import AssignerConfig
+from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.reference.assignment import assign
 from minirtmdet.structures import GroundTruth, padded_count
 
 BOX = torch.tensor([[1.0, 2.0, 5.0, 8.0]])
@@ -10,6 +13,20 @@ LABEL = torch.tensor([3])
 
 def make(box=BOX, label=LABEL, **kwargs):
     return GroundTruth.from_list([torch.empty(0, 4), box], [torch.empty(0, dtype=torch.int64), label], **kwargs)
+
+
+def loss_of(ground_truth, **settings):
+    """The losses of random maps of images of 64 x 64 pixels and three classes."""
+    generator = torch.Generator().manual_seed(0)
+    batch = len(ground_truth.boxes)
+    scores, distances = (
+        [
+            torch.rand(batch, channels, 64 // stride, 64 // stride, generator=generator) * stride
+            for stride in (8, 16, 32)
+        ]
+        for channels in (3, 4)
+    )
+    return RTMDetLoss(3, AssignerConfig(**settings))(scores, distances, ground_truth)
 
 
 def test_pads_marks_and_centres():
@@ -35,6 +52,42 @@ def test_ignored_boxes_are_not_in_the_mask_and_need_no_class():
     )
     assert gt.mask[0, :2].tolist() == [True, False]
     assert gt.ignore[0, :2].tolist() == [False, True]
+
+
+def test_the_label_of_an_ignored_box_is_never_looked_up():
+    """It was, for every row: an IndexError in the class cost, and on a GPU an assertion of the device."""
+    gt = GroundTruth.from_list(
+        [torch.tensor([[8.0, 8.0, 40.0, 40.0], [16.0, 16.0, 60.0, 60.0]])],
+        [torch.tensor([1, 99])],
+        ignore=[torch.tensor([False, True])],
+        num_classes=3,
+    )
+    assert gt.labels[0].tolist() == [1, 0, 0, 0]
+    losses = loss_of(gt)
+    assert losses["loss_cls"].isfinite()
+    assert losses["loss_bbox"] > 0
+
+
+@pytest.mark.parametrize("ignore_regions", [False, True])
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_batch_without_any_row_is_all_background(fallback, ignore_regions):
+    empty = GroundTruth(
+        torch.zeros(2, 0, 4),
+        torch.zeros(2, 0, dtype=torch.int64),
+        *(torch.zeros(2, 0, dtype=torch.bool) for _ in range(2)),
+        torch.zeros(2, 0, 2),
+    )
+    settings = {"nearest_prior_fallback": fallback, "ignore_regions": ignore_regions}
+    padded = GroundTruth.from_list([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
+    losses = loss_of(empty, **settings)
+    assert losses == loss_of(padded, **settings)
+    assert losses["loss_cls"] > losses["loss_bbox"] == losses["num_pos"] == 0
+
+
+def test_the_reading_lane_takes_an_image_without_boxes():
+    priors, boxes = grid(), torch.zeros(84, 4)
+    found = assign(torch.zeros(84, 3), boxes, priors, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    assert not found.gt_inds.any()
 
 
 def test_masks_bring_their_own_centres():

@@ -164,8 +164,7 @@ def evaluate(
         loaded = _load(checkpoint, model, classes, device, world)
         settings = _eval_data(loaded, data)
         val = resolve_val(settings)
-        policy = {"bad_boxes": settings.bad_boxes, "bad_images": settings.bad_images}
-        dataset = CocoDataset(val.json_file, val.images, **policy, categories=loaded.classes)  # type: ignore[arg-type]
+        dataset = CocoDataset.from_config(val, settings, loaded.classes)
         if len(dataset.classes) != loaded.num_classes:
             raise ValueError(
                 f"{checkpoint} predicts {loaded.num_classes} classes and does not name them, {val.json_file} has "

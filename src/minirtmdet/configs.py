@@ -141,6 +141,12 @@ class DataConfig:
     bad_images: Literal["skip", "raise"] = "raise"
     """What to do with a missing or broken picture, at the start or later: leave it out with a counted warning (another
     takes its place in the batch), or stop."""
+    check: Literal["headers", "full"] = "headers"
+    """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
+    max_pixels: int = 2**27
+    """A picture of more pixels is bad, and not decoded: 134 million take 400 MB."""
+    outside_files: Literal["raise", "allow"] = "raise"
+    """What to do with file names in the annotations that lead out of the folder of the pictures."""
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def match_detections(
     real, regions = boxes[~ignore], boxes[ignore]
     same_class = detections.labels[:, None] == labels[~ignore]
     overlaps = bbox_overlaps(detections.boxes, real).masked_fill(~same_class, 0.0)
-    found = torch.zeros(len(real), dtype=torch.bool)
-    hit = torch.zeros(len(order), dtype=torch.bool)
+    found = torch.zeros_like(labels[~ignore], dtype=torch.bool)
+    hit = torch.zeros_like(order, dtype=torch.bool)
     for row, overlap in enumerate(overlaps if len(real) else []):
         best = overlap.masked_fill(found, 0.0).argmax()
         if not found[best] and overlap[best] >= iou_threshold:

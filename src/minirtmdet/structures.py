@@ -21,7 +21,7 @@ class GroundTruth(NamedTuple):
 
     Attributes:
         boxes: ``xyxy`` in pixels of the padded input; zeros in padding.
-        labels: class index ``0..C-1``; 0 in padding.
+        labels: class index ``0..C-1``; 0 in padding and in ignored regions, whose class nothing asks for.
         mask: true for the boxes that are assigned to priors.
         ignore: true for regions where background must not be learned (crowds).
         centers: the point that the soft centre cost is measured from: the box centre, or the centre
@@ -50,7 +50,7 @@ class GroundTruth(NamedTuple):
         Args:
             boxes: one ``[n, 4]`` tensor of ``xyxy`` pixels an image; ``n`` may be 0.
             labels: one ``[n]`` tensor of class indices an image.
-            num_classes: where given, labels must lie in ``0..num_classes-1``.
+            num_classes: where given, labels must lie in ``0..num_classes-1``; those of ignore regions may be any.
             ignore: one ``[n]`` mask an image of boxes that are ignore regions.
             centers: one ``[n, 2]`` tensor an image; the box centres where left out.
             names: what error messages call each image; ``image 0``, ``image 1``, … where left out.
@@ -88,11 +88,18 @@ class GroundTruth(NamedTuple):
         for i, image_boxes in enumerate(boxes):
             n = len(image_boxes)
             padded.boxes[i, :n] = image_boxes.to(dtype)
-            padded.labels[i, :n] = labels[i].to(torch.int64)
+            # the class cost looks one up for every row, and an ignored region may have any label
+            padded.labels[i, :n] = labels[i].to(torch.int64).masked_fill(ignore[i], 0)
             padded.mask[i, :n] = ~ignore[i]
             padded.ignore[i, :n] = ignore[i]
             padded.centers[i, :n] = centers[i].to(dtype)
         return padded
+
+    def with_rows(self) -> "GroundTruth":
+        """The same with one row of padding where there is none at all: no minimum is over no box then."""
+        if self.boxes.shape[1]:
+            return self
+        return type(self)(*(field.new_zeros(len(field), 1, *field.shape[2:]) for field in self))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "GroundTruth":
         """The same ground truth on another device."""

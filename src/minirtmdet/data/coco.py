@@ -1,27 +1,40 @@
 """Data sets as COCO JSON: one file that names pictures, boxes and categories, beside a folder of pictures."""
 
 import json
-import math
 import os
 import re
+import reprlib
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from minirtmdet.configs import DataConfig
 from minirtmdet.data.augment import Sample
+from minirtmdet.data.coco_json import (
+    Annotation,
+    Category,
+    read_annotations,
+    read_categories,
+    read_images,
+    read_json,
+)
+from minirtmdet.data.images import Expected, Header, find_damage, inspect_image, read_image, used_bits
 
 SHOWN = 3
 """Examples that a message about many boxes or pictures names."""
+DARK_BITS = 14
+"""Bits that pictures of 16 use, of which they are warned: of 255 levels these leave 63."""
+LOOKED_THROUGH = 10_000
+"""Files of a folder that are looked through to tell what it is."""
 SUSPICIOUS = 0.1
 """Share of the boxes over the border that makes their format doubtful."""
 
@@ -45,14 +58,18 @@ class CocoDataset:
     ignore regions.  Pictures without boxes stay: they teach background.
 
     Args:
-        json_file: the annotations.
+        json_file: the annotations; :mod:`minirtmdet.data.coco_json` says what its values may be.
         images: folder that the JSON's file names start from.
-        bad_boxes: what to do with boxes that have no area, lie outside their picture, are not four finite
-            numbers, or name a picture or category that the file does not have: ``drop`` them with one warning
+        bad_boxes: what to do with boxes that are missing, have no area, lie outside their picture, are not four
+            finite numbers, or name a picture or category that the file does not have: ``drop`` them with one warning
             that counts them, or ``raise``.
-        bad_images: what to do with pictures that are missing, broken, or of another size than the JSON says:
-            ``raise`` (missing ones at once, others when loaded) or ``skip`` them with one warning that counts
-            them, for which every picture is decoded once here.
+        bad_images: what to do with pictures that are missing, broken, too large, or of another size than the JSON
+            says: ``raise`` or ``skip`` them with one warning that counts them.
+        check: how closely every picture is looked at here: ``headers`` reads the first and the last bytes of its
+            file, ``full`` decodes it.  What passes here and fails later is for ``bad_images`` too.
+        max_pixels: a picture of more is not decoded.
+        outside_files: what to do with file names that are absolute or climb by ``..``, and so lead out of ``images``:
+            ``raise`` or ``allow`` them.
         categories: names of the classes in the order of their labels; boxes of other categories are left out.
             All categories in the order of their ids where not given, as COCO numbers them.  (MMDetection keeps
             the order of the file even where names are given.)
@@ -68,8 +85,8 @@ class CocoDataset:
 
     Raises:
         FileNotFoundError: for a JSON, folder or picture that is not there.
-        ValueError: naming the file and the key for a JSON that is not COCO's; naming file, annotation and box,
-            or file and picture, where the settings say so.
+        ValueError: naming the file, the entry and the key for a JSON that is not COCO's; naming file, annotation and
+            box, or file and picture, where the settings say so.
     """
 
     def __init__(
@@ -79,18 +96,41 @@ class CocoDataset:
         *,
         bad_boxes: Literal["drop", "raise"] = "drop",
         bad_images: Literal["skip", "raise"] = "raise",
+        check: Literal["headers", "full"] = "headers",
+        max_pixels: int = DataConfig.max_pixels,
+        outside_files: Literal["raise", "allow"] = "raise",
         categories: Sequence[str] | None = None,
     ) -> None:
-        self.json_file, self.images, self.bad_images = json_file, images, bad_images
-        content = _read_json(json_file)
-        self.classes, self.category_ids = self._read_categories(content["categories"], categories)
-        self._read_images(content["images"])
-        names = {entry["id"]: entry["name"] for entry in content["categories"]}
-        self._read_annotations(content["annotations"], names, bad_boxes)
-        if bad_images == "skip":
-            self._skip_bad_images()
-        else:
-            self._raise_for_missing_images()
+        self.json_file, self.images, self.bad_images, self.max_pixels = json_file, images, bad_images, max_pixels
+        content = read_json(json_file)
+        source = str(json_file)
+        found = read_categories(content, source)
+        self.classes, self.category_ids = self._choose_categories(found, categories)
+        entries = read_images(content, source)
+        if not entries:
+            raise ValueError(f"{json_file} names no picture: its list 'images' is empty")
+        self.image_ids = tuple(entry.id for entry in entries)
+        self._file_names = [_local_name(images, entry.file_name) for entry in entries]
+        self._sizes = [entry.size for entry in entries]
+        if outside_files == "raise":
+            self._raise_for_files_outside()
+        names = {category.id: category.name for category in found}
+        self._keep_boxes(read_annotations(content, source), names, bad_boxes)
+        del content  # gigabytes, where masks are drawn, that looking at pictures does not need
+        self._check_images(check)
+
+    @classmethod
+    def from_config(cls, split: Split, config: DataConfig, categories: Sequence[str] | None = None) -> "CocoDataset":
+        """The data set of a split, read as the settings say; ``categories`` and errors as for the class."""
+        return cls(
+            *split,
+            bad_boxes=config.bad_boxes,
+            bad_images=config.bad_images,
+            check=config.check,
+            max_pixels=config.max_pixels,
+            outside_files=config.outside_files,
+            categories=categories,
+        )
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -107,7 +147,7 @@ class CocoDataset:
         path = self._path(index)
         image = self._read_pixels(index)
         rows = slice(self._first_box[index], self._first_box[index + 1])
-        size = (image.shape[0], image.shape[1])
+        size = self._sizes[index]
         return Sample(
             image=image,
             boxes=self._boxes[rows],
@@ -128,40 +168,21 @@ class CocoDataset:
         return self.images / self._file_names[index]
 
     def _read_pixels(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        path = self._path(index)
-        image = read_image(path)
-        expected, found = self._sizes[index], image.shape[:2]
-        if found != expected:
-            hint = " (after its EXIF orientation was applied?)" if found == expected[::-1] else ""
-            raise ValueError(
-                f"{path} is {found[1]} x {found[0]} pixels{hint}, but {self.json_file} says "
-                f"{expected[1]} x {expected[0]}: its boxes cannot be trusted"
-            )
-        return image
+        return read_image(self._path(index), max_pixels=self.max_pixels, expected=self._expected(index))
 
-    def _get(self, entry: Any, key: str, kind: type, where: str) -> Any:
-        """``entry[key]``, or a ValueError that says which file, entry and key is wrong."""
-        if not isinstance(entry, dict) or key not in entry:
-            raise ValueError(f"{self.json_file}: {where} has no key {key!r}, which COCO JSON needs")
-        value = entry[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{self.json_file}: {where} has {key!r}: {value!r}, expected {kind.__name__}")
-        return value
+    def _expected(self, index: int) -> Expected:
+        return Expected(self._sizes[index], str(self.json_file))
 
-    def _read_categories(
-        self, entries: list[Any], names: Sequence[str] | None
+    def _choose_categories(
+        self, found: Sequence[Category], names: Sequence[str] | None
     ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        found = sorted(
-            (self._get(entry, "id", int, f"category {i}"), self._get(entry, "name", str, f"category {i}"))
-            for i, entry in enumerate(entries)
-        )
-        _raise_for_repeats([category_id for category_id, _ in found], f"{self.json_file}: category id")
+        """Name and category id of each label."""
         if names is None:
-            return tuple(name for _, name in found), tuple(category_id for category_id, _ in found)
+            return tuple(category.name for category in found), tuple(category.id for category in found)
         # a list a name: some exporters write two categories of one name
         ids = defaultdict(list)
-        for category_id, name in found:
-            ids[name].append(category_id)
+        for category in found:
+            ids[category.name].append(category.id)
         unknown = [name for name in names if name not in ids]
         if unknown:
             raise ValueError(
@@ -173,48 +194,31 @@ class CocoDataset:
             raise ValueError(f"category {repeated!r} is asked for more often than {self.json_file} has it")
         return tuple(names), tuple(ids[name].pop(0) for name in names)
 
-    def _read_images(self, entries: list[Any]) -> None:
-        if not entries:
-            raise ValueError(f"{self.json_file} names no picture: its list 'images' is empty")
-        self.image_ids = tuple(self._get(entry, "id", int, f"image {i}") for i, entry in enumerate(entries))
-        _raise_for_repeats(self.image_ids, f"{self.json_file}: image id")
-        where = [f"image {image_id}" for image_id in self.image_ids]
-        self._file_names = [self._get(e, "file_name", str, w) for e, w in zip(entries, where, strict=True)]
-        self._sizes = [
-            (self._get(e, "height", int, w), self._get(e, "width", int, w)) for e, w in zip(entries, where, strict=True)
-        ]
-
-    def _read_annotations(self, entries: list[Any], names: dict[int, str], bad_boxes: str) -> None:
+    def _keep_boxes(self, annotations: Iterable[Annotation], names: dict[int, str], bad_boxes: str) -> None:
         """Keep the good boxes of all pictures in flat arrays, sorted by picture.
 
         Arrays, because worker processes share their memory; a list of objects would be copied into each.
         """
         rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
-        kept, boxes, bad, others = [], [], [], Counter[str]()
-        for i, entry in enumerate(entries):
-            where = f"annotation {entry['id']}" if isinstance(entry, dict) and "id" in entry else f"annotation no. {i}"
-            image_id = self._get(entry, "image_id", int, where)
-            category_id = self._get(entry, "category_id", int, where)
-            box = self._get(entry, "bbox", list, where)
-            if image_id not in rows:
-                bad.append(f"{where}, box {box}, names image {image_id}, which the file does not have")
-            elif category_id not in names:
-                bad.append(f"{where}, box {box}, names category {category_id}, which the file does not have")
-            elif category_id not in labels:
-                others[names[category_id]] += 1
+        kept, boxes, bad, others, count = [], [], [], Counter[str](), 0
+        for count, entry in enumerate(annotations, 1):  # noqa: B007
+            row = rows.get(entry.image_id)
+            if row is None:
+                bad.append(f"{_describe(entry)}, names image {entry.image_id}, which the file does not have")
+            elif entry.category_id not in names:
+                bad.append(f"{_describe(entry)}, names category {entry.category_id}, which the file does not have")
+            elif entry.category_id not in labels:
+                others[names[entry.category_id]] += 1
+            elif problem := _box_problem(entry, self._sizes[row]):
+                bad.append(f"{_describe(entry)} of {self._file_names[row]}, {problem}")
             else:
-                row = rows[image_id]
-                if problem := _box_problem(box, self._sizes[row]):
-                    bad.append(f"{where}, box {box} of {self._file_names[row]}, {problem}")
-                else:
-                    ignore = bool(entry.get("iscrowd") or entry.get("ignore"))
-                    kept.append((row, labels[category_id], ignore))
-                    boxes.append(box)
+                kept.append((row, labels[entry.category_id], entry.ignore))
+                boxes.append(entry.box)
         if bad and bad_boxes == "raise":
             raise ValueError(f"{self.json_file}: {bad[0]}; bad_boxes='drop' leaves such boxes out")
         if bad:
-            _warn(f"{self.json_file}: {len(bad)} of {len(entries)} boxes left out: {_shorten(bad, '; ')}")
+            _warn(f"{self.json_file}: {len(bad)} of {count} boxes left out: {_shorten(bad, '; ')}")
         columns = np.array(kept, dtype=np.int64).reshape(-1, 3)
         order = np.argsort(columns[:, 0], kind="stable")
         columns = columns[order]
@@ -231,25 +235,71 @@ class CocoDataset:
         self._ignore = columns[:, 2].astype(bool)
         self._first_box = np.searchsorted(columns[:, 0], np.arange(len(rows) + 1))
 
-    def _raise_for_missing_images(self) -> None:
-        missing = [name for name in self._file_names if not os.path.isfile(self.images / name)]
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of the {len(self)} pictures of {self.json_file} are not in {self.images}: "
-                f"{_shorten(missing)}; give the folder that has them, or bad_images='skip'"
+    def _raise_for_files_outside(self) -> None:
+        folder = os.path.abspath(self.images)
+        outside = [name for name in self._file_names if not _is_within(os.path.join(folder, name), folder)]
+        if outside:
+            raise ValueError(
+                f"{self.json_file} names {len(outside)} files outside of {self.images}: {_shorten(outside)}; "
+                "give the folder that has them all, or outside_files='allow' (--data.outside-files allow) if you "
+                "trust the file"
             )
 
-    def _skip_bad_images(self) -> None:
-        with ThreadPoolExecutor() as pool:
-            problems = list(pool.map(self._problem, range(len(self))))
-        good = [index for index, problem in enumerate(problems) if problem is None]
-        bad = [problem for problem in problems if problem is not None]
-        if not bad:
+    def _check_images(self, check: str) -> None:
+        """Look at every picture before any is used: raise for the bad ones, or leave them out."""
+        if self.bad_images == "raise":
+            self._raise_for_missing_images()
+        problems, headers = self._inspect()
+        if check == "full":
+            whole = [index for index in range(len(self)) if index not in problems]
+            paths, expected = [self._path(i) for i in whole], [self._expected(i) for i in whole]
+            damaged = find_damage(paths, max_pixels=self.max_pixels, expected=expected)
+            problems |= {whole[place]: problem for place, problem in damaged.items()}
+        self._warn_of_dark_images([i for i, header in headers.items() if header.deep and i not in problems][:SHOWN])
+        if not problems:
             return
-        message = f"{self.json_file}: {len(bad)} of {len(self)} pictures left out: {_shorten(bad, '; ')}"
-        if not good:
+        shown = _shorten([problem for _, problem in sorted(problems.items())], "; ")
+        if self.bad_images == "raise":
+            raise ValueError(
+                f"{self.json_file}: {len(problems)} of {len(self)} pictures cannot be used: {shown}; "
+                "bad_images='skip' (--data.bad-images skip) leaves them out"
+            )
+        message = f"{self.json_file}: {len(problems)} of {len(self)} pictures left out: {shown}"
+        if len(problems) == len(self):
             raise ValueError(message)
         _warn(message)
+        self._leave_out(problems)
+
+    def _inspect(self) -> tuple[dict[int, str], dict[int, Header]]:
+        """What the headers of all files say: what is wrong with a picture, or its header."""
+
+        def inspect(index: int) -> Header | str | None:
+            try:
+                return inspect_image(self._path(index), max_pixels=self.max_pixels, expected=self._expected(index))
+            except (OSError, ValueError) as error:
+                return str(error)
+
+        with ThreadPoolExecutor() as pool:
+            found = dict(enumerate(pool.map(inspect, range(len(self)))))
+        problems = {index: problem for index, problem in found.items() if isinstance(problem, str)}
+        return problems, {index: header for index, header in found.items() if isinstance(header, Header)}
+
+    def _warn_of_dark_images(self, indices: Sequence[int]) -> None:
+        """Warn of pictures of 16 bits that hold fewer, as many cameras and microscopes write them."""
+        if not indices:
+            return
+        bits = used_bits([self._path(index) for index in indices])
+        if 0 < bits <= DARK_BITS:
+            names = _shorten([self._file_names[index] for index in indices])
+            _warn(
+                f"{self.json_file}: pictures hold 16 bits, but use the lowest {bits} alone ({names}); read as 8 bits "
+                f"they are dark, none of their values above {(2**bits - 1) >> 8} of 255: save them again with values "
+                f"multiplied by {2 ** (16 - bits)}"
+            )
+
+    def _leave_out(self, indices: Iterable[int]) -> None:
+        out = set(indices)
+        good = [index for index in range(len(self)) if index not in out]
         rows = [np.arange(self._first_box[i], self._first_box[i + 1]) for i in good]
         keep = np.concatenate(rows)
         self._boxes, self._labels, self._ignore = self._boxes[keep], self._labels[keep], self._ignore[keep]
@@ -258,36 +308,14 @@ class CocoDataset:
         self._file_names = [self._file_names[i] for i in good]
         self._sizes = [self._sizes[i] for i in good]
 
-    def _problem(self, index: int) -> str | None:
-        try:
-            self._read_pixels(index)
-        except (OSError, ValueError) as error:
-            return str(error)
-        return None
-
-
-def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """The pixels of a picture as BGR, whatever its file holds: grey is repeated, transparency is dropped.
-
-    The EXIF orientation is applied, as MMDetection's ``LoadImageFromFile`` and every viewer do.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: naming the file that is empty, cut off or no picture.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such picture")
-    # the bytes are read here because cv2.imread cannot open every Unicode path, and shows a cut JPEG as half grey
-    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    if not len(content):
-        raise ValueError(f"{path} is empty (0 bytes), not a picture")
-    try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ValueError(f"{path} cannot be decoded: {error.err}") from error
-    if image is None:
-        raise ValueError(f"{path} cannot be decoded: it is cut off, or no picture that OpenCV reads")
-    return image
+    def _raise_for_missing_images(self) -> None:
+        missing = [name for name in self._file_names if not os.path.isfile(self.images / name)]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of the {len(self)} pictures of {self.json_file} are not in {self.images}: "
+                f"{_shorten(missing)}{_hint(self.images / missing[0])}; give the folder that has them, or "
+                "bad_images='skip' (--data.bad-images skip)"
+            )
 
 
 def resolve_splits(config: DataConfig) -> tuple[Split, Split]:
@@ -352,7 +380,41 @@ def _find_json(root: Path, names: tuple[str, ...], key: str) -> tuple[Path, str]
                 return found[0], name
     tried = ", ".join(pattern.format(name) for name in names for pattern in patterns)
     purpose = "train" if key == "train" else "evaluate"
-    raise FileNotFoundError(f"{root} has no annotations to {purpose} on (looked for {tried}): give data.{key}_json")
+    raise FileNotFoundError(
+        f"{root} has no annotations to {purpose} on (looked for {tried}): give data.{key}_json{_other_format(root)}"
+    )
+
+
+def _other_format(root: Path) -> str:
+    """What a folder without COCO JSON seems to be, and how to convert it; nothing where it seems to be nothing."""
+    files = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
+    for path in islice(files, LOOKED_THROUGH):
+        for name, flag, is_label in (("Pascal VOC", "pascalvoc", _is_voc), ("YOLO", "yolov5", _is_yolo)):
+            if is_label(path):
+                images = " --img_folder IMAGES" if flag == "yolov5" else ""
+                return (
+                    f".  It looks like a {name} data set ({path.relative_to(root)}), and only COCO JSON is read: "
+                    "pip install globox, then for each part globox convert "
+                    f"{path.parent} train.json --format {flag}{images} --save_fmt coco --coco_auto_ids; the chapter "
+                    "on your own data says what to look at then"
+                )
+    return ""
+
+
+def _is_voc(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" and b"<annotation" in _first_bytes(path)
+
+
+def _is_yolo(path: Path) -> bool:
+    """Whether the first line is a class number and four or more shares."""
+    if path.suffix.lower() != ".txt":
+        return False
+    return re.match(rb"\s*\d+(\s+\d*\.?\d+(e-\d+)?){4,}\s*$", _first_bytes(path).split(b"\n")[0]) is not None
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1000)
 
 
 def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key: str) -> Path:
@@ -363,13 +425,15 @@ def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key
     folders = list(dict.fromkeys([*folders, base / "images", base, json_file.parent]))
     files = list(islice(_file_names(json_file), 20))
     for folder in folders:
-        if any((folder / file).is_file() for file in files):
+        if any(os.path.isfile(folder / _local_name(folder, file)) for file in files):
             return folder
     if not files:
         raise ValueError(f"{json_file} names no picture (no key 'file_name'): is it COCO JSON?")
+    hint = next(filter(None, (_hint(folder / files[0]) for folder in folders)), "")
+    hint = next(filter(None, (_hint(folder / files[0]) for folder in folders)), "")
     raise FileNotFoundError(
         f"the pictures of {json_file} are not found ({files[0]} is not in "
-        f"{', '.join(map(str, folders))}): give data.{key}_images"
+        f"{', '.join(map(str, folders))}{hint}): give data.{key}_images"
     )
 
 
@@ -379,28 +443,42 @@ def _file_names(json_file: Path) -> Iterator[str]:
         yield json.loads(match[1])
 
 
-def _read_json(json_file: Path) -> dict[str, Any]:
-    if not json_file.is_file():
-        raise FileNotFoundError(f"{json_file}: there is no such file")
-    try:
-        content = json.loads(json_file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{json_file} is not JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or key not in content:
-            raise ValueError(f"{json_file} has no key {key!r}, which COCO JSON needs")
-        if not isinstance(content[key], list):
-            raise ValueError(f"{json_file}: {key!r} is a {type(content[key]).__name__}, expected a list")
-    return content
+def _describe(entry: Annotation) -> str:
+    """An annotation and its box, as messages name them."""
+    return entry.name if entry.given is None else f"{entry.name}, box {reprlib.repr(entry.given)}"
 
 
-def _box_problem(box: list[Any], size: tuple[int, int]) -> str | None:
+def _local_name(folder: Path, name: str) -> str:
+    """The file name with the separators of this system, where it is one of Windows."""
+    return name.replace("\\", "/") if "\\" in name and not os.path.isfile(folder / name) else name
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.normpath(path).startswith(os.path.join(folder, ""))
+
+
+def _hint(path: Path) -> str:
+    """The file that may be meant where there is no such file: the same but for its ending, or for its case."""
+    if not path.parent.is_dir():
+        return ""
+    for found in sorted(os.listdir(path.parent)):
+        if _plain(path.name) in (_plain(found), _plain(Path(found).stem)) or _plain(path.stem) == _plain(
+            Path(found).stem
+        ):
+            return f" ({found} is there: the JSON's file_name should be that)"
+    return ""
+
+
+def _plain(name: str) -> str:
+    """A name without what systems write in different ways: case, and the parts of a letter with an accent."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _box_problem(entry: Annotation, size: tuple[int, int]) -> str | None:
     """What is wrong with a box (x, y, width, height) in a picture of (height, width), if anything."""
-    if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-        return "is not four numbers"
-    if not all(map(math.isfinite, box)):
-        return "is not finite"
-    x, y, width, height = box
+    if entry.box is None:
+        return entry.problem
+    x, y, width, height = entry.box
     if width < 0 or height < 0:
         return "has a negative size"
     if width == 0 or height == 0:
@@ -440,14 +518,6 @@ def _doubt(boxes: Float[np.ndarray, "boxes 4"], sizes: Int[np.ndarray, "boxes 2"
                 "COCO has the left upper corner, width and height"
             )
     return None
-
-
-def _raise_for_repeats(ids: Sequence[int], what: str) -> None:
-    seen: set[int] = set()
-    for value in ids:
-        if value in seen:
-            raise ValueError(f"{what} {value} is given twice")
-        seen.add(value)
 
 
 def _shorten(items: Sequence[str], separator: str = ", ") -> str:

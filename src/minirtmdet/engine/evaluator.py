@@ -1,9 +1,7 @@
 """COCO average precision of a detector, by a COCO evaluation library."""
 
 import json
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +15,15 @@ from tqdm import tqdm
 from minirtmdet.checkpoints import atomic_path
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.coco_json import (
+    Annotation,
+    read_annotations,
+    read_categories,
+    read_image_ids,
+    read_images,
+    read_json,
+    whole_number,
+)
 from minirtmdet.data.loader import Batch
 from minirtmdet.detector import Detector
 from minirtmdet.engine.distributed import ALONE, World
@@ -38,6 +45,8 @@ METRICS = {
     "ARl": "of boxes from 96 x 96 pixels",
 }
 """The standard twelve and what they say, in the order of the COCO tools; -1 where nothing of the size is annotated."""
+SOURCE = "ground truth"
+"""What messages call annotations that are given as a dict."""
 
 
 class CocoNumbers(NamedTuple):
@@ -71,6 +80,11 @@ class Evaluation(NamedTuple):
     precision: Float[np.ndarray, "10 101 classes"]
     results: list[dict[str, Any]]
     image_ids: list[int]
+
+    @property
+    def judged(self) -> bool:
+        """Whether any box is annotated that counts; without one every number is -1, neither good nor bad."""
+        return self.metrics["AP"] >= 0
 
     @property
     def per_class(self) -> dict[str, float]:
@@ -158,22 +172,27 @@ def coco_results(detections: Detections, image_id: int, category_ids: Sequence[i
 def read_ground_truth(json_file: Path) -> dict[str, Any]:
     """A COCO JSON made ready for evaluation: annotations numbered from 1, areas and crowd flags filled in.
 
-    The COCO tools take a box with the id 0 for one that nobody found.  Boxes that are not four finite numbers
-    are left out, which the tools would stop at.
+    ``iscrowd`` is 1 for annotations with ``ignore`` too.  Boxes that are missing or are not four finite numbers are
+    left out, which the COCO tools would stop at.  Errors as for :mod:`minirtmdet.data.coco_json`.
     """
-    content = json.loads(json_file.read_bytes())
-    annotations = [entry for entry in content["annotations"] if _is_box(entry.get("bbox"))]
+    content, source = read_json(json_file), str(json_file)
+    boxes = (entry for entry in read_annotations(content, source) if entry.box is not None)
     return {
-        "images": content["images"],
-        "categories": content["categories"],
+        "images": [
+            {"id": image_id, "file_name": file_name, "width": width, "height": height}
+            for image_id, file_name, (height, width) in read_images(content, source)
+        ],
+        "categories": [category._asdict() for category in read_categories(content, source)],
         "annotations": [
             {
-                **entry,
                 "id": number,
-                "area": entry.get("area", entry["bbox"][2] * entry["bbox"][3]),
-                "iscrowd": int(entry.get("iscrowd", 0)),
+                "image_id": entry.image_id,
+                "category_id": entry.category_id,
+                "bbox": list(entry.box or ()),
+                "area": entry.area,
+                "iscrowd": int(entry.ignore),
             }
-            for number, entry in enumerate(annotations, 1)
+            for number, entry in enumerate(boxes, 1)
         ],
     }
 
@@ -184,27 +203,61 @@ def coco_metrics(
     category_ids: Sequence[int],
     image_ids: Sequence[int] | None = None,
 ) -> CocoNumbers:
-    """AP and AR as pycocotools computes them.
+    """AP and AR as pycocotools computes them, for ids of any size.
+
+    The COCO tools keep ids as double precision, which cannot tell 2^53 from 2^53 + 1, and take a box with the id 0 for
+    one that nobody found.  So they are given numbers from 1 in the order of the ids.
 
     Args:
-        ground_truth: what :func:`read_ground_truth` gives.
+        ground_truth: what :func:`read_ground_truth` gives, or a dict like it; an annotation with ``ignore`` set is
+            one with ``iscrowd``.
         results: detections in the COCO results format; may be empty.
         category_ids: the categories that count; classes come in this order.
         image_ids: the pictures that count; all where left out.
+
+    Raises:
+        ValueError: naming the annotation that has no box, or whose values mean nothing.
     """
+    if image_ids is None:
+        image_ids = read_image_ids(ground_truth, SOURCE)
+    images, categories = _numbers(image_ids), _numbers(category_ids)
+    everything = {
+        "images": [{"id": number} for number in images.values()],
+        "categories": [{"id": number, "name": str(category_id)} for category_id, number in categories.items()],
+    }
+    annotations = [
+        {
+            "id": number,
+            "image_id": images[entry.image_id],
+            "category_id": categories[entry.category_id],
+            "bbox": list(entry.box or ()),
+            "area": entry.area,
+            "iscrowd": int(entry.ignore),
+        }
+        for number, entry in enumerate(_truths(ground_truth, images, categories), 1)
+    ]
     # made by hand: loadRes of the COCO tools fails where nothing was detected
     detections = [
-        {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
-        for number, entry in enumerate(results, 1)
+        {
+            **entry,
+            "id": number,
+            "image_id": images[entry["image_id"]],
+            "category_id": categories[entry["category_id"]],
+            "area": entry["bbox"][2] * entry["bbox"][3],
+            "iscrowd": 0,
+        }
+        for number, entry in enumerate(_that_count(results, images, categories), 1)
     ]
     evaluation = COCOeval_faster(
-        COCO(ground_truth), COCO({**ground_truth, "annotations": detections}), "bbox", print_function=_silent
+        COCO({**everything, "annotations": annotations}),
+        COCO({**everything, "annotations": detections}),
+        "bbox",
+        print_function=_silent,
     )
-    evaluation.params.catIds = sorted(category_ids)
-    if image_ids is not None:
-        evaluation.params.imgIds = sorted(image_ids)
+    evaluation.params.catIds = list(categories.values())
+    evaluation.params.imgIds = list(images.values())
     evaluation.run()
-    order = [evaluation.params.catIds.index(category_id) for category_id in category_ids]
+    order = [categories[category_id] - 1 for category_id in category_ids]
     # [IoU thresholds, recalls, categories, sizes (all, s, m, l), detection limits] and the same without recalls
     precision = np.asarray(evaluation.eval["precision"])[..., -1][:, :, order]
     recall = np.asarray(evaluation.eval["recall"])[:, :, 0, -1][:, order]
@@ -249,23 +302,25 @@ def match_pictures(
         By image id; boxes are ``xyxy`` in pixels of the file.
     """
     labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    truths: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for rows, by_image in ((ground_truth["annotations"], truths), (results, found)):
-        for entry in rows:
-            if entry["category_id"] in labels:
-                by_image[entry["image_id"]].append(entry)
+    truths: dict[int, list[Annotation]] = {image_id: [] for image_id in image_ids}
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    for truth in _truths(ground_truth, truths, labels):
+        truths[truth.image_id].append(truth)
+    for entry in _that_count(results, found, labels):
+        found[entry["image_id"]].append(entry)
     matches = {}
     for image_id in image_ids:
-        boxes = torch.tensor([entry["bbox"] for entry in [*found[image_id], *truths[image_id]]]).reshape(-1, 4).float()
-        boxes[:, 2:] += boxes[:, :2]
-        classes = torch.tensor([labels[e["category_id"]] for e in [*found[image_id], *truths[image_id]]]).long()
-        count = len(found[image_id])
-        scores = torch.tensor([entry["score"] for entry in found[image_id]]).float()
-        ignore = torch.tensor([bool(e["iscrowd"] or e.get("ignore")) for e in truths[image_id]]).bool()
-        detections = Detections(boxes[:count], scores, classes[:count])
+        detections = Detections(
+            _xyxy([entry["bbox"] for entry in found[image_id]]),
+            torch.tensor([entry["score"] for entry in found[image_id]]).float(),
+            torch.tensor([labels[entry["category_id"]] for entry in found[image_id]]).long(),
+        )
         matches[image_id] = match_detections(
-            detections, boxes[count:], classes[count:], ignore, score_threshold=score_threshold
+            detections,
+            _xyxy([truth.box for truth in truths[image_id]]),
+            torch.tensor([labels[truth.category_id] for truth in truths[image_id]]).long(),
+            torch.tensor([truth.ignore for truth in truths[image_id]]).bool(),
+            score_threshold=score_threshold,
         )
     return dict(sorted(matches.items(), key=lambda item: (-item[1].missed - item[1].false, item[1].f1)))
 
@@ -292,6 +347,8 @@ def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[s
     cat    0.250
     """
     rows = [f"{name:<5} {_shown(metrics[name])}  {meaning}" for name, meaning in METRICS.items()]
+    if metrics["AP"] < 0:
+        rows.append("no numbers: in these pictures no box is annotated that counts")
     width = max(map(len, ["class", *by_class]))
     columns = next(iter(by_class.values()), {})
     rows += ["", " ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]
@@ -307,8 +364,36 @@ def write_json(path: Path, content: object) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _is_box(box: object) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+def _numbers(ids: Iterable[int]) -> dict[int, int]:
+    """A number from 1 for each id, in their order: detections of equal scores keep the order of their pictures."""
+    return {value: number for number, value in enumerate(sorted(set(ids)), 1)}
+
+
+def _truths(
+    ground_truth: dict[str, Any], image_ids: Container[int], category_ids: Container[int]
+) -> Iterator[Annotation]:
+    """The annotations of the pictures and categories that count."""
+    for entry in read_annotations(ground_truth, SOURCE):
+        if entry.image_id in image_ids and entry.category_id in category_ids:
+            if entry.box is None:
+                raise ValueError(f"{SOURCE}: {entry.name} {entry.problem}: {entry.given!r}")
+            yield entry
+
+
+def _that_count(
+    results: Iterable[dict[str, Any]], image_ids: Container[int], category_ids: Container[int]
+) -> Iterator[dict[str, Any]]:
+    """The detections in the pictures and of the categories that count, with integers for ids."""
+    for entry in results:
+        image_id, category_id = whole_number(entry["image_id"]), whole_number(entry["category_id"])
+        if image_id in image_ids and category_id in category_ids:
+            yield {**entry, "image_id": image_id, "category_id": category_id}
+
+
+def _xyxy(boxes: Sequence[Any]) -> Float[torch.Tensor, "boxes 4"]:
+    corners = torch.tensor(boxes).reshape(-1, 4).float()
+    corners[:, 2:] += corners[:, :2]
+    return corners
 
 
 def _mean(values: np.ndarray) -> float:

@@ -459,10 +459,9 @@ class Trainer:
     def _load_data(self, config: TrainConfig) -> None:
         train, val = resolve_splits(config.data)
         data = config.data
-        policy: dict[str, Any] = {"bad_boxes": data.bad_boxes, "bad_images": data.bad_images}
-        self.dataset = CocoDataset(train.json_file, train.images, **policy)
+        self.dataset = CocoDataset.from_config(train, data)
         # by name: the ids and their order can differ between the files
-        self.val_dataset = CocoDataset(val.json_file, val.images, **policy, categories=self.dataset.classes)
+        self.val_dataset = CocoDataset.from_config(val, data, self.dataset.classes)
         self._check_boxes()
         size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
         size |= {"rank": self.world.rank, "world_size": self.world.size}

@@ -74,6 +74,7 @@ class DynamicSoftLabelAssigner:
         """
         dtype = torch.promote_types(torch.promote_types(cls_scores.dtype, bboxes.dtype), torch.float32)
         cls_scores, bboxes, priors = cls_scores.to(dtype), bboxes.to(dtype), priors.to(dtype)
+        ground_truth = ground_truth.with_rows()
 
         takes_part = torch.ones_like(bboxes[..., 0], dtype=torch.bool) if valid is None else valid  # [B,N]
         # a box that is not to be learned is empty: no prior lies inside it

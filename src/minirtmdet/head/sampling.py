@@ -14,7 +14,7 @@ class PseudoSampler:
         """Masks of positives and negatives, and the box of each positive."""
         pos_mask = assign_result.gt_inds > 0  # [B,N]
         owner = (assign_result.gt_inds - 1).clamp(min=0)  # [B,N]
-        boxes = ground_truth.boxes.gather(1, owner[..., None].expand(-1, -1, 4))  # [B,N,4]
+        boxes = ground_truth.with_rows().boxes.gather(1, owner[..., None].expand(-1, -1, 4))  # [B,N,4]
         return SamplingResult(
             pos_mask=pos_mask,
             neg_mask=assign_result.gt_inds == 0,
