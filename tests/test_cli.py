@@ -436,6 +436,19 @@ def test_eval_on_other_data(run: Path, tmp_path: Path, capsys: Output):
     assert "has no category 'cat', 'dog', 'hen'; it has 'owl'" in message
 
 
+def test_eval_says_how_to_leave_out_a_broken_image_and_does_so(run: Path, tmp_path: Path, capsys: Output):
+    categories = [{"id": i, "name": name} for i, name in enumerate(["hen", "dog", "cat"])]
+    boxes = [box_entry(i, i, [1.0, 1.0, 20.0, 20.0], 1) for i in (1, 2)]
+    json_file, folder = write_set(tmp_path, [image_entry(1), image_entry(2)], boxes, categories, name="val")
+    (folder / "002.png").write_bytes((folder / "002.png").read_bytes()[:-20])
+    message = fails(capsys, "eval", run, "--data.root", tmp_path)
+    assert "1 of 2 pictures cannot be used" in message
+    assert "002.png cannot be decoded" in message
+    assert "--data.bad-images skip" in message
+    assert main(["eval", str(run), "--data.root", str(tmp_path), "--data.bad-images", "skip", "--device", "cpu"]) == 0
+    assert f"1 pictures of {json_file}" in capsys.readouterr().out
+
+
 def test_eval_of_weights_that_name_no_classes(data: Path, tmp_path: Path, capsys: Output):
     for num_classes in (3, 5):
         torch.save(build_detector("nano", num_classes=num_classes).state_dict(), tmp_path / f"{num_classes}.pth")

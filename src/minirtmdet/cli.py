@@ -101,6 +101,16 @@ class EvalData:
     """Side of the square network input, in pixels; 640 for files that do not say."""
     workers: int | None = None
     """Processes that load pictures beside this one."""
+    bad_boxes: Literal["drop", "raise"] | None = None
+    """What to do with boxes without area or outside the picture."""
+    bad_images: Literal["skip", "raise"] | None = None
+    """What to do with a missing or broken picture: leave it out with a counted warning, or stop."""
+    check: Literal["headers", "full"] | None = None
+    """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
+    max_pixels: int | None = None
+    """A picture of more pixels is bad, and not decoded."""
+    outside_files: Literal["raise", "allow"] | None = None
+    """What to do with file names in the annotations that lead out of the folder of the pictures."""
 
 
 @app.command

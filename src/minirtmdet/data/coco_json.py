@@ -145,6 +145,8 @@ def whole_number(value: object) -> int | None:
     >>> [whole_number(value) for value in (7.5, "07", "7.0", True, None, 1e300, float("nan"))]
     [None, None, None, None, None, None, None]
     """
+    if type(value) is int:  # millions of values are: the general question takes ten times as long
+        return value
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)
     # above 2^53 a float has lost its last digits
@@ -165,7 +167,7 @@ def parse_flag(value: object) -> bool | None:
     >>> [parse_flag(value) for value in (2, -1, 0.5, "", "no", [])]
     [None, None, None, None, None, None]
     """
-    if value is None:
+    if value is None or value is False:
         return False
     if isinstance(value, str):
         return FLAGS.get(value.lower())
@@ -228,7 +230,7 @@ def _box(value: Any) -> tuple[Box | None, str]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) in (int, float) or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _area(value: Any, box: Box | None) -> float:
