@@ -17,6 +17,7 @@ from minirtmdet import build_detector, load_checkpoint
 from minirtmdet.checkpoints import (
     CheckpointError,
     _load_tensors_only,
+    _safe_types,
     atomic_path,
     build_from_checkpoint,
     config_from_json,
@@ -25,7 +26,7 @@ from minirtmdet.checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
-from minirtmdet.configs import PRESETS, ModelConfig, ScenesConfig, TrainConfig
+from minirtmdet.configs import MODELS, PRESETS, ModelConfig, ScenesConfig, TrainConfig
 from minirtmdet.detector import RTMDet
 
 RUNNER = Path(__file__).parent / "parity/fixtures/runner.pth"
@@ -182,6 +183,30 @@ def test_a_bare_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert not Path("owned").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_an_older_file_is_refused_by_what_it_asks_for_alone(tmp_path: Path, protocol: int):
+    """Several pickles in a row, the first of them a number; of a protocol of 4 and more PyTorch names nothing."""
+    content = {"state_dict": dict(Toy().state_dict()), "meta": Asks(os.system, *RUN)}
+    torch.save(content, tmp_path / "w.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"w\.pth refused: it asks for posix\.system, and"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_what_publish_model_writes_is_no_zip_and_loads(tmp_path: Path):
+    """MMDetection's tool keeps meta and weights, and saves as PyTorch did before 1.6."""
+    with torch.serialization.safe_globals(_safe_types()):
+        content = torch.load(RUNNER, weights_only=True)
+    path = tmp_path / "published.pth"
+    kept = {key: content[key] for key in ("meta", "state_dict")}
+    torch.save(kept, path, _use_new_zipfile_serialization=False)
+    assert not zipfile.is_zipfile(path)
+    model = Toy()
+    assert load_checkpoint(model, path).fits
+    torch.testing.assert_close(model.neck.weight, torch.tensor([0.7986, 0.7986]), rtol=0, atol=1e-4)
+    assert read_checkpoint(path).classes == ("cat", "dog")
+
+
 def test_getattr_is_never_the_real_one(tmp_path: Path):
     # getattr(tuple, "__class__"), written out: the stand-in gives None, the real one would give type
     code = b"\x80\x02}q\x00X\x05\x00\x00\x00foundq\x01cbuiltins\ngetattr\nq\x02)X\x09\x00\x00\x00__class__\x86Rs."
@@ -312,6 +337,117 @@ def test_a_prefix_loads_a_part(tmp_path: Path):
     backbone = small(seed=1).backbone
     assert load_checkpoint(backbone, tmp_path / "w.pth", prefix="backbone.").fits
     assert equal(dict(backbone.state_dict()), dict(source.backbone.state_dict()))
+
+
+# --------------------------------------------------------------------- what weights mean beside their shapes
+
+NARROW = replace(SMALL, exp_on_reg=False)
+CFG = """
+model = dict(
+    type='RTMDet',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[{mean}], std=[{std}], bgr_to_rgb={rgb}, batch_augments=None),
+    backbone=dict(type='CSPNeXt', deepen_factor=0.1, widen_factor=0.125),
+    neck=dict(type='CSPNeXtPAFPN', num_csp_blocks=1),
+    bbox_head=dict(
+        type='RTMDetSepBNHead', num_classes=3, stacked_convs=2, with_objectness=False, exp_on_reg={exp},
+        share_conv=True, pred_kernel_size=1,
+        anchor_generator=dict(type='MlvlPointGenerator', offset={offset}, strides=[8, 16, 32])))
+"""
+BGR = {"mean": "103.53, 116.28, 123.675", "std": "57.375, 57.12, 58.395", "rgb": False, "exp": True, "offset": 0}
+RGB = {"mean": "123.675, 116.28, 103.53", "std": "58.395, 57.12, 57.375", "rgb": True}
+
+
+def write_mmdet(path: Path, state: dict[str, Tensor], **changes: object) -> Path:
+    """A file of MMEngine's Runner, whose meta has the config as text."""
+    torch.save({"state_dict": state, "meta": {"cfg": CFG.format(**{**BGR, **changes})}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"exp": False}, "exp_on_reg is False (MMDetection's config in it), and True in the model: build it with exp_"),
+        (
+            {"offset": 0.5},
+            "prior_offset is 0.5 (MMDetection's config in it), and 0.0 in the model: build it with prior",
+        ),
+        (RGB, "the colours are RGB (MMDetection's config in it), and BGR in the model: reverse the input channels of"),
+        (
+            {"mean": "0, 0, 0"},
+            "mean of the pixels is (0.0, 0.0, 0.0) (MMDetection's config in it), and (103.53, 116.28",
+        ),
+        ({"std": "1.0, 1.0, 1.0"}, "std of the pixels is (1.0, 1.0, 1.0) (MMDetection's config in it), and (57.375"),
+    ],
+)
+def test_weights_that_would_mean_something_else_are_refused(tmp_path: Path, changes: dict, words: str | None):
+    path = write_mmdet(tmp_path / "w.pth", small(seed=1).state_dict(), **changes)
+    model = small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    if words is None:
+        assert load_checkpoint(model, path).fits
+        return
+    with pytest.raises(CheckpointError, match=re.escape(words)) as error:
+        load_checkpoint(model, path)
+    assert len(str(error.value).splitlines()) == 2  # RGB's mean backwards is ours
+    assert equal(dict(model.state_dict()), before)
+    assert not load_checkpoint(model, path, strict=False).fits
+
+
+def test_own_files_are_compared_too(tmp_path: Path):
+    save_checkpoint(tmp_path / "w.pt", small().state_dict(), TrainConfig(model=SMALL), CLASSES)
+    with pytest.raises(CheckpointError, match=r"exp_on_reg is True \(its own settings\), and False in the model"):
+        load_checkpoint(build_detector(NARROW), tmp_path / "w.pt")
+    head = build_detector(NARROW).bbox_head
+    with pytest.raises(CheckpointError, match="exp_on_reg is True"):
+        load_checkpoint(head, tmp_path / "w.pt", prefix="bbox_head.")
+    assert load_checkpoint(build_detector(NARROW).neck, tmp_path / "w.pt", prefix="neck.").fits
+
+
+def test_a_published_file_is_known_by_its_name_and_any_other_doubted_by_its_shapes(tmp_path: Path):
+    state = build_detector("tiny").state_dict()
+    published = tmp_path / "rtmdet_tiny_8xb32-300e_coco_20220902_112414-78e30dcc.pth"
+    for path in (published, tmp_path / "tiny.pth"):
+        torch.save({"state_dict": state}, path)
+    model = build_detector(replace(MODELS["tiny"], exp_on_reg=True))
+    with pytest.raises(CheckpointError, match=r"False \(it is the published tiny by its name\), and True in the model"):
+        load_checkpoint(model, published)
+    report = load_checkpoint(model, tmp_path / "tiny.pth")
+    assert report.fits
+    assert "exp_on_reg is False (as in the published tiny, which the file looks like), and True" in str(report)
+    assert build_from_checkpoint(published).model.config.exp_on_reg is False
+
+
+def test_the_pixels_that_an_older_file_names_are_compared(tmp_path: Path):
+    for mean, words in (([103.53, 116.28, 123.675], None), ([123.675, 116.28, 103.53], "RGB"), ([1.0, 2, 3], "mean")):
+        std = [57.375, 57.12, 58.395] if mean[0] < 120 else [58.395, 57.12, 57.375]
+        named = {"data_preprocessor.mean": torch.tensor(mean), "data_preprocessor.std": torch.tensor(std)}
+        state = {**small().state_dict(), **named}
+        torch.save({"state_dict": state}, tmp_path / "w.pth")
+        report = load_checkpoint(small(), tmp_path / "w.pth", strict=False)
+        assert report.fits is (words is None)
+        assert words is None or words in report.contradictions[0]
+
+
+def test_a_distance_is_what_it_was_in_training(tmp_path: Path):
+    """A raw output of 3 on stride 8 is 24 px without the exponential, and 160.7 px with it."""
+    source = build_detector(NARROW).eval()
+    with torch.no_grad():
+        for conv in source.bbox_head.rtm_reg:
+            conv.weight.zero_()
+            conv.bias.fill_(3)
+    path = write_mmdet(tmp_path / "w.pth", source.state_dict(), exp=False)
+    for model in (None, SMALL):
+        if model is not None:
+            with pytest.raises(CheckpointError, match="exp_on_reg"):
+                build_from_checkpoint(path, model=model)
+            continue
+        loaded = build_from_checkpoint(path)
+        assert loaded.model.config == NARROW
+        with torch.no_grad():
+            distances = loaded.model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[1]
+        assert [level.unique().tolist() for level in distances] == [[24.0], [48.0], [96.0]]
 
 
 # --------------------------------------------------------------------------------- a model from a file

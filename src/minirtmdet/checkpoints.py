@@ -6,6 +6,7 @@ Each is data: a file that asks for code is refused with the name of what it aske
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ import typing
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from torch import Tensor, nn
 from minirtmdet.configs import MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.fuse import fuse_batch_norm, is_fused, unfuse_state_dict
+from minirtmdet.head.network import RTMDetHead, RTMDetSepBNHead
+from minirtmdet.origins import SILENT, Origin, contradictions, mmdet_origin, own_origin, published_origin
 
 _CLASS_LAYERS = re.compile(r"(^|\.)rtm_cls\.")
 
@@ -48,6 +51,7 @@ class Checkpoint:
         classes: class names in label order; None where the file does not say.
         metrics: AP and its relatives when it was written.
         training: what resuming needs, in ``last.pt`` alone.
+        origin: the network that the weights were trained in; None where neither the file nor its name says.
     """
 
     path: Path
@@ -56,6 +60,7 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class LoadReport:
         mismatched: key, the model's shape, the file's shape.
         conflicting: keys of tensors that the model shares and the file does not.
         fresh: keys that keep their initial values, as asked for.
+        contradictions: what the weights mean by what the file says, where they would mean something else in the model.
+        doubts: the same where the file does not say, and only looks like a published one.
         summary: what the model is and what the file looks like, where they differ.
     """
 
@@ -80,12 +87,17 @@ class LoadReport:
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = ()
     conflicting: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     summary: str = ""
 
     @property
     def fits(self) -> bool:
-        """Whether every key of the model was filled and every key of the file used, fresh layers aside."""
-        return not (self.missing or self.unexpected or self.mismatched or self.conflicting)
+        """Whether every key of the model was filled, every key of the file used, and means the same in both.
+
+        Fresh layers aside.
+        """
+        return not (self.missing or self.unexpected or self.mismatched or self.conflicting or self.contradictions)
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {self.loaded} tensors loaded"]
@@ -102,6 +114,7 @@ class LoadReport:
             if keys:
                 more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
                 lines.append(f"  {len(keys)} {what}: {', '.join(keys[:3])}{more}")
+        lines += [f"  {words}" for words in (*self.contradictions, *self.doubts)]
         return "\n".join(lines)
 
 
@@ -152,7 +165,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix == ".npz":
-        return Checkpoint(path, _without_wrapping(_read_npz(path)))
+        arrays = _read_npz(path)
+        return Checkpoint(path, _without_wrapping(arrays), origin=_foreign_origin(path, {}, arrays))
     content = _load_tensors_only(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}: expected a dict with a state_dict")
@@ -164,8 +178,14 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{path} holds no weights: expected a state_dict, found {_listed(list(content))}")
     if "minirtmdet" in content:
         config, classes = config_from_json(content["minirtmdet"])
-        return Checkpoint(path, tensors, config, classes, content.get("metrics", {}), content.get("training"))
-    return Checkpoint(path, _without_wrapping(tensors), classes=_mmdet_classes(content))
+        more = (content.get("metrics", {}), content.get("training"))
+        return Checkpoint(path, tensors, config, classes, *more, origin=own_origin(config.model))
+    return Checkpoint(
+        path,
+        _without_wrapping(tensors),
+        classes=_mmdet_classes(content),
+        origin=_foreign_origin(path, content, tensors),
+    )
 
 
 class _HistoryBuffer:
@@ -202,22 +222,38 @@ def _load_tensors_only(path: Path) -> Any:
         raise CheckpointError(f"{path} is not a checkpoint that PyTorch can read: {reason}") from None
 
 
+_OF_TENSORS = re.compile(r"torch\._utils\._rebuild_\w+|torch\.\w+Storage|collections\.OrderedDict")
+
+
 def _imports(path: Path) -> str:
-    """What a pickle would import, read off its opcodes: PyTorch names nothing where it knows not even these."""
+    """What a pickle would import beside tensors, by its opcodes: where these are new to PyTorch, it names nothing."""
     content = path.read_bytes()
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
     names: list[str] = []
-    strings: list[str] = []
+    file = io.BytesIO(content)
     with suppress(Exception):  # of a broken file, what comes before the break
-        for opcode, value, _ in pickletools.genops(content):
-            if opcode.name in ("GLOBAL", "INST"):
-                names.append(str(value).replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
-                names.append(".".join(strings[-2:]))
-            elif isinstance(value, str):
-                strings.append(value)
-    return ", ".join(dict.fromkeys(names))
+        # a zip has one pickle; what PyTorch wrote before has several in a row, the weights' the fourth, then numbers
+        while file.tell() < len(content):
+            names.extend(_imports_of_one(file))
+    return ", ".join(name for name in dict.fromkeys(names) if not _OF_TENSORS.fullmatch(name))
+
+
+def _imports_of_one(file: io.BytesIO) -> Iterator[str]:
+    """What the next pickle of a file would import."""
+    strings: list[str] = []
+    memo: dict[int, str] = {}
+    for opcode, value, _ in pickletools.genops(file):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(value).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(strings[-2:])
+        elif opcode.name == "MEMOIZE":
+            memo[len(memo)] = strings[-1] if strings else ""
+        elif opcode.name.endswith("GET"):
+            strings.append(memo.get(int(str(value)), ""))
+        elif isinstance(value, str):
+            strings.append(value)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -229,9 +265,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
     if "minirtmdet" not in metadata:
-        return Checkpoint(path, _without_wrapping(tensors))
+        return Checkpoint(path, _without_wrapping(tensors), origin=_foreign_origin(path, {}, tensors))
     config, classes = config_from_json(metadata["minirtmdet"])
-    return Checkpoint(path, tensors, config, classes, json.loads(metadata.get("metrics", "{}")))
+    metrics = json.loads(metadata.get("metrics", "{}"))
+    return Checkpoint(path, tensors, config, classes, metrics, origin=own_origin(config.model))
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -259,6 +296,32 @@ def _mmdet_classes(content: Mapping) -> tuple[str, ...] | None:
     return (names,) if isinstance(names, str) else tuple(map(str, names)) if names else None
 
 
+def _foreign_origin(path: Path, content: Mapping, tensors: Mapping[str, Tensor]) -> Origin | None:
+    """Where weights that the package did not write come from: by MMDetection's config in the file, or by its name."""
+    meta = content.get("meta")
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    origin = (mmdet_origin(text) if isinstance(text, str) else None) or published_origin(path)
+    mean, std = (tensors.get(f"data_preprocessor.{key}") for key in ("mean", "std"))
+    if origin is not None or mean is None or std is None:
+        return origin
+    means, stds = mean.flatten().tolist(), std.flatten().tolist()
+    # of the order it says no more: red's mean is the largest in photos
+    order = "RGB" if means[0] > means[-1] else "BGR"
+    return Origin("its data_preprocessor", None, order, tuple(means), tuple(stds))
+
+
+def guess_origin(state_dict: Mapping[str, Tensor]) -> Origin | None:
+    """The published network that weights look like, for files that do not say where they come from."""
+    size = _size(state_dict)
+    if size is None:
+        return None
+    with torch.device("meta"):
+        keys = build_detector(size).state_dict().keys()
+    if not is_fused(state_dict) and keys != set(state_dict):
+        return None
+    return Origin(f"as in the published {size}, which the file looks like", MODELS[size], certain=False)
+
+
 # ------------------------------------------------------------------------------------- into a model
 
 
@@ -279,7 +342,8 @@ def load_checkpoint(
     Args:
         model: changed in place; untouched where an error is raised.
         path: a file, a run's folder, or what :func:`read_checkpoint` gave.
-        strict: every key must fit.  Otherwise what fits is loaded and the report says what did not.
+        strict: every key must fit, and mean in the model what it meant where it was trained (see
+            :mod:`minirtmdet.origins`).  Otherwise what fits is loaded and the report says what did not.
         new_classes: the class predictor keeps its initial values whatever the file holds: for other classes.
         prefix: read only keys below this, and drop it: ``"backbone."`` for a backbone alone.
 
@@ -319,6 +383,9 @@ def load_checkpoint(
     unusable = {key for key, *_ in mismatched} | set(conflicting)
     usable = {key: found[key] for key in wanted if key in found and key not in unusable}
     ours = describe_weights(expected)
+    meaning = _meaning(model)
+    origin = checkpoint.origin or (guess_origin(checkpoint.state_dict) if meaning else None)
+    differences = contradictions(origin, meaning, pixels=isinstance(model, RTMDet)) if origin else []
     report = LoadReport(
         source=str(checkpoint.path),
         loaded=len(usable),
@@ -327,6 +394,8 @@ def load_checkpoint(
         mismatched=mismatched,
         conflicting=tuple(conflicting),
         fresh=tuple(sorted(fresh)),
+        contradictions=tuple(differences if origin and origin.certain else ()),
+        doubts=tuple(differences if origin and not origin.certain else ()),
         summary=f"expected {ours}, found {theirs}" if ours and theirs and ours != theirs else "",
     )
     if strict and not report.fits:
@@ -342,7 +411,8 @@ def build_from_checkpoint(
 
     Args:
         path: as in :func:`read_checkpoint`.
-        model: its size or settings, for files that do not say: MMDetection's, or weights alone.
+        model: its size or settings, for files that do not say: weights alone, or MMDetection's without its config.  Of
+            a size, what the file says of its weights' meaning is kept: ``exp_on_reg`` and ``prior_offset``.
         classes: its class names, for files that do not say, or to rename them.
 
     Raises:
@@ -352,14 +422,17 @@ def build_from_checkpoint(
     if isinstance(model, str) and model not in MODELS:
         raise ValueError(f"unknown model {model!r}: expected one of {', '.join(MODELS)}")
     settings = MODELS[model] if isinstance(model, str) else model
+    origin = checkpoint.origin
+    if isinstance(model, str) and settings is not None and origin is not None and origin.model is not None:
+        settings = replace(settings, **{name: getattr(origin.model, name) for name in SILENT})
     if settings is None:
-        if checkpoint.config is None:
+        if origin is None or origin.model is None:
             looks = describe_weights(checkpoint.state_dict)
             raise CheckpointError(
                 f"{checkpoint.path} does not say which model it belongs to{looks and f' (it looks like {looks})'}: "
                 f"give the size with --model, one of {', '.join(MODELS)}"
             )
-        settings = checkpoint.config.model
+        settings = origin.model
     num_classes = count_classes(checkpoint.state_dict) or settings.num_classes
     names = tuple(classes) if classes else checkpoint.classes
     if names and len(names) != num_classes:
@@ -384,18 +457,35 @@ def describe_weights(state_dict: Mapping[str, Tensor]) -> str:
     'widen_factor 0.375 (as tiny), 80 classes'
     """
     parts = []
-    stem = next((value for key, value in state_dict.items() if key.endswith("stem.0.conv.weight")), None)
-    if stem is not None:
-        widen = len(stem) / 32  # the stem has 64 * widen_factor // 2 channels
-        kind = (widen, any("conv1.depthwise" in key for key in state_dict))
-        sizes = [name for name, config in MODELS.items() if (config.widen_factor, config.use_depthwise) == kind]
-        parts.append(f"widen_factor {widen:g}" + (f" (as {sizes[0]})" if sizes else ""))
+    if widen := _widen_factor(state_dict):
+        size = _size(state_dict)
+        parts.append(f"widen_factor {widen:g}" + (f" (as {size})" if size else ""))
     classes = count_classes(state_dict)
     if classes is not None:
         parts.append(f"{classes} class{'es' if classes > 1 else ''}")
     if is_fused(state_dict):
         parts.append("BatchNorm folded")
     return ", ".join(parts)
+
+
+def _widen_factor(state_dict: Mapping[str, Tensor]) -> float | None:
+    """As the stem shows it, which has 64 * widen_factor // 2 channels; None where there is none."""
+    stem = next((value for key, value in state_dict.items() if key.endswith("stem.0.conv.weight")), None)
+    return None if stem is None else len(stem) / 32
+
+
+def _size(state_dict: Mapping[str, Tensor]) -> str | None:
+    """The published size that weights look like, by their width."""
+    kind = (_widen_factor(state_dict), any("conv1.depthwise" in key for key in state_dict))
+    sizes = [name for name, config in MODELS.items() if (config.widen_factor, config.use_depthwise) == kind]
+    return sizes[0] if sizes else None
+
+
+def _meaning(model: nn.Module) -> dict[str, Any]:
+    """What the weights of a detector, or of its head, mean beside their shapes; see :data:`SILENT`."""
+    if isinstance(model, RTMDet):
+        return {name: getattr(model.config, name) for name in SILENT}
+    return {"exp_on_reg": model.exp_on_reg} if isinstance(model, RTMDetHead | RTMDetSepBNHead) else {}
 
 
 def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
