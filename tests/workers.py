@@ -26,7 +26,7 @@ from minirtmdet.cli import main
 from minirtmdet.configs import TrainConfig
 from minirtmdet.data.augment import Sample
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.loader import EvalLoader
+from minirtmdet.data.loader import EvalLoader, _start_worker
 from minirtmdet.engine.distributed import joined
 from minirtmdet.engine.evaluator import run_evaluation
 from minirtmdet.engine.trainer import Trainer
@@ -127,6 +127,25 @@ def die() -> None:
 def interrupt() -> None:
     """Ctrl-C."""
     signal.raise_signal(signal.SIGINT)
+
+
+def end_group() -> None:
+    """What a cluster or a closed terminal does: asks this process and those that load for it to end."""
+    os.killpg(0, signal.SIGTERM)
+
+
+def train_in_group(config: TrainConfig, *, before: Callable[[Trainer], None]) -> None:
+    """A run whose processes are a group of their own."""
+    os.setpgid(0, 0)
+    train(config, before=before)
+
+
+def hand_over_what_cannot_be() -> None:
+    """A loading process whose batch is lost on its way."""
+    _start_worker(0)
+    queue: Any = multiprocessing.Queue()
+    queue.put(lambda: None)  # cannot be pickled
+    time.sleep(20)
 
 
 class NanLoss:

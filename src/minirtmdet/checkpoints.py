@@ -36,6 +36,10 @@ from minirtmdet.origins import SILENT, Origin, contradictions, mmdet_origin, own
 _CLASS_LAYERS = re.compile(r"(^|\.)rtm_cls\.")
 
 
+class DiskFull(OSError):
+    """A file that could not be written, for want of room; the message names it."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, is not trusted, or does not fit the model."""
 
@@ -565,7 +569,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     before it takes the name, whenever the machine is.
 
     Raises:
-        OSError: naming ``path``, where the disk is full.
+        DiskFull: naming ``path``.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     with naming_full_disk(path):
@@ -602,9 +606,9 @@ def naming_full_disk(path: Path) -> Iterator[None]:
         reasons = [full[cause.errno] for cause in causes if isinstance(cause, OSError) and cause.errno in full]
         if not reasons:
             raise
-        raise OSError(
+        raise DiskFull(
             f"{path} could not be written: {reasons[0]}; what it held before is untouched. Make room in "
-            f"{path.parent.absolute()} or choose another folder; a training run then continues with --resume"
+            f"{path.parent.absolute()} or choose another folder"
         ) from error
 
 

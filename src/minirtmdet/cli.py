@@ -45,7 +45,7 @@ from minirtmdet.engine.predictor import (
     predict_pictures,
     write_picture,
 )
-from minirtmdet.engine.trainer import Trainer, pick_device
+from minirtmdet.engine.trainer import Trainer, is_lost_worker, pick_device
 from minirtmdet.export import ExportInfo, OnnxDetector, export_onnx
 from minirtmdet.weights import OFFICIAL, download_weights, weights_path
 
@@ -372,16 +372,21 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"minirtmdet: error: {advice}", file=sys.stderr)
         return 2
     except (ValueError, OSError, FloatingPointError, ProcessLost, ProcessFailed) as error:
-        print(f"minirtmdet: error: {error}", file=sys.stderr)
+        print(f"minirtmdet: error: {_with_notes(str(error), error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        # torch raises it wherever the program is when a worker ends
-        if not str(error).startswith("DataLoader worker"):
+        if not is_lost_worker(error):
             raise
         advice = "where nobody killed it, memory or shared memory (/dev/shm) is too small; try a smaller --data.workers"
-        print(f"minirtmdet: error: {str(error).rstrip('. ')}: {advice}. --resume continues a run", file=sys.stderr)
+        words = _with_notes(f"{str(error).rstrip('. ')}: {advice}", error)
+        print(f"minirtmdet: error: {words}", file=sys.stderr)
         return 2
     return 0
+
+
+def _with_notes(words: str, error: BaseException) -> str:
+    """What an error says, and what whoever passed it on has added."""
+    return "; ".join([words, *getattr(error, "__notes__", [])])
 
 
 def _load(path: Path, model: str | None, classes: tuple[str, ...] | None, device: str, world: World = ALONE) -> Loaded:

@@ -3,6 +3,7 @@
 The command line is made from these classes, so a field's comment is also its help text.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -243,6 +244,9 @@ class TrainConfig:
     """Within a long epoch, save the run's state so many minutes after the last time; 0: at the end of epochs alone."""
     weights: Path | None = None
     """Checkpoint to start from: another run's, an official one, or a size (tiny) whose official one is downloaded."""
+    adopt_network: bool = False
+    """With ``weights``, build the network that they belong to in place of ``model``, where the file says which one;
+    false: the shapes have to fit ``model``, and only ``exp_on_reg`` and ``prior_offset`` are the file's."""
     resume: bool = False
     """Continue the run in ``<out>/<name>`` from its last checkpoint, with the numbers of an uninterrupted run."""
     overwrite: bool = False
@@ -264,6 +268,44 @@ def flat_settings(config: TrainConfig) -> dict[str, Any]:
                 yield f"{prefix}{key}", value
 
     return dict(flat(asdict(config), ""))
+
+
+# numbers by what they may be; a caller from outside can write any
+_AT_LEAST_1 = {"epochs", "batch_size", "eval_every", "optim.accumulate", "optim.base_batch", "data.scenes.train"}
+_AT_LEAST_1 |= {f"model.{name}" for name in ("num_classes", "neck_csp_blocks", "stacked_convs", "pred_kernel_size")}
+_AT_LEAST_1 |= {"assigner.topk", "predict.nms_pre", "predict.max_per_image", "data.scenes.val", "data.scenes.size"}
+_AT_LEAST_0 = {"seed", "save_minutes", "data.workers", "data.scenes.seed", "optim.weight_decay", "optim.warmup_iters"}
+_AT_LEAST_0 |= {"assigner.iou_weight", "loss.cls_weight", "loss.bbox_weight", "loss.beta", "augment.stage2_epochs"}
+_AT_LEAST_0 |= {"augment.min_box_size", "augment.mosaic_cache", "augment.mixup_cache"}
+_ABOVE_0 = {"model.deepen_factor", "model.widen_factor", "assigner.soft_center_radius", "optim.lr", "optim.ema_ramp"}
+_SHARES = {"model.prior_offset", "predict.score_threshold", "predict.nms_iou_threshold", "optim.warmup_factor"}
+_SHARES |= {"optim.flat_fraction", "optim.final_factor", "optim.ema_momentum"}
+_SHARES |= {"augment.mosaic", "augment.mixup", "augment.flip"}
+
+
+def check_settings(config: TrainConfig) -> None:
+    """Make sure that every number of a run is one that makes sense by itself.
+
+    Raises:
+        ValueError: naming the setting, its value and what is expected.
+    """
+    ranges = (
+        (_AT_LEAST_1, lambda value: value >= 1, "at least 1"),
+        (_AT_LEAST_0, lambda value: value >= 0, "0 or more"),
+        (_ABOVE_0, lambda value: value > 0, "a number above 0"),
+        (_SHARES, lambda value: 0 <= value <= 1, "a number in 0..1"),
+    )
+    for name, value in flat_settings(config).items():
+        numbers = [value] if isinstance(value, int | float) else value if isinstance(value, tuple) else []
+        for names, fits, expected in ranges:
+            # written so that NaN fits nothing
+            if name in names and not all(fits(number) and number < math.inf for number in numbers):
+                raise ValueError(f"{name} is {value}: expected {expected}")
+    size = config.data.input_size
+    if size < STRIDES[-1] or size % STRIDES[-1]:
+        raise ValueError(f"data.input_size is {size}: expected a multiple of {STRIDES[-1]}")
+    if config.name in ("", ".", ".."):
+        raise ValueError(f"name is {config.name!r}: expected the name of a folder of its own")
 
 
 # stage 2 from start to end, every picture seen once an epoch
@@ -323,7 +365,8 @@ def _few_256() -> TrainConfig:
 
     The network of mini-160 at 256 px.  Its steps of 8 pictures count more than clean gradients; ``exp_on_reg`` gives
     so short a run a head start; stage 2 takes the last fifth.  What it reached on two data sets, with mosaic and MixUp
-    and without: ``benchmarks/results/cards-*.json`` and ``bccd-*.json``.
+    and without: ``benchmarks/results/cards-*.json`` and ``bccd-*.json``.  With ``--weights`` the network is that of the
+    file: tiny's, 2.2 times as large, for ``--weights tiny``; ``benchmarks/fine_tuning.py`` compares both starts.
     """
     return TrainConfig(
         name="few-256",
@@ -335,6 +378,7 @@ def _few_256() -> TrainConfig:
         epochs=100,
         batch_size=8,
         eval_every=10,
+        adopt_network=True,
     )
 
 
@@ -342,7 +386,8 @@ def _few_320() -> TrainConfig:
     """RTMDet-tiny for a few hundred pictures of one's own (``--data.root``), on a GPU.
 
     few-256 with a larger network, larger pictures and a longer run: 300 pictures make 11,100 steps; starting from an
-    official file (``--weights tiny``) takes fewer.  Its AP and time are not recorded yet: no GPU has run it.
+    official file (``--weights tiny``) takes fewer.  ``exp_on_reg`` is for runs from scratch: with ``--weights`` the
+    network is that of the file.  Its AP and time are not recorded yet: no GPU has run it.
     """
     return replace(
         _few_256(),
@@ -405,5 +450,6 @@ __all__ = [
     "PredictConfig",
     "ScenesConfig",
     "TrainConfig",
+    "check_settings",
     "flat_settings",
 ]

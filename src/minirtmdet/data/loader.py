@@ -4,6 +4,8 @@ A batch is a pure function of (seed, epoch, step): worker processes are told onl
 number changes nothing, and a run that is resumed in the middle of an epoch sees what it would have seen.
 """
 
+import multiprocessing.queues
+import os
 import sys
 import warnings
 from collections import Counter
@@ -23,9 +25,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.memory import check_shared_memory
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.structures import GroundTruth
 
+STUCK = 600.0
+"""Seconds without any batch after which loading processes are taken to be stuck."""
 NEIGHBOURS = 100
 """Pictures that are tried in place of one that cannot be read, before it is taken that none can."""
 
@@ -95,6 +100,7 @@ class TrainLoader:
         world_size: int = 1,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
+        check_shared_memory(workers, batch_size, input_size)
         pipeline = TrainPipeline(augment, input_size, seed, epochs)
         self.stage2_start = pipeline.stage2_start
         self._batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
@@ -143,6 +149,7 @@ class EvalLoader:
         world_size: int = 1,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
+        check_shared_memory(workers, batch_size, input_size)
         batches = _EvalBatches(dataset, input_size, batch_size, rank, world_size)
         self._loader = _make_loader(batches, range(len(batches)), workers)
         self.left_out: Counter[str] = Counter()
@@ -317,6 +324,7 @@ def _make_loader(batches: Dataset, keys: Any, workers: int) -> DataLoader:
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else each epoch would draw from the global generator
         persistent_workers=workers > 0,
+        timeout=STUCK if workers else 0,
     )
 
 
@@ -329,6 +337,14 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     sys.excepthook = _except_hang_ups
+    # a batch that cannot be handed over would be lost, and waited for; a process that ends is noticed
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, _: object) -> None:
+    """Say why a batch could not be handed over, and end."""
+    print(f"loading process: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _except_hang_ups(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,9 +1,13 @@
 """The folder of a run: what lies in it, and whether a run may start or go on there."""
 
+import os
 import shutil
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from minirtmdet.checkpoints import (
     Checkpoint,
@@ -17,6 +21,7 @@ from minirtmdet.configs import TrainConfig, flat_settings
 
 # settings that a resumed run may change: they say where it runs and how fast, not what comes out
 _FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
+_FREE |= {"adopt_network", "data.bad_images"}  # how a run starts; what is read is compared by the number of pictures
 _FREE |= {"model.num_classes"}  # the data's; the class names are compared
 _FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
 # and these where another number of processes makes as many pictures a step
@@ -64,9 +69,25 @@ class RunFolder:
         checkpoint = read_checkpoint(self.last)
         if checkpoint.training is None or checkpoint.config is None:
             raise CheckpointError(f"{self.last} holds weights alone: a run cannot be resumed from it")
-        others = checkpoint.training.get("processes", 1) != processes
-        _check_same_settings(self.last, checkpoint.config, config, _FREE | _SHARE if others else _FREE)
+        _check_same_settings(self.last, checkpoint.config, config, _free(checkpoint, config, processes))
         return checkpoint
+
+    def state_of_last(self) -> tuple[int, int] | None:
+        """When :attr:`last` was written and how large it is; None where there is none."""
+        try:
+            found = self.last.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    def check_unchanged(self, before: tuple[int, int] | None) -> None:
+        """Make sure that nobody has trained here since :meth:`state_of_last` gave ``before``.
+
+        Raises:
+            FileExistsError: where somebody has.
+        """
+        if self.state_of_last() != before:
+            raise FileExistsError(f"{self.path} was changed by another run while this one started: start it again")
 
     def prepare(self, config: TrainConfig, classes: Sequence[str], *, clear: bool) -> None:
         """Make the folder, if asked for without what an earlier run left in it, and write the settings."""
@@ -80,6 +101,53 @@ class RunFolder:
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         with atomic_path(self.path / "config.json") as temporary:
             temporary.write_text(config_to_json(config, classes), encoding="utf-8")
+
+
+_LOCKS: dict[str, BaseFileLock] = {}
+"""Those of this process by file: two trainers of one process, as in a notebook, share one."""
+
+
+class RunLock:
+    """Keeps other processes out of a run's folder; the system lets go of it when this process ends, however it does.
+
+    Args:
+        folder: of the run; the lock is a file beside it.
+    """
+
+    GRACE = 10.0
+    """Seconds to wait for: loading processes hold it until they notice that their run was killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder.with_name(f".{folder.name}.lock")
+        self._release: weakref.finalize | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, if it is not held already.
+
+        Raises:
+            BlockingIOError: where another process has it.
+        """
+        if self._release is not None and self._release.alive:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        key = os.path.abspath(self._file)
+        lock = _LOCKS.setdefault(key, FileLock(key, thread_local=False))
+        try:
+            lock.acquire(timeout=self.GRACE)
+        except Timeout:
+            raise BlockingIOError(
+                f"{self._folder}: another process is training there (it holds {self._file}); wait for its end, or "
+                "keep both with --name NAME"
+            ) from None
+        except NotImplementedError:
+            return  # a file system without locks
+        self._release = weakref.finalize(self, lock.release)
+
+    def release(self) -> None:
+        """Give it back, where it is held."""
+        if self._release is not None:
+            self._release()
 
 
 def check_same_run(
@@ -110,7 +178,9 @@ def check_same_run(
     if checkpoint.classes != tuple(classes):
         was, now = ", ".join(checkpoint.classes or ()), ", ".join(classes)
         raise ValueError(f"{checkpoint.path} is a run with the classes {was}; the data has {now}")
-    if state["pictures"] != pictures:
+    # pictures that broke since may be left out, where the epochs stay as long
+    fewer = config.data.bad_images == "skip" and pictures < state["pictures"]
+    if state["pictures"] != pictures and not (fewer and state.get("steps_per_epoch") == steps_per_epoch):
         raise ValueError(
             f"{checkpoint.path} was trained on {state['pictures']} pictures, the data has {pictures}: "
             "resuming needs the same data"
@@ -126,11 +196,27 @@ def check_same_run(
         )
 
 
+def _free(checkpoint: Checkpoint, config: TrainConfig, processes: int) -> set[str]:
+    """Settings that may differ between a run and what goes on with it."""
+    state, before = checkpoint.training, checkpoint.config
+    assert state is not None
+    assert before is not None
+    free = set(_FREE)
+    if state.get("processes", 1) != processes:
+        free |= _SHARE
+    if before.weights is not None:  # the network is that of the weights, which is settled
+        free |= {name for name in flat_settings(config) if name.startswith("model.")}
+    if config.epochs > before.epochs:  # the schedule is that of the longer run from here
+        free.add("epochs")
+    return free
+
+
 def _check_same_settings(path: Path, before: TrainConfig, config: TrainConfig, free: set[str]) -> None:
     """Raise a ValueError that names the settings whose change would change the numbers of a resumed run."""
     was, now = flat_settings(before), flat_settings(config)
     changed = [f"{key} {was[key]} (now {now[key]})" for key in was if key not in free and was[key] != now[key]]
     if changed:
         raise ValueError(
-            f"{path} is a run with {'; '.join(changed)}: resume it with its own settings, or start another with --name"
+            f"{path} is a run with {'; '.join(changed)}: resume it with its own settings (--epochs may grow), or start "
+            "another with --name"
         )

@@ -8,11 +8,12 @@ may go on there), :mod:`~minirtmdet.engine.runlog` (rows), :mod:`~minirtmdet.eng
 """
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,16 +26,19 @@ from tqdm import tqdm
 
 from minirtmdet.checkpoints import (
     Checkpoint,
+    DiskFull,
     count_classes,
+    guess_origin,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
     save_tensors,
 )
-from minirtmdet.configs import TrainConfig
+from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig, check_settings
 from minirtmdet.data.augment import eval_sample
 from minirtmdet.data.coco import CocoDataset, resolve_splits
 from minirtmdet.data.loader import Batch, EvalLoader, TrainLoader
+from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.engine.distributed import ALONE, World, reduce_mean
 from minirtmdet.engine.ema import ExpMomentumEMA
@@ -42,13 +46,16 @@ from minirtmdet.engine.evaluator import Evaluation, run_evaluation, write_json
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.optim import FlatCosine, build_optimizer
 from minirtmdet.engine.prefetch import prefetch
-from minirtmdet.engine.runfolder import RunFolder, check_same_run
+from minirtmdet.engine.runfolder import RunFolder, RunLock, check_same_run
 from minirtmdet.engine.runlog import METRIC_COLUMNS, Row, RunLog
 from minirtmdet.engine.step import LOSSES, Inputs, build_step
+from minirtmdet.origins import SILENT
 from minirtmdet.structures import Detections
 
 SHEET = 8
 """Validation pictures on the sheet of detections."""
+TOGETHER = 0.5
+"""Seconds in which a signal to a group of processes has reached every one of them."""
 
 
 class StepLosses(NamedTuple):
@@ -91,27 +98,25 @@ class Trainer:
         watchers: functions to call with the trainer after every optimiser step, to look on; empty by default.
 
     Raises:
+        BlockingIOError: for a folder that another process is training in.
         FileExistsError: for a folder that holds a run, without ``resume`` or ``overwrite``.
         FileNotFoundError, ValueError: for data or weights that are missing or do not fit.
     """
 
     def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print, world: World = ALONE) -> None:
-        for name, value in (
-            ("epochs", config.epochs),
-            ("eval_every", config.eval_every),
-            ("optim.accumulate", config.optim.accumulate),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1")
-        if config.compile != "off" and world.size > 1:
-            raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
+        # what can be refused is refused before anything is read where that is possible, and before anything is written
+        check_settings(config)
         self.world = world
         self.say = say = say if world.is_writer else _silent
         self.folder = RunFolder(config.out / config.name)
         self.device = world.device(pick_device(config.device))
+        _check_together(config, world, self.device)
+        found = self.folder.state_of_last()
         resumed = self.folder.find_state(config, world.size)
         if config.resume and resumed is None:
             say(f"nothing to resume in {self.run_dir}: starting the run")
+        start = read_checkpoint(config.weights) if config.weights is not None and resumed is None else None
+        config = replace(config, data=_absolute(config.data), model=self._settle_network(config, start, resumed))
         self._load_data(config)
         self.classes = self.dataset.classes
         if len(self.classes) != config.model.num_classes:
@@ -129,8 +134,8 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         model = build_detector(self.config.model, assigner=config.assigner, loss=config.loss)
-        if config.weights is not None and resumed is None:
-            self._start_from(model, config.weights)
+        if start is not None:
+            self._start_from(model, start)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
             if world.size > 1 and config.sync_bn:  # which the CPU does not have
@@ -160,12 +165,16 @@ class Trainer:
         self._interrupts = Interrupts()
         rows = self._restore(resumed) if resumed is not None else []
         # nobody looks into the folder any more when it is changed
-        start = (len(self.dataset), len(self.val_dataset), self.epoch, self.position, self.step)
-        world.check_same("what a run starts from (pictures to train and evaluate on, epoch, position, step)", start)
+        place = (len(self.dataset), len(self.val_dataset), self.epoch, self.position, self.step)
+        world.check_same("what a run starts from (pictures to train and evaluate on, epoch, position, step)", place)
+        self._lock = RunLock(self.run_dir)
         if world.is_writer:
+            self._lock.acquire()
+            self.folder.check_unchanged(found)
             self.folder.prepare(self.config, self.classes, clear=resumed is None)
         self._log = RunLog(self.run_dir if world.is_writer else None, rows, say)
-        self._clock = self._saved_at = time.perf_counter()
+        self._clock = self._saved_at = self._fit_at = time.perf_counter()
+        self._fit_step = self.step
         precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
         where = f"{self.device}, {world.size} processes" if world.size > 1 else f"{self.device}"
         say(f"run: {self.run_dir} on {where}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps")
@@ -204,30 +213,59 @@ class Trainer:
         """
         last = self.config.epochs if until_epoch is None else min(until_epoch, self.config.epochs)
         self._clock, self._images = time.perf_counter(), 0
+        self._fit_at, self._fit_step = self._clock, self.step
+        if self.world.is_writer:
+            self._lock.acquire()
         # several processes stop after the same step, agreed on in _train_epoch
         deferred = self._interrupts.held() if self.world.size > 1 else nullcontext()
-        with self._interrupts, deferred:
+        try:
+            with self._interrupts, deferred:
+                self._run_epochs(last)
+            if self.epoch == self.config.epochs and self.world.is_writer:
+                self._write_results()
+        except DiskFull as error:
+            error.add_note(self.folder.advice)
+            raise
+        finally:
+            self._lock.release()
+        return self.metrics
+
+    def _run_epochs(self, last: int) -> None:
+        """Train until ``last`` epochs are done; whatever breaks it off, what can be saved is."""
+        try:
             try:
                 while self.epoch < last:
                     self._train_epoch()
                     self._end_epoch()
-            except KeyboardInterrupt:
-                with self._interrupts.held():
-                    self._save_last()
-                self.say(
-                    f"stopped after step {self.step} of {self.schedule.total_steps}, saved {self.folder.last}: "
-                    "the same command with --resume continues"
-                )
-                raise
-            except torch.OutOfMemoryError as error:
-                raise self.world.explain(torch.OutOfMemoryError(self._memory_advice())) from error
             except RuntimeError as error:
-                if self.world.size == 1:
-                    raise
-                raise self.world.explain(error, self.folder.advice) from error
-        if self.epoch == self.config.epochs and self.world.is_writer:
-            self._write_results()
-        return self.metrics
+                if self.world.size == 1 and is_lost_worker(error):
+                    self._save_after_loss(error)
+                raise
+        except KeyboardInterrupt:
+            with self._interrupts.held():
+                self._save_last()
+            self.say(
+                f"stopped after step {self.step} of {self.schedule.total_steps}, saved {self.folder.last}: "
+                "the same command with --resume continues"
+            )
+            raise
+        except torch.OutOfMemoryError as error:
+            raise self.world.explain(torch.OutOfMemoryError(self._memory_advice())) from error
+        except RuntimeError as error:
+            if self.world.size == 1:
+                raise
+            raise self.world.explain(error, self.folder.advice) from error
+
+    def _save_after_loss(self, error: RuntimeError) -> None:
+        """Save the state after a loading process has ended, which is an error between two steps alone.
+
+        Raises:
+            KeyboardInterrupt: where all processes of the run were asked to end, and a loading one was the first to.
+        """
+        with self._interrupts.held():
+            time.sleep(TOGETHER)
+            self._save_last()
+        error.add_note(self.folder.advice)
 
     def evaluate(self) -> Evaluation:
         """Evaluate the moving average on the validation pictures, each process on its share of them."""
@@ -373,8 +411,18 @@ class Trainer:
                     self.best = {"epoch": epoch, **self.metrics}
                     self._save("best.pt")
             self._save_last()
-        self.say(f"epoch {epoch}/{self.config.epochs}: {_describe(row)}")
+        self.say(f"epoch {epoch}/{self.config.epochs}: {_describe(row)}{self._time_left()}")
         self._clock = time.perf_counter()
+
+    def _time_left(self) -> str:
+        """How long the rest of the run will take at the pace of this call, evaluations included; empty at its end."""
+        done, left = self.step - self._fit_step, self.schedule.total_steps - self.step
+        if not done or not left:
+            return ""
+        minutes, seconds = divmod(round((time.perf_counter() - self._fit_at) / done * left), 60)
+        hours, minutes = divmod(minutes, 60)
+        words = f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
+        return f", {words} left"
 
     # -------------------------------------------------------------------------------------- state
 
@@ -395,6 +443,8 @@ class Trainer:
     def _save_last(self) -> None:
         """Everything that the next step depends on, and the log.
 
+        No random state: every draw is a function of seed, epoch and position.
+
         Raises:
             FloatingPointError: rather than save a state that is not finite.
         """
@@ -404,7 +454,6 @@ class Trainer:
         norms = torch._foreach_norm([parameter.detach() for parameter in self.model.parameters()])
         if not torch.stack(norms).isfinite().all():
             raise FloatingPointError(f"weights are not finite after step {self.step}, although every loss was")
-        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         self._save(
             "last.pt",
             {
@@ -423,7 +472,6 @@ class Trainer:
                 "recent_paths": [losses.paths for losses in self._recent],
                 "history": self.history,
                 "pictures": len(self.dataset),
-                "rng": {"torch": torch.get_rng_state(), "cuda": cuda},
             },
         )
 
@@ -442,9 +490,6 @@ class Trainer:
         self._recent = [
             StepLosses(values, values, paths) for values, paths in zip(recent, state["recent_paths"], strict=True)
         ]
-        torch.set_rng_state(state["rng"]["torch"])
-        if self.device.type == "cuda" and state["rng"]["cuda"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"][0], self.device)
         then = state.get("processes", 1)
         if then != self.world.size:
             self.say(
@@ -452,6 +497,14 @@ class Trainer:
                 "divides them otherwise, so that numbers are no longer those of the run before to the last digit"
             )
         self.say(f"resuming after epoch {self.epoch} of {self.config.epochs}, step {self.step}")
+        if state["pictures"] != len(self.dataset):
+            self.say(f"{len(self.dataset)} pictures to train on in place of {state['pictures']}, from here on")
+        before = checkpoint.config
+        if before is not None and before.epochs < self.config.epochs:
+            self.say(
+                f"a longer run: {self.config.epochs} epochs in place of {before.epochs}; it goes on as that run would, "
+                f"with a learning rate of {self.schedule(self.step):.2e}"
+            )
         return state["history"]
 
     # -------------------------------------------------------------------------------------- start
@@ -469,6 +522,9 @@ class Trainer:
         self.val_loader = EvalLoader(self.val_dataset, **size)
         pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
         self.say(f"data: {pictures}, {len(self.dataset.classes)} classes ({train.json_file})")
+        judged = self.val_dataset.count_boxes()
+        counts = [f"{name} {count} + {judged[name]}" for name, count in self.dataset.count_boxes().items()]
+        self.say(f"boxes to learn from + to judge by: {', '.join(counts)}")
 
     def _check_boxes(self) -> None:
         """Raise a ValueError where there is nothing to learn; name the classes that cannot be learned or judged."""
@@ -504,10 +560,27 @@ class Trainer:
             )
         return schedule
 
-    def _start_from(self, model: RTMDet, path: Path) -> None:
+    def _settle_network(self, config: TrainConfig, start: Checkpoint | None, resumed: Checkpoint | None) -> ModelConfig:
+        """The network to build: the settings', but for what the weights that it starts from say, with a line."""
+        if resumed is not None:
+            assert resumed.config is not None
+            return config.model if resumed.config.weights is None else resumed.config.model
+        if start is None or not _has_head(start):
+            return config.model
+        origin = start.origin or guess_origin(start.state_dict)
+        if origin is None or origin.model is None:
+            return config.model
+        names = [field.name for field in fields(ModelConfig)] if config.adopt_network else SILENT
+        ours, theirs = asdict(config.model), asdict(origin.model)
+        changed = {name: theirs[name] for name in names if theirs[name] != ours[name] and name != "num_classes"}
+        if changed:
+            words = ", ".join(f"{name} {value} in place of {ours[name]}" for name, value in changed.items())
+            self.say(f"network: {words}, since its weights start from {start.path} ({origin.source})")
+        return replace(config.model, **changed)
+
+    def _start_from(self, model: RTMDet, checkpoint: Checkpoint) -> None:
         """Load weights of another run or an official file; say which layers start fresh."""
-        checkpoint = read_checkpoint(path)
-        if not any(key.startswith("bbox_head.") for key in checkpoint.state_dict):
+        if not _has_head(checkpoint):
             report = load_checkpoint(model.backbone, checkpoint, prefix="backbone.")
             self.say(f"{report}\n  neck and head start fresh: the file has none")
             return
@@ -587,6 +660,41 @@ def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
     if setting == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.bfloat16 if setting == "bf16" else None
+
+
+def _check_together(config: TrainConfig, world: World, device: torch.device) -> None:
+    """Raise a ValueError for settings that do not go together, or with the machine, as whoever uses them would."""
+    if config.compile != "off" and world.size > 1:
+        raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
+    if config.compile == "graph" and config.optim.accumulate > 1:
+        raise ValueError(
+            f"compile is graph and optim.accumulate is {config.optim.accumulate}: a recorded step is one batch; set "
+            "compile to step, or optim.accumulate to 1"
+        )
+    if config.compile == "graph" and device.type != "cuda":
+        raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
+    TrainPipeline(config.augment, config.data.input_size, config.seed, config.epochs)
+    with torch.device("meta"):  # without memory or time
+        build_detector(config.model, assigner=config.assigner, loss=config.loss)
+
+
+def _absolute(data: DataConfig) -> DataConfig:
+    """The same places wherever the run is looked at from."""
+
+    def places(settings: Any) -> dict[str, Any]:
+        return {key: Path(os.path.abspath(value)) for key, value in vars(settings).items() if isinstance(value, Path)}
+
+    return replace(data, **places(data), scenes=replace(data.scenes, **places(data.scenes)))
+
+
+def _has_head(checkpoint: Checkpoint) -> bool:
+    """Whether weights are those of a detector, not of a backbone alone."""
+    return any(key.startswith("bbox_head.") for key in checkpoint.state_dict)
+
+
+def is_lost_worker(error: RuntimeError) -> bool:
+    """Whether an error says that a process that loads pictures has ended, or is stuck."""
+    return str(error).startswith(("DataLoader worker", "DataLoader timed out"))
 
 
 def _silent(_: str) -> None:
