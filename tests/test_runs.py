@@ -56,25 +56,25 @@ def change(config: TrainConfig, name: str, value: Any) -> TrainConfig:
 # ---- settings
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"epochs": 0}, "epochs is 0: expected at least 1"),
-    ({"eval_every": 0}, "eval_every is 0: expected at least 1"),
-    ({"batch_size": 0}, "batch_size is 0: expected at least 1"),
-    ({"optim.accumulate": 0}, "optim.accumulate is 0: expected at least 1"),
-    ({"optim.lr": math.nan}, "optim.lr is nan: expected a number above 0"),
-    ({"optim.lr": math.inf}, "optim.lr is inf: expected a number above 0"),
-    ({"optim.flat_fraction": 1.5}, r"optim.flat_fraction is 1.5: expected a number in 0..1"),
-    ({"save_minutes": -1.0}, "save_minutes is -1.0: expected 0 or more"),
-    ({"save_minutes": math.nan}, "save_minutes is nan: expected 0 or more"),
-    ({"data.input_size": 100}, "data.input_size is 100: expected a multiple of 32"),
-    ({"data.input_size": -32}, "data.input_size is -32: expected a multiple of 32"),
-    ({"data.workers": -1}, "data.workers is -1: expected 0 or more"),
-    ({"seed": -1}, "seed is -1: expected 0 or more"),
-    ({"predict.score_threshold": 2.0}, "predict.score_threshold is 2.0: expected a number in 0..1"),
+    ({"epochs": 0}, "epochs is 0: expected"),
+    ({"eval_every": 0}, "eval_every is 0: expected"),
+    ({"batch_size": 0}, "batch_size is 0: expected"),
+    ({"optim.accumulate": 0}, "optim.accumulate is 0: expected"),
+    ({"optim.lr": math.nan}, "optim.lr is nan: expected"),
+    ({"optim.lr": math.inf}, "optim.lr is inf: expected"),
+    ({"optim.flat_fraction": 1.5}, r"optim.flat_fraction is 1.5: expected"),
+    ({"save_minutes": -1.0}, "save_minutes is -1.0: expected"),
+    ({"save_minutes": math.nan}, "save_minutes is nan: expected"),
+    ({"data.input_size": 100}, "data.input_size is 100: expected"),
+    ({"data.input_size": -32}, "data.input_size is -32: expected"),
+    ({"data.workers": -1}, "data.workers is -1: expected"),
+    ({"seed": -1}, "seed is -1: expected"),
+    ({"predict.score_threshold": 2.0}, "predict.score_threshold is 2.0: expected"),
     ({"predict.nms_iou_threshold": math.nan}, "predict.nms_iou_threshold is nan"),
-    ({"augment.flip": 1.5}, "augment.flip is 1.5: expected a number in 0..1"),
+    ({"augment.flip": 1.5}, "augment.flip is 1.5: expected"),
     ({"augment.scale": (2.0, 1.0)}, "augment.scale"),
-    ({"augment.mosaic_cache": 4}, "augment.mosaic_cache is 4: expected at least 5"),
-    ({"model.widen_factor": 0.0}, "model.widen_factor is 0.0: expected a number above 0"),
+    ({"augment.mosaic_cache": 4}, "augment.mosaic_cache is 4: expected"),
+    ({"model.widen_factor": 0.0}, "model.widen_factor is 0.0: expected"),
     ({"model.pred_kernel_size": 2}, "pred_kernel_size is 2: an even kernel"),
     ({"name": ""}, "name is '': expected the name of a folder"),
     ({"name": ".."}, "name is '..': expected the name of a folder"),
@@ -102,7 +102,7 @@ def test_settings_are_refused_before_anything_is_read_or_written(
 
 
 def test_every_number_has_a_range():
-    free = {"assigner.allowed_border", "augment.scale", "augment.hsv", "data.input_size"}  # looked at by themselves
+    free = {"assigner.allowed_border"}
     for name, value in flat_settings(TrainConfig()).items():
         numbers = isinstance(value, int | float) and not isinstance(value, bool)
         if numbers and name not in free:
@@ -337,4 +337,4 @@ def test_only_a_run_is_advised_to_resume(config: TrainConfig, monkeypatch: pytes
     monkeypatch.setattr(trainer, "_train_epoch", full)
     with pytest.raises(DiskFull) as error:
         trainer.fit()
-    assert error.value.__notes__ == ["nothing was saved yet: start the same command again"]
+    assert str(error.value).endswith("written; nothing was saved yet: start the same command again")

@@ -206,6 +206,8 @@ class Trainer:
             The latest evaluation's twelve numbers; empty where none was due yet.
 
         Raises:
+            BlockingIOError: where another process is training in the folder meanwhile.
+            DiskFull: naming the file that could not be written, and how to go on.
             KeyboardInterrupt: after Ctrl-C, with the state saved to ``last.pt``.
             FloatingPointError: for a loss that is not finite, naming the pictures of that step, which are saved.
             torch.OutOfMemoryError: naming the settings to lower.
@@ -224,8 +226,7 @@ class Trainer:
             if self.epoch == self.config.epochs and self.world.is_writer:
                 self._write_results()
         except DiskFull as error:
-            error.add_note(self.folder.advice)
-            raise
+            raise DiskFull(f"{error}; {self.folder.advice}") from error
         finally:
             self._lock.release()
         return self.metrics
@@ -664,6 +665,8 @@ def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
 
 def _check_together(config: TrainConfig, world: World, device: torch.device) -> None:
     """Raise a ValueError for settings that do not go together, or with the machine, as whoever uses them would."""
+    if config.name in ("", ".", ".."):
+        raise ValueError(f"name is {config.name!r}: expected the name of a folder of its own")
     if config.compile != "off" and world.size > 1:
         raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
     if config.compile == "graph" and config.optim.accumulate > 1:
