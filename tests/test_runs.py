@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from minirtmdet.data import memory
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.engine import trainer as module
+from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.runfolder import RunLock
 from minirtmdet.engine.trainer import Trainer
 
@@ -256,6 +258,33 @@ def test_a_request_to_all_processes_saves_the_state(config: TrainConfig):
     assert wait([start(partial(train_in_group, before=After(6, end_group)), config)]) == [130]
     assert read_checkpoint(config.out / "run/last.pt").training["step"] == 6  # type: ignore[index]
     assert "stopped after step 6 of 12" in (config.out / "run.0.txt").read_text()
+
+
+def end_together(interrupts: Interrupts) -> None:
+    """A loading process and this one are asked to end, and it is the first to."""
+    with interrupts.held():
+        signal.raise_signal(signal.SIGCHLD)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_end_of_another_process_waits_for_the_end_of_a_step():
+    seen: list[int] = []
+    before = signal.signal(signal.SIGCHLD, lambda number, _: seen.append(number))
+    try:
+        interrupts = Interrupts()
+        with interrupts:
+            with interrupts.held():
+                with interrupts.held():
+                    signal.raise_signal(signal.SIGCHLD)
+                assert seen == []
+            assert seen == [signal.SIGCHLD]
+            with pytest.raises(KeyboardInterrupt):
+                end_together(interrupts)
+        assert seen == [signal.SIGCHLD]
+        signal.raise_signal(signal.SIGCHLD)
+        assert len(seen) == 2
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_finished_run_can_be_prolonged(config: TrainConfig):

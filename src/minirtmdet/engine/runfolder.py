@@ -142,12 +142,18 @@ class RunLock:
             ) from None
         except NotImplementedError:
             return  # a file system without locks
-        self._release = weakref.finalize(self, lock.release)
+        self._release = weakref.finalize(self, _release, lock, os.getpid())
 
     def release(self) -> None:
         """Give it back, where it is held."""
         if self._release is not None:
             self._release()
+
+
+def _release(lock: BaseFileLock, process: int) -> None:
+    """Give back a lock of this process, not of the one that it was forked from."""
+    if os.getpid() == process:
+        lock.release()
 
 
 def check_same_run(
