@@ -173,7 +173,7 @@ def test_a_limit_that_is_met_in_the_middle_of_a_checkpoint(config: TrainConfig, 
     config = replace(config, resume=True)
     assert wait([start(train_with_small_files, config, len(before) // 2)]) == [2]
     message = (config.out / "run.0.txt").read_text().splitlines()[-1]
-    assert message.startswith(f"OSError: {config.out / 'run/last.pt'} could not be written: it would be larger than")
+    assert message.startswith(f"DiskFull: {config.out / 'run/last.pt'} could not be written: it would be larger than")
     assert (config.out / "run/last.pt").read_bytes() == before
     assert not list(config.out.glob("run/.*"))
     assert wait([start(train, config)]) == [0]
