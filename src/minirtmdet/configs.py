@@ -182,7 +182,7 @@ class DataConfig:
     takes its place in the batch), or stop."""
     check: Literal["headers", "full"] = "headers"
     """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
-    max_pixels: int = 2**27
+    max_pixels: Count = 2**27
     """A picture of more pixels is bad, and not decoded: 134 million take 400 MB."""
     outside_files: Literal["raise", "allow"] = "raise"
     """What to do with file names in the annotations that lead out of the folder of the pictures."""

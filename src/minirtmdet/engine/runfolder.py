@@ -21,7 +21,8 @@ from minirtmdet.configs import TrainConfig, flat_settings
 
 # settings that a resumed run may change: they say where it runs and how fast, not what comes out
 _FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
-_FREE |= {"adopt_network", "data.bad_images"}  # how a run starts; what is read is compared by the number of pictures
+_FREE |= {"adopt_network"}  # how a run starts
+_FREE |= {f"data.{name}" for name in ("bad_images", "check", "max_pixels", "outside_files")}  # pictures are counted
 _FREE |= {"model.num_classes"}  # the data's; the class names are compared
 _FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
 # and these where another number of processes makes as many pictures a step
