@@ -37,6 +37,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, is not trusted, or does not fit the model."""
 
 
+class DiskFull(OSError):
+    """A file that could not be written for want of room."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A file as it was read, its tensors on the CPU.
@@ -512,9 +516,9 @@ def naming_full_disk(path: Path) -> Iterator[None]:
         reasons = [full[cause.errno] for cause in causes if isinstance(cause, OSError) and cause.errno in full]
         if not reasons:
             raise
-        raise OSError(
+        raise DiskFull(
             f"{path} could not be written: {reasons[0]}; what it held before is untouched. Make room in "
-            f"{path.parent.absolute()} or choose another folder; a training run then continues with --resume"
+            f"{path.parent.absolute()} or choose another folder"
         ) from error
 
 

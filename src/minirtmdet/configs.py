@@ -3,25 +3,64 @@
 The command line is made from these classes, so a field's comment is also its help text.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+import math
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may have, as the metadata of its type; NaN and infinity are never among them.
+
+    >>> str(Range(0, 1)), str(Range(1)), str(Range(32, multiple=32)), str(Range(above=True))
+    ('a number from 0 to 1', 'at least 1', 'a multiple of 32, at least 32', 'a number above 0')
+    """
+
+    low: int | float = 0
+    """The least."""
+    high: int | float = math.inf
+    """The largest."""
+    above: bool = False
+    """Only numbers above ``low``."""
+    multiple: int = 0
+    """Only multiples of this, where it is set."""
+
+    def __contains__(self, value: int | float) -> bool:
+        inside = self.low < value if self.above else self.low <= value
+        return inside and value <= self.high and math.isfinite(value) and not (self.multiple and value % self.multiple)
+
+    def __str__(self) -> str:
+        if self.multiple:
+            return f"a multiple of {self.multiple}, at least {self.low:g}"
+        if self.high < math.inf:
+            return f"a number from {self.low:g} to {self.high:g}"
+        return f"a number above {self.low:g}" if self.above else f"at least {self.low:g}"
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Side = Annotated[int, Range(STRIDES[-1], multiple=STRIDES[-1])]
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0)]
+Factor = Annotated[float, Range(above=True)]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network: how deep, how wide, and which head."""
 
-    deepen_factor: float = 1.0
+    deepen_factor: Factor = 1.0
     """Multiplies the number of blocks in each stage of the backbone (3, 6, 6, 3)."""
-    widen_factor: float = 1.0
+    widen_factor: Factor = 1.0
     """Multiplies every channel count; the head's width is 256 times this."""
-    neck_csp_blocks: int = 3
+    neck_csp_blocks: Count = 3
     """Blocks in each CSP layer of the neck."""
-    num_classes: int = 80
+    num_classes: Count = 80
     """Classes, background not counted."""
     exp_on_reg: bool = True
     """Exponentiate the predicted distances: always positive; official for m, l and x, and what decides short runs."""
@@ -31,13 +70,13 @@ class ModelConfig:
     """One set of BatchNorms a level (RTMDetSepBNHead); false: everything shared, with a scale a level (RTMDetHead)."""
     share_conv: bool = True
     """Share the head's convolutions across levels; only read where ``separate_bn`` is true."""
-    stacked_convs: int = 2
+    stacked_convs: Count = 2
     """3x3 convolutions in each branch of the head."""
-    pred_kernel_size: int = 1
+    pred_kernel_size: Count = 1
     """Kernel of the last convolution of each branch."""
     with_objectness: bool = False
     """Add an objectness branch; the class score becomes the geometric mean of both."""
-    prior_offset: float = 0.0
+    prior_offset: Share = 0.0
     """Where a prior lies in its cell, in strides: 0 the corner (official), 0.5 the centre."""
 
 
@@ -56,11 +95,11 @@ MODELS: dict[str, ModelConfig] = {
 class AssignerConfig:
     """DynamicSoftLabelAssigner: which priors learn which box."""
 
-    topk: int = 13
+    topk: Count = 13
     """How many of a box's best IoUs are summed to its number of positives."""
-    iou_weight: float = 3.0
+    iou_weight: Weight = 3.0
     """Weight of the IoU cost beside the class cost and the soft centre cost."""
-    soft_center_radius: float = 3.0
+    soft_center_radius: Weight = 3.0
     """Distance in strides at which the soft centre cost is 1; it grows tenfold a stride."""
     nearest_prior_fallback: bool = False
     """A box that holds no prior may take its nearest one; false: it wins a far one, as in the original."""
@@ -74,11 +113,11 @@ class AssignerConfig:
 class LossConfig:
     """The two losses and their weights."""
 
-    cls_weight: float = 1.0
+    cls_weight: Weight = 1.0
     """Weight of the quality focal loss."""
-    bbox_weight: float = 2.0
+    bbox_weight: Weight = 2.0
     """Weight of the GIoU loss."""
-    beta: float = 2.0
+    beta: Weight = 2.0
     """Exponent of the quality focal loss: how little an easy prior counts."""
     clamp_inverted: bool = False
     """Give a predicted box whose sides are swapped no area; false (official): its GIoU may exceed 1."""
@@ -88,13 +127,13 @@ class LossConfig:
 class PredictConfig:
     """From logits and distances to detections."""
 
-    score_threshold: float = 0.001
+    score_threshold: Share = 0.001
     """Scores at or below are dropped before NMS; low, because AP counts every detection."""
-    nms_pre: int = 30_000
+    nms_pre: Count = 30_000
     """Candidates kept a level, best first."""
-    nms_iou_threshold: float = 0.65
+    nms_iou_threshold: Share = 0.65
     """Of two boxes of one class that overlap more than this, the weaker one is dropped."""
-    max_per_image: int = 300
+    max_per_image: Count = 300
     """Detections kept an image."""
     nms_as_mmcv: bool = False
     """Move classes apart for NMS as mmcv does, too little for boxes beyond the left upper corner, which then suppress
@@ -108,13 +147,13 @@ class PredictConfig:
 class ScenesConfig:
     """The embedded data set: glyphs on generated backgrounds."""
 
-    train: int = 2_000
+    train: Count = 2_000
     """Training scenes."""
-    val: int = 300
+    val: Count = 300
     """Validation scenes; they share no background and no placement with the training scenes."""
-    size: int = 160
+    size: Annotated[int, Range(64)] = 160
     """Side of a scene in pixels."""
-    seed: int = 0
+    seed: Whole = 0
     """The same seed gives the same scenes on every platform."""
     backgrounds: Path | None = None
     """A folder of your own photos to use as backgrounds in place of generated ones."""
@@ -135,9 +174,9 @@ class DataConfig:
     val_images: Path | None = None
     """Folder of the validation pictures."""
     scenes: ScenesConfig = ScenesConfig()
-    input_size: int = 160
+    input_size: Side = 160
     """Side of the square network input, in pixels; a multiple of 32."""
-    workers: int = 0
+    workers: Whole = 0
     """Processes that load pictures beside the training process."""
     bad_boxes: Literal["drop", "raise"] = "drop"
     """What to do with boxes without area or outside the picture: drop them with a counted warning, or stop."""
@@ -146,7 +185,7 @@ class DataConfig:
     takes its place in the batch), or stop."""
     check: Literal["headers", "full"] = "headers"
     """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
-    max_pixels: int = 2**27
+    max_pixels: Count = 2**27
     """A picture of more pixels is bad, and not decoded: 134 million take 400 MB."""
     outside_files: Literal["raise", "allow"] = "raise"
     """What to do with file names in the annotations that lead out of the folder of the pictures."""
@@ -156,27 +195,27 @@ class DataConfig:
 class AugmentConfig:
     """Changes to training pictures, drawn anew for every picture of every epoch; as given, RTMDet-l's recipe."""
 
-    mosaic: float = 1.0
+    mosaic: Share = 1.0
     """Probability that a picture becomes a mosaic of four, in stage 1."""
-    mosaic_cache: int = 40
+    mosaic_cache: Annotated[int, Range(5)] = 40
     """The other three come from so many last positions of the epoch's order; each process keeps as many pictures."""
-    mixup: float = 1.0
+    mixup: Share = 1.0
     """Probability that a picture is blended with another one, in stage 1."""
-    mixup_cache: int = 20
+    mixup_cache: Annotated[int, Range(2)] = 20
     """The other one comes from so many last positions."""
-    stage2_epochs: int = 20
+    stage2_epochs: Whole = 20
     """Last epochs, without mosaic and MixUp and evaluated one by one; at most a fifth of the run."""
-    scale: tuple[float, float] = (0.1, 2.0)
+    scale: tuple[Factor, Factor] = (0.1, 2.0)
     """Range of the resize factor, relative to the size that fits the network input (twice that in stage 1, where a
     mosaic is twice as large)."""
-    hsv: tuple[int, int, int] = (5, 30, 30)
+    hsv: tuple[Whole, Whole, Whole] = (5, 30, 30)
     """Largest change of hue (in OpenCV's 0..179), saturation and value (in 0..255)."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a mirror image."""
     empty_crops: Literal["redraw", "keep"] = "redraw"
     """When a crop shows no box: give the picture up for a random other one, as in the original, which so never sees
     pictures without boxes; or crop again up to ten times and keep what comes."""
-    min_box_size: float = 0.0
+    min_box_size: Weight = 0.0
     """What remains of a box is learned only if it is wider and higher than this, in pixels; 0 (official): all of it."""
 
 
@@ -184,28 +223,28 @@ class AugmentConfig:
 class OptimConfig:
     """AdamW, its schedule and the moving average of the weights."""
 
-    lr: float = 0.004
+    lr: Factor = 0.004
     """Learning rate at ``base_batch`` pictures a step; scaled in proportion to the real batch."""
-    base_batch: int = 256
+    base_batch: Count = 256
     """The batch that ``lr`` is meant for."""
-    weight_decay: float = 0.05
+    weight_decay: Weight = 0.05
     """Not applied to norm layers and biases."""
-    warmup_iters: int = 1_000
+    warmup_iters: Whole = 1_000
     """Steps of linear warm-up; at most a tenth of the run."""
-    warmup_factor: float = 1e-5
+    warmup_factor: Share = 1e-5
     """Share of the learning rate at the first step."""
-    flat_fraction: float = 0.5
+    flat_fraction: Share = 0.5
     """Share of the run at full learning rate, warm-up included; then cosine."""
-    final_factor: float = 0.05
+    final_factor: Share = 0.05
     """Share of the learning rate at the last step."""
     cosine_to_the_end: bool = False
     """Let the cosine span all that is left of the run; false: as many epochs as the flat part, as in the original,
     where the rate rises again in the last epoch of an odd number."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches whose gradients are added before a step, for a large batch in little memory."""
-    ema_momentum: float = 2e-4
+    ema_momentum: Share = 2e-4
     """Share of the new weights in each step of the moving average, after its ramp."""
-    ema_ramp: int = 2_000
+    ema_ramp: Count = 2_000
     """Steps in which the moving average's ramp falls to 1/e: (1 - m) exp(-(1 + t) / ramp) + m."""
     ema_shared_once: bool = False
     """Average weights that levels share once a step; false: once a level, as in the original."""
@@ -226,13 +265,13 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
-    epochs: int = 300
+    epochs: Count = 300
     """Passes over the training pictures."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Pictures a step, on each process."""
-    eval_every: int = 10
+    eval_every: Count = 10
     """Epochs between evaluations; the last epoch is always evaluated."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of weights, order and augmentation."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Auto takes the GPU where there is one."""
@@ -242,7 +281,7 @@ class TrainConfig:
     """Step: compile network and losses; graph: also replay the whole step as one CUDA graph.  Both take a minute."""
     sync_bn: bool = True
     """Several processes on GPUs: BatchNorm over the pictures of all of them, not over each process's own."""
-    save_minutes: float = 10.0
+    save_minutes: Weight = 10.0
     """Within a long epoch, save the run's state so many minutes after the last time; 0: at the end of epochs alone."""
     weights: Path | None = None
     """Checkpoint to start from: another run's, an official one, or a size (tiny) whose official one is downloaded."""
@@ -267,6 +306,44 @@ def flat_settings(config: TrainConfig) -> dict[str, Any]:
                 yield f"{prefix}{key}", value
 
     return dict(flat(asdict(config), ""))
+
+
+def out_of_range(hints: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The numbers, in ``values`` and in the settings there, that the :class:`Range` of their type does not have.
+
+    Args:
+        hints: types by name, as ``typing.get_type_hints(..., include_extras=True)`` gives them.
+        values: by the same names; None, where it is allowed, stands for a number that was left out.
+
+    Yields:
+        The dotted name of each, and what is wrong.
+    """
+    for name, value in values.items():
+        if is_dataclass(value):
+            inner = typing.get_type_hints(type(value), include_extras=True)
+            yield from ((f"{name}.{key}", problem) for key, problem in out_of_range(inner, vars(value)))
+        elif value is not None:
+            numbers = value if isinstance(value, tuple) else (value,)
+            for number, allowed in zip(numbers, _ranges(hints.get(name)), strict=False):
+                if number not in allowed:
+                    yield name, f"is {number}: expected {allowed}"
+
+
+def check_settings(settings: Any, prefix: str = "") -> None:
+    """Raise a ValueError for the first number of a dataclass of settings that is out of its range, by dotted name.
+
+    >>> check_settings(TrainConfig(data=DataConfig(input_size=100)))
+    Traceback (most recent call last):
+    ValueError: data.input_size is 100: expected a multiple of 32, at least 32
+    """
+    for name, problem in out_of_range(typing.get_type_hints(type(settings), include_extras=True), vars(settings)):
+        raise ValueError(f"{prefix}{name} {problem}")
+
+
+def _ranges(hint: Any) -> list[Range]:
+    """The ranges of a type: its own, or one for each number of a tuple."""
+    own = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range)]
+    return own + [found for part in typing.get_args(hint) for found in _ranges(part)]
 
 
 # stage 2 from start to end, every picture seen once an epoch
@@ -406,7 +483,10 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "PredictConfig",
+    "Range",
     "ScenesConfig",
     "TrainConfig",
+    "check_settings",
     "flat_settings",
+    "out_of_range",
 ]

@@ -25,13 +25,14 @@ from tqdm import tqdm
 
 from minirtmdet.checkpoints import (
     Checkpoint,
+    DiskFull,
     count_classes,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
     save_tensors,
 )
-from minirtmdet.configs import TrainConfig
+from minirtmdet.configs import TrainConfig, check_settings
 from minirtmdet.data.augment import eval_sample
 from minirtmdet.data.coco import CocoDataset, resolve_splits
 from minirtmdet.data.loader import Batch, EvalLoader, TrainLoader
@@ -96,13 +97,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print, world: World = ALONE) -> None:
-        for name, value in (
-            ("epochs", config.epochs),
-            ("eval_every", config.eval_every),
-            ("optim.accumulate", config.optim.accumulate),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1")
+        check_settings(config)
         if config.compile != "off" and world.size > 1:
             raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
         self.world = world
@@ -199,6 +194,7 @@ class Trainer:
         Raises:
             KeyboardInterrupt: after Ctrl-C, with the state saved to ``last.pt``.
             FloatingPointError: for a loss that is not finite, naming the pictures of that step, which are saved.
+            DiskFull: naming the file that could not be written, and how to go on.
             torch.OutOfMemoryError: naming the settings to lower.
             ProcessLost: where another process ended.
         """
@@ -219,6 +215,8 @@ class Trainer:
                     "the same command with --resume continues"
                 )
                 raise
+            except DiskFull as error:
+                raise DiskFull(f"{error}; {self.folder.advice}") from error
             except torch.OutOfMemoryError as error:
                 raise self.world.explain(torch.OutOfMemoryError(self._memory_advice())) from error
             except RuntimeError as error:
