@@ -5,10 +5,10 @@ import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageFont
 
 BASE = "DejaVu Sans"
 """Comes with Matplotlib, so that it is everywhere; Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian and Georgian."""
@@ -130,8 +130,8 @@ class Line:
         lefts, tops, rights, bottoms = zip(*boxes, strict=True) if boxes else ((0,), (0,), (0,), (0,))
         self.box = (min(lefts), min(tops), max(rights), max(bottoms))
 
-    def draw(self, pen: "ImageDraw.ImageDraw", x: float, y: float, fill: str) -> None:
-        """Write the line with the left upper corner of its ink at a point."""
+    def draw(self, pen: Any, x: float, y: float, fill: str) -> None:
+        """Write the line, by Pillow's ``ImageDraw``, with the left upper corner of its ink at a point."""
         for start, part, font in self._parts:
             pen.text((x - self.box[0] + start, y - self.box[1]), part, font=font, fill=fill, anchor="ls")
 
