@@ -195,7 +195,7 @@ def draw_detections(
         line = Line(f"{names[label]} {score:.2f}", 7 * width)
         left, top, right, bottom = line.box
         # above the box, or inside it at the upper border of the picture
-        x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0)
+        x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0.0)
         pen.rectangle((x, y, x + right - left + 2 * width, y + bottom - top + 2 * width), fill=colour)
         line.draw(pen, x + width, y + width, "white")
     return np.asarray(canvas)[..., ::-1]

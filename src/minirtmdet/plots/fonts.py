@@ -130,7 +130,7 @@ class Line:
         lefts, tops, rights, bottoms = zip(*boxes, strict=True) if boxes else ((0,), (0,), (0,), (0,))
         self.box = (min(lefts), min(tops), max(rights), max(bottoms))
 
-    def draw(self, pen: Any, x: float, y: float, fill: str) -> None:
+    def draw(self, pen: Any, x: int | float, y: int | float, fill: str) -> None:
         """Write the line, by Pillow's ``ImageDraw``, with the left upper corner of its ink at a point."""
         for start, part, font in self._parts:
             pen.text((x - self.box[0] + start, y - self.box[1]), part, font=font, fill=fill, anchor="ls")
