@@ -1,6 +1,8 @@
 import hashlib
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from minirtmdet import build_detector, plots
 from minirtmdet import weights as published
 from minirtmdet.checkpoints import save_checkpoint
 from minirtmdet.cli import main
-from minirtmdet.configs import PRESETS, DataConfig, ModelConfig, TrainConfig
+from minirtmdet.configs import PRESETS, DataConfig, ModelConfig, PredictConfig, TrainConfig
 from minirtmdet.data.augment import pad
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.detector import RTMDet
@@ -216,6 +218,200 @@ def test_boxes_are_drawn_where_they_are():
     assert not image.any()  # the picture itself stays
 
 
+def test_a_drawn_picture_is_not_taken_for_an_input(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(data / "val", pictures)
+    (pictures / "scan.2024").write_bytes(b"no ending")
+    args = ["predict", str(run), str(pictures), "--out", str(pictures / "predictions"), "--device", "cpu"]
+    for said in ("", f", {pictures}/predictions, which predict wrote"):
+        assert main(args) == 0
+        assert f"warning: {pictures}: left out: 1 .2024{said}\n" in capsys.readouterr().err
+        assert len(json.loads((pictures / "predictions/predictions.json").read_text())["pictures"]) == 3
+
+
+def same_folder(pictures: Path) -> list[Path]:
+    return [pictures, pictures]
+
+
+def a_file_beside_it(pictures: Path) -> list[Path]:
+    return [pictures / "001.png", pictures]
+
+
+def below(pictures: Path) -> list[Path]:
+    (pictures / "sub").mkdir()
+    (pictures / "sub/mine.png").write_bytes((pictures / "001.png").read_bytes())
+    return [pictures, pictures / "sub"]
+
+
+def through_a_link(pictures: Path) -> list[Path]:
+    (pictures.parent / "link").symlink_to(pictures)
+    return [pictures, pictures.parent / "link"]
+
+
+@pytest.mark.parametrize("case", [same_folder, a_file_beside_it, below, through_a_link])
+def test_predict_never_writes_over_its_pictures(
+    run: Path, data: Path, tmp_path: Path, capsys: Output, case: Callable[[Path], list[Path]]
+):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(data / "val", pictures)
+    source, out = case(pictures)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    message = fails(capsys, "predict", run, source, "--out", out, "--threshold", "0.001")
+    assert f"{out} is read from" in message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_outputs_stay_out_of_what_is_read(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    (run / "config.json").write_text("{}")
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    weights = run / "best.pt"
+    before = {path: path.read_bytes() for folder in (root, run) for path in folder.rglob("*") if path.is_file()}
+    train = ["train", "mini-160", "--data.root", root, *SMALL]
+    link = tmp_path / "link.onnx"
+    link.symlink_to(weights)
+    for args in (
+        ["eval", run, "--data.root", root, "--out", run],
+        ["eval", run, "--data.root", root, "--out", root],
+        ["eval", run, "--data.root", root, "--out", root / "val"],
+        ["predict", run, root / "val", "--out", run],
+        [*train, "--out", root.parent, "--name", root.name],
+        [*train, "--out", root, "--name", "train"],
+        [*train, "--out", run.parent, "--name", run.name, "--overwrite", "--weights", weights],
+        ["export", run, "--out", link],
+    ):
+        assert "is read from" in fails(capsys, *args), args
+    after = {path: path.read_bytes() for folder in (root, run) for path in folder.rglob("*") if path.is_file()}
+    (run / "config.json").unlink()
+    assert after == before
+
+
+@pytest.mark.parametrize("out", ["a file", "a file/deep"])
+def test_an_output_that_cannot_be_written_is_found_at_the_start(
+    run: Path, data: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, out: str
+):
+    monkeypatch.setattr("minirtmdet.cli.run_evaluation", None)
+    monkeypatch.setattr("minirtmdet.cli.predict_pictures", None)
+    monkeypatch.setattr("minirtmdet.cli.export_onnx", None)
+    monkeypatch.setattr("minirtmdet.cli.Trainer", None)
+    (tmp_path / "a file").write_text("mine")
+    for args in (
+        ["eval", run, "--out", tmp_path / out],
+        ["predict", run, data / "val", "--out", tmp_path / out],
+        ["export", run, "--out", tmp_path / out / "a.onnx"],
+        ["train", "mini-160", "--data.root", data, "--out", tmp_path / out],
+    ):
+        message = fails(capsys, *args)
+        assert "nothing can be written into" in message
+        assert "a file is no folder; choose another folder" in message
+    assert (tmp_path / "a file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "problem"),
+    [
+        ("predict", "--input-size -5", "is -5: expected a multiple of 32, at least 32"),
+        ("predict", "--input-size 100", "is 100: expected a multiple of 32"),
+        ("predict", "--batch-size 0", "is 0: expected at least 1"),
+        ("predict", "--threshold nan", "is nan: expected a number from 0 to 1"),
+        ("predict", "--threshold 30", "is 30.0: expected a number from 0 to 1"),
+        ("eval", "--threshold -0.1", "is -0.1: expected a number from 0 to 1"),
+        ("eval", "--worst 0", "is 0: expected at least 1"),
+        ("eval", "--batch-size -1", "is -1: expected at least 1"),
+        ("eval", "--data.input-size 0", "is 0: expected a multiple of 32"),
+        ("eval", "--data.workers -1", "is -1: expected at least 0"),
+        ("export", "--input-size 31", "is 31: expected a multiple of 32"),
+        ("export", "--score-threshold nan", "is nan: expected a number from 0 to 1"),
+        ("export", "--nms-pre 0", "is 0: expected at least 1"),
+        ("export", "--nms-iou-threshold 1.5", "is 1.5: expected a number from 0 to 1"),
+        ("export", "--max-per-image 0", "is 0: expected at least 1"),
+        ("scenes", "--size 63", "is 63: expected at least 64"),
+        ("scenes", "--seed -1", "is -1: expected at least 0"),
+        ("train", "--data.input-size 100", "is 100: expected a multiple of 32"),
+        ("train", "--epochs 0", "is 0: expected at least 1"),
+        ("train", "--batch-size 0", "is 0: expected at least 1"),
+        ("train", "--save-minutes -1", "is -1.0: expected at least 0"),
+        ("train", "--save-minutes nan", "is nan: expected at least 0"),
+        ("train", "--optim.lr 0", "is 0.0: expected a number above 0"),
+        ("train", "--optim.lr inf", "is inf: expected a number above 0"),
+        ("train", "--optim.accumulate 0", "is 0: expected at least 1"),
+        ("train", "--optim.flat-fraction 1.1", "is 1.1: expected a number from 0 to 1"),
+        ("train", "--model.widen-factor 0", "is 0.0: expected a number above 0"),
+        ("train", "--assigner.topk 0", "is 0: expected at least 1"),
+        ("train", "--loss.beta nan", "is nan: expected at least 0"),
+        ("train", "--augment.mosaic 2", "is 2.0: expected a number from 0 to 1"),
+        ("train", "--augment.scale 0.5 nan", "is nan: expected a number above 0"),
+        ("train", "--augment.hsv 5 -1 30", "is -1: expected at least 0"),
+        ("train", "--predict.max-per-image -3", "is -3: expected at least 1"),
+        ("train", "--data.scenes.train 0", "is 0: expected at least 1"),
+    ],
+)
+def test_numbers_are_checked_where_they_are_read(
+    tmp_path: Path, capsys: Output, command: str, typed: str, problem: str
+):
+    """Before anything else: neither checkpoint nor pictures are there."""
+    words = {"train": ["mini-160", "--out", tmp_path / "out"], "scenes": [], "export": ["no.pt", "--out", "a.onnx"]}
+    before = words.get(command, ["no.pt", *(["no.png"] if command == "predict" else [])])
+    message = fails(capsys, command, *before, *typed.split())
+    assert message.startswith(f"minirtmdet: error: {typed.split()[0]} {problem}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_videos_and_addresses_are_told_what_to_do(run: Path, tmp_path: Path, capsys: Output):
+    for name in ("clip.MP4", "other.txt"):
+        (tmp_path / name).write_bytes(b"moving")
+    assert "is a video: take pictures out of it first (ffmpeg -i clip.MP4" in fails(
+        capsys, "predict", run, tmp_path / "clip.MP4"
+    )
+    for address in ("https://example.org/a.jpg", "rtsp://camera/1"):
+        assert "is an address: download what is there" in fails(capsys, "predict", run, address)
+    assert "holds no picture (.avif, .bmp" in (message := fails(capsys, "predict", run, tmp_path))
+    assert message.endswith("; left out: 1 .mp4, 1 .txt\n")
+
+
+def test_every_kind_of_picture_in_a_folder_is_read(run: Path, tmp_path: Path, capsys: Output):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    pixels = np.full((40, 60, 3), 90, np.uint8)
+    kinds = {"a.jfif": ".jpg", "b.gif": ".gif", "c.webp": ".webp", "d.jp2": ".jp2", "e.PNG": ".png", "f.jpe": ".jpg"}
+    kinds |= {"g.avif": ".avif"} if cv2.haveImageWriter("a.avif") else {}
+    for name, kind in kinds.items():
+        done, content = cv2.imencode(kind, pixels)
+        assert done
+        (pictures / name).write_bytes(content.tobytes())
+    (pictures / "h.heic").write_bytes(b"of a telephone")
+    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "left out: 1 .heic" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["pictures"]) == len(kinds)
+    drawn = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert drawn == [f"{Path(name).stem}.png" for name in sorted(kinds, key=str.lower)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a/x.png", "b/x.png"], ["x.png", "x-2.png"]),
+        (["a/x.png", "b/X.PNG"], ["x.png", "X-2.png"]),
+        (["x.bmp", "x.tiff", "x.jpg"], ["x.png", "x-2.png", "x.jpg"]),
+        (["scan.2024", "BloodImage_00000"], ["scan.2024.png", "BloodImage_00000.png"]),
+        (["x-2.png", "a/x.png", "b/x.png"], ["x-2.png", "x.png", "x-3.png"]),
+    ],
+)
+def test_outputs_have_names_of_their_own(tmp_path: Path, names: list[str], expected: list[str]):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [str(one.name) for one in find_pictures([tmp_path / name for name in names])] == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
+def test_a_full_disk_in_predict_says_nothing_of_training(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    (tmp_path / f".001.{os.getpid()}.png").symlink_to("/dev/full")
+    message = fails(capsys, "predict", run, data / "val", "--out", tmp_path)
+    assert f"{tmp_path / '001.png'} could not be written: the disk is full" in message
+    assert "resume" not in message
+
+
 # ---------------------------------------------------------------------------------------------- export
 
 
@@ -263,6 +459,39 @@ def test_an_exported_file_predicts_and_evaluates_as_its_run(
     assert "classes: cat, dog, hen" in printed
     assert "input images: uint8 BGR pixels [batch, 3, 64, 64]" in printed
     assert ("at most 290 detections that score more than 0.002" in printed) == (kind == "nms")
+
+
+@pytest.mark.parametrize("clip", ["content", "input"])
+def test_torch_raw_and_nms_agree_in_ap(tmp_path: Path, clip: str):
+    """On wide pictures, of which a third of the input is padding, and a detector whose boxes reach into it."""
+    pictures = [image_entry(i, 96, 64) for i in range(1, 5)]
+    boxes = [box_entry(i, i, [0.0, 40.0 - i, 96.0, 24.0 + i]) for i in range(1, 5)]
+    root = tmp_path / "wide"
+    write_set(root, pictures, boxes, [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)], name="val")
+    torch.manual_seed(0)
+    model = build_detector(MODEL)
+    for level, conv in enumerate(model.bbox_head.rtm_reg):
+        torch.nn.init.zeros_(conv.weight)
+        conv.bias.data = torch.tensor([12.0, 1.5, 12.0, 12.0]).div(2**level).log()  # as wide as the input, to its end
+    for conv in model.bbox_head.rtm_cls:
+        torch.nn.init.normal_(conv.weight, std=2.0)
+    config = TrainConfig(model=MODEL, predict=PredictConfig(clip=clip), data=DataConfig(input_size=96))
+    save_checkpoint(tmp_path / "best.pt", model.state_dict(), config, CLASSES)
+    sources = [tmp_path / "best.pt", tmp_path / "raw.onnx", tmp_path / "nms.onnx"]
+    numbers = []
+    for source in sources:
+        if source.suffix == ".onnx":
+            nms = ["--nms"] * (source.stem == "nms")
+            assert main(["export", str(tmp_path / "best.pt"), "--out", str(source), *nms]) == 0
+        out = tmp_path / f"out-{source.stem}"
+        args = ["eval", str(source), "--data.root", str(root), "--out", str(out), "--device", "cpu"]
+        assert main(args) == 0
+        numbers.append(json.loads((out / "metrics.json").read_text())["metrics"])
+        ends = [row["bbox"][1] + row["bbox"][3] for row in json.loads((out / "detections.json").read_text())]
+        assert max(ends) <= 64 if clip == "content" else max(ends) > 64
+    assert numbers[0]["AP"] > 0.05 or clip == "input"
+    for other in numbers[1:]:
+        assert other == pytest.approx(numbers[0], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -457,6 +686,17 @@ def test_eval_of_weights_that_name_no_classes(data: Path, tmp_path: Path, capsys
     assert main(["eval", str(tmp_path / "3.pth"), "--data.root", str(data), *args]) == 0
     message = fails(capsys, "eval", tmp_path / "5.pth", "--data.root", data, *args)
     assert "predicts 5 classes and does not name them" in message
+
+
+def test_eval_can_leave_out_a_broken_picture(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/val/002.png").write_bytes((data / "val/002.png").read_bytes()[:100])
+    args = ["eval", run, "--data.root", tmp_path / "data", "--device", "cpu"]
+    assert "002.png" in fails(capsys, *args)
+    assert main([*map(str, args), "--data.bad-images", "skip"]) == 0
+    printed = capsys.readouterr()
+    assert "2 pictures of" in printed.out
+    assert "1 of 3 pictures left out" in printed.err
 
 
 def test_warnings_are_one_line(run: Path, tmp_path: Path, capsys: Output):

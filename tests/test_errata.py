@@ -29,7 +29,7 @@ from minirtmdet.engine.optim import FlatCosine
 from minirtmdet.head.assignment import DynamicSoftLabelAssigner, center_cost, match
 from minirtmdet.head.losses import GIoULoss, QualityFocalLoss
 from minirtmdet.head.pipeline import RTMDetLoss
-from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.head.postprocess import batched_nms, predict_by_feat
 from minirtmdet.head.priors import border_flags
 from minirtmdet.reference import assignment as reference
 from minirtmdet.structures import GroundTruth
@@ -262,6 +262,16 @@ def test_boxes_end_with_the_picture_not_with_its_padding() -> None:
     maps = scene.levels(scene.cls_scores + 5.0), scene.levels(torch.full_like(scene.distances, 500.0))
     (found,) = predict_by_feat(*maps, img_shapes=[(40, 60)])
     assert found.boxes.amax(0).tolist() == [0, 0, 60, 40]
+
+
+def test_boxes_beyond_the_corner_suppress_their_own_class_alone() -> None:
+    original = ORIGINAL["negative_coordinates"]
+    assert original["kept"] == {"one class": [0, 1], "two classes": [0]}
+    boxes, scores = torch.tensor(original["boxes"]), torch.tensor([0.9, 0.8])
+    assert not bbox_overlaps(boxes[:1], boxes[1:]).any()
+    for labels in ([0, 0], [1, 0]):
+        assert batched_nms(boxes, scores, torch.tensor(labels), 0.5, 300).tolist() == [0, 1]
+    assert batched_nms(boxes, scores, torch.tensor([1, 0]), 0.5, 300, as_mmcv=True).tolist() == [0]
 
 
 def test_a_shared_weight_can_be_averaged_once() -> None:

@@ -136,17 +136,37 @@ def test_nms_files_detect_what_torch_does(name: str, tmp_path: Path):
     found = exported.outputs(photos(SIZE))
     assert found["boxes"].shape == (3, 50, 4)
     assert found["num_dets"].tolist() == [len(f.scores) for f in exported.predict(photos(SIZE))]
-    with pytest.raises(ValueError, match="cannot clip them to the picture first"):
-        exported.predict(photos(SIZE), replace(config, clip="content"))
+    # pictures that take a part of the input: boxes end with them before they are suppressed
+    shapes = [(100, 160), (160, 70), (160, 160)]
+    for clip in ("content", "input"):
+        clipped = replace(config, clip=clip)
+        expected = model.predict(photos(SIZE), clipped, shapes, scales)
+        assert_same(exported.predict(photos(SIZE), clipped, shapes, scales), expected)
+        ends = expected[0].boxes[:, 3].max() * 0.25
+        assert ends <= 100 if clip == "content" else ends > 100
+
+
+def test_nms_files_of_an_earlier_version_say_that_they_know_no_content(tmp_path: Path):
+    model = detector(SMALL)
+    info = export_onnx(model, tmp_path / "new.onnx", input_size=64, nms=True, predict=PredictConfig(clip="content"))
+    assert "content: optional" in info.input
+    old = onnx.load(tmp_path / "new.onnx")
+    (content,) = (value for value in old.graph.input if value.name == "content")
+    old.graph.input.remove(content)
+    onnx.save(old, tmp_path / "old.onnx")
+    exported = OnnxDetector(tmp_path / "old.onnx")
+    assert_same(exported.predict(photos(64)), OnnxDetector(tmp_path / "new.onnx").predict(photos(64)))
+    with pytest.raises(ValueError, match=r"old\.onnx has no input for where pictures end: export it again"):
+        exported.predict(photos(64), img_shapes=[(64, 32)] * 3)
 
 
 def suppress(boxes: torch.Tensor, scores: torch.Tensor, config: PredictConfig) -> dict[str, np.ndarray]:
     """The suppression alone, run by onnxruntime."""
-    model = export._suppression(boxes.shape[1], scores.shape[2], config)
+    model = export._suppression(boxes.shape[1], scores.shape[2], 120, config)
     onnx.checker.check_model(model)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    values = session.run(names, {"candidates": boxes.numpy(), "candidate_scores": scores.numpy()})
+    values = session.run(names, {"decoded": boxes.numpy(), "all_scores": scores.numpy()})
     return dict(zip(names, values, strict=True))
 
 
@@ -234,7 +254,6 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         ("ends with .onnx", "a.pt", {}),
         ("2 names for 3 classes", "a.onnx", {"classes": ["a", "b"]}),
         ("a positive number of pixels", "a.onnx", {"input_size": 0}),
-        ("does not know where the picture ends", "a.onnx", {"nms": True, "predict": PredictConfig(clip="content")}),
         ("expected 0 or more", "a.onnx", {"nms": True, "predict": PredictConfig(score_threshold=-1.0)}),
     ):
         with pytest.raises(ExportError, match=message):
@@ -258,7 +277,7 @@ def test_files_that_are_no_export_are_named(tmp_path: Path):
     (tmp_path / "broken.onnx").write_bytes(b"not at all")
     with pytest.raises(ExportError, match=r"broken\.onnx is no ONNX file that onnxruntime can run"):
         OnnxDetector(tmp_path / "broken.onnx")
-    foreign = export._suppression(3, 2, PredictConfig())
+    foreign = export._suppression(3, 2, 64, PredictConfig())
     onnx.save(foreign, tmp_path / "foreign.onnx")
     with pytest.raises(ExportError, match=r"foreign\.onnx is no export of this package"):
         OnnxDetector(tmp_path / "foreign.onnx")

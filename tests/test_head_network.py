@@ -168,3 +168,57 @@ def test_even_prediction_kernel_raises(head_class):
 def test_missing_level_raises(head_class):
     with pytest.raises(ValueError, match="zip"):
         head_class(5, CHANNELS)(feats()[:2])
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+@pytest.mark.parametrize("exp_on_reg", [False, True])
+def test_the_last_convolutions_keep_fp32_under_autocast(head_class, exp_on_reg):
+    """Given the features that autocast makes, outputs are those of an fp32 convolution, to fp32's own resolution."""
+    torch.manual_seed(0)
+    head = head_class(5, CHANNELS, with_objectness=True, exp_on_reg=exp_on_reg).eval()
+    for branch in (head.rtm_cls, head.rtm_reg, head.rtm_obj):
+        for conv in branch.modules():
+            if isinstance(conv, nn.Conv2d):
+                nn.init.normal_(conv.weight)
+                nn.init.normal_(conv.bias)
+    seen = []
+    first = head.reg_convs[0] if isinstance(head.reg_convs, nn.ModuleList) else head.reg_convs
+    first.register_forward_hook(lambda _, __, out: seen.append(out))
+    maps = [feat * 100 for feat in feats()]
+    with torch.autocast("cpu", torch.bfloat16):
+        cls_scores, bbox_preds = head(maps)
+    assert seen[0].dtype == torch.bfloat16
+    conv = head.rtm_reg[0] if isinstance(head.rtm_reg, nn.ModuleList) else head.rtm_reg
+    expected = conv(seen[0].float())
+    expected = (expected.exp() if exp_on_reg else expected) * 8
+    torch.testing.assert_close(bbox_preds[0], expected, rtol=1e-6, atol=1e-6)
+    for output in (*cls_scores, *bbox_preds):
+        assert (output != output.bfloat16()).float().mean() > 0.9, "the outputs have steps of bf16"
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+def test_gradients_flow_through_fp32_outputs_under_autocast(head_class):
+    torch.manual_seed(0)
+    head = head_class(5, CHANNELS, with_objectness=True, exp_on_reg=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        cls_scores, bbox_preds = head(feats())
+    sum(output.square().mean() for output in (*cls_scores, *bbox_preds)).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.dtype == torch.float32
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("head_class", HEADS)
+def test_without_autocast_outputs_are_the_plain_convolutions(head_class):
+    torch.manual_seed(0)
+    head, maps = head_class(5, CHANNELS, exp_on_reg=False).eval(), feats()
+    cls_convs, reg_convs, rtm_cls, rtm_reg = (
+        [module[level] if isinstance(module, nn.ModuleList) else module for level in range(3)]
+        for module in (head.cls_convs, head.reg_convs, head.rtm_cls, head.rtm_reg)
+    )
+    cls_scores, bbox_preds = head(maps)
+    for level, feat in enumerate(maps):
+        assert torch.equal(cls_scores[level], rtm_cls[level](cls_convs[level](feat)))
+        assert torch.equal(bbox_preds[level], rtm_reg[level](reg_convs[level](feat)) * (8 << level))

@@ -87,3 +87,33 @@ def test_nms_equals_the_reading_lane_across_chunks(count, limit):
 def test_nms_of_nothing():
     empty = torch.zeros(0)
     assert batched_nms(torch.zeros(0, 4), empty, empty.long(), 0.5, 300).shape == (0,)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_negative_coordinates_do_not_mix_classes(seed):
+    generator = torch.Generator().manual_seed(seed)
+    boxes = random_boxes(400, 60, 60, generator, smallest=20) - 50
+    scores, labels = torch.rand(400, generator=generator), torch.randint(3, (400,), generator=generator)
+    kept = batched_nms(boxes, scores, labels, 0.5, 300)
+    assert kept.tolist() == reference.nms(boxes, scores, labels, 0.5)
+    assert kept.tolist() != batched_nms(boxes, scores, labels, 0.5, 300, as_mmcv=True).tolist()
+
+
+def test_clipped_boxes_are_moved_as_mmcv_moves_them():
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(600, 320, 320, generator, smallest=20)
+    scores, labels = torch.rand(600, generator=generator), torch.randint(80, (600,), generator=generator)
+    answers = [batched_nms(boxes, scores, labels, 0.5, 300, as_mmcv=as_mmcv) for as_mmcv in (False, True)]
+    assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize(("as_mmcv", "expected"), [(False, [0, 1]), (True, [1])])
+def test_unclipped_maps_say_how_classes_are_kept_apart(as_mmcv, expected):
+    cls_scores = [torch.full((1, 2, n, n), -20.0) for n in (4, 2, 1)]
+    bbox_preds = [torch.ones(1, 4, n, n) for n in (4, 2, 1)]
+    cls_scores[2][0, 1, 0, 0], cls_scores[1][0, 0, 0, 0] = 3.0, 2.0
+    bbox_preds[2][0, :, 0, 0] = torch.tensor([17.0, 17.0, -1.0, -1.0])  # class 1 beyond the corner
+    bbox_preds[1][0, :, 0, 0] = torch.tensor([0.0, 0.0, 16.0, 16.0])  # class 0 inside
+    config = PredictConfig(score_threshold=0.5, nms_as_mmcv=as_mmcv)
+    (found,) = predict_by_feat(cls_scores, bbox_preds, config)
+    assert sorted(found.labels.tolist()) == expected

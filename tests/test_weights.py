@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -195,6 +196,24 @@ def test_weights_are_downloaded_once(server: Server, tmp_path: Path, monkeypatch
     monkeypatch.setitem(weights.OFFICIAL, "tiny", OfficialWeights(server.url, SHA256))
     assert download_weights("tiny", tmp_path) == download_weights("tiny", tmp_path) == tmp_path / "file.pth"
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", CONTENT[:-1], CONTENT + b"x", b"x" + CONTENT[1:]], ids=["empty", "cut", "long", "other"]
+)
+def test_a_file_that_is_not_the_published_one_is_refused_and_stays(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+):
+    monkeypatch.setitem(weights.OFFICIAL, "tiny", OfficialWeights(server.url, SHA256))
+    file = tmp_path / "file.pth"
+    file.write_bytes(content)
+    for ask in (partial(download_weights, "tiny", tmp_path), partial(download, server.url, file, SHA256)):
+        with pytest.raises(DownloadError, match=rf"file\.pth has SHA-256 .*, expected {SHA256}: .* Remove it"):
+            ask()
+    assert file.read_bytes() == content
+    assert server.asked == []
+    file.unlink()
+    assert download_weights("tiny", tmp_path).read_bytes() == CONTENT
 
 
 def test_the_cache_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -36,12 +36,12 @@ from minirtmdet.origins import SILENT, Origin, contradictions, mmdet_origin, own
 _CLASS_LAYERS = re.compile(r"(^|\.)rtm_cls\.")
 
 
-class DiskFull(OSError):
-    """A file that could not be written, for want of room; the message names it."""
-
-
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, is not trusted, or does not fit the model."""
+
+
+class DiskFull(OSError):
+    """A file that could not be written for want of room; the message names it."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ import dataclasses
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, ParamSpec, get_type_hints
 
 import torch
 import tyro
@@ -22,8 +24,20 @@ from minirtmdet.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
-from minirtmdet.configs import MODELS, PRESETS, DataConfig, PredictConfig, ScenesConfig, TrainConfig
-from minirtmdet.data.coco import CocoDataset, resolve_val
+from minirtmdet.configs import (
+    MODELS,
+    PRESETS,
+    Count,
+    DataConfig,
+    PredictConfig,
+    ScenesConfig,
+    Share,
+    Side,
+    TrainConfig,
+    Whole,
+    out_of_range,
+)
+from minirtmdet.data.coco import CocoDataset, Split, resolve_splits, resolve_val
 from minirtmdet.data.example import example
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.scenes import make_scenes
@@ -38,6 +52,7 @@ from minirtmdet.engine.evaluator import (
     write_json,
 )
 from minirtmdet.engine.predictor import (
+    RESULTS,
     describe,
     draw_detections,
     find_pictures,
@@ -47,8 +62,10 @@ from minirtmdet.engine.predictor import (
 )
 from minirtmdet.engine.trainer import Trainer, is_lost_worker, pick_device
 from minirtmdet.export import ExportInfo, OnnxDetector, export_onnx
+from minirtmdet.files import check_not_read, check_writable
 from minirtmdet.weights import OFFICIAL, download_weights, weights_path
 
+P = ParamSpec("P")
 app = tyro.extras.SubcommandApp()
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Size = Literal["nano", "tiny", "s", "m", "l", "x"]
@@ -97,9 +114,9 @@ class EvalData:
     """Annotations, where ``root`` does not name them."""
     val_images: Path | None = None
     """Folder of the pictures, where ``root`` does not name it."""
-    input_size: int | None = None
+    input_size: Side | None = None
     """Side of the square network input, in pixels; 640 for files that do not say."""
-    workers: int | None = None
+    workers: Whole | None = None
     """Processes that load pictures beside this one."""
     bad_boxes: Literal["drop", "raise"] | None = None
     """What to do with boxes without area or outside the picture."""
@@ -107,13 +124,29 @@ class EvalData:
     """What to do with a missing or broken picture: leave it out with a counted warning, or stop."""
     check: Literal["headers", "full"] | None = None
     """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
-    max_pixels: int | None = None
+    max_pixels: Count | None = None
     """A picture of more pixels is bad, and not decoded."""
     outside_files: Literal["raise", "allow"] | None = None
     """What to do with file names in the annotations that lead out of the folder of the pictures."""
 
 
+def _checked(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that refuses numbers out of their range before it does anything, by the names that the user typed."""
+    hints, parameters = get_type_hints(command, include_extras=True), signature(command)
+
+    @wraps(command)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        given = parameters.bind(*args, **kwargs).arguments
+        for name, problem in out_of_range(hints, given):
+            typed = name.removeprefix("config.").replace("_", "-")  # whose own name is empty
+            raise ValueError(f"--{typed} {problem}")
+        command(*args, **kwargs)
+
+    return checked
+
+
 @app.command
+@_checked
 def scenes(config: Annotated[ScenesConfig, tyro.conf.arg(name="")] = ScenesConfig(), root: Path | None = None) -> None:
     """Make the embedded data set, or find it made, and print its folder.
 
@@ -125,6 +158,7 @@ def scenes(config: Annotated[ScenesConfig, tyro.conf.arg(name="")] = ScenesConfi
 
 
 @app.command
+@_checked
 def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]
     """Train a detector, evaluate it, and write weights, numbers and pictures into its run's folder.
 
@@ -135,6 +169,9 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
     settings: TrainConfig = config
     if settings.weights is not None and (size := _published(settings.weights)):
         settings = replace(settings, weights=_download(size))
+    run_dir = settings.out / settings.name
+    check_writable(run_dir)
+    check_not_read([run_dir], _read_by(settings))
     with joined(settings.device) as world:
         trainer = Trainer(settings, world=world)
         trainer.fit()
@@ -143,15 +180,16 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
 
 
 @app.command(name="eval")
+@_checked
 def evaluate(
     checkpoint: tyro.conf.Positional[Path],
     data: EvalData = EvalData(),
     model: Size | None = None,
     classes: tuple[str, ...] | None = None,
     out: Path | None = None,
-    threshold: float = 0.3,
-    worst: int = 12,
-    batch_size: int = 16,
+    threshold: Share = 0.3,
+    worst: Count = 12,
+    batch_size: Count = 16,
     device: Device = "auto",
 ) -> None:
     """Print the COCO numbers of a run, a checkpoint or an exported file.
@@ -174,6 +212,9 @@ def evaluate(
         loaded = _load(checkpoint, model, classes, device, world)
         settings = _eval_data(loaded, data)
         val = resolve_val(settings)
+        if out is not None:
+            check_writable(out)
+            check_not_read([out], [*_folders_of(val), *_run_of(loaded.source)])
         dataset = CocoDataset.from_config(val, settings, loaded.classes)
         if len(dataset.classes) != loaded.num_classes:
             raise ValueError(
@@ -199,15 +240,16 @@ def evaluate(
 
 
 @app.command
+@_checked
 def predict(
     checkpoint: tyro.conf.Positional[Path],
     pictures: tyro.conf.Positional[tuple[Path, ...]],
     out: Path = Path("predictions"),
-    threshold: float = 0.3,
+    threshold: Share = 0.3,
     model: Size | None = None,
     classes: tuple[str, ...] | None = None,
-    input_size: int | None = None,
-    batch_size: int = 8,
+    input_size: Side | None = None,
+    batch_size: Count = 8,
     device: Device = "auto",
 ) -> None:
     """Detect in pictures: writes each with its boxes, and predictions.json; boxes end where the picture ends.
@@ -230,7 +272,11 @@ def predict(
     if not pictures:
         raise ValueError("no pictures: name files or folders after the checkpoint")
     found = find_pictures(pictures)
+    check_writable(out)
+    folders = {one.path.parent for one in found} | {path for path in pictures if path.is_dir()}
+    check_not_read([out, *(out / one.name for one in found)], [*folders, *(one.path for one in found)])
     loaded = _load(checkpoint, model, classes, device)
+    check_not_read([out], _run_of(loaded.source))
     names = loaded.classes or tuple(f"class {label}" for label in range(loaded.num_classes))
     config = replace(loaded.predict, score_threshold=threshold)
     if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms":
@@ -248,24 +294,25 @@ def predict(
         write_picture(out / prediction.picture.name, draw_detections(prediction.image, detections, names))
         rows.append(describe(prediction._replace(detections=detections), names))
         count += len(detections.scores)
-    write_json(out / "predictions.json", {"classes": names, "threshold": threshold, "pictures": rows})
+    write_json(out / RESULTS, {"classes": names, "threshold": threshold, "pictures": rows})
     print(f"{count} detections in {len(rows)} pictures, written to {out}")
     if bad:
         raise PartialFailure(f"{bad} of {len(found)} pictures could not be read")
 
 
 @app.command
+@_checked
 def export(
     checkpoint: tyro.conf.Positional[Path],
     out: Path,
     nms: bool = False,
-    input_size: int | None = None,
+    input_size: Side | None = None,
     model: Size | None = None,
     classes: tuple[str, ...] | None = None,
-    score_threshold: float | None = None,
-    nms_pre: int | None = None,
-    nms_iou_threshold: float | None = None,
-    max_per_image: int | None = None,
+    score_threshold: Share | None = None,
+    nms_pre: Count | None = None,
+    nms_iou_threshold: Share | None = None,
+    max_per_image: Count | None = None,
 ) -> None:
     """Write a detector as an ONNX file, which eval and predict take too.
 
@@ -282,7 +329,9 @@ def export(
         max_per_image: detections kept a picture.
     """
     check_alone("export")
+    check_writable(out.parent)
     loaded = _load(checkpoint, model, classes, "cpu")
+    check_not_read([out], [loaded.source])
     if not isinstance(loaded.model, RTMDet):
         raise ValueError(f"{checkpoint} is an exported file: export from its checkpoint")
     given = {
@@ -292,9 +341,6 @@ def export(
         "max_per_image": max_per_image,
     }
     config = replace(loaded.predict, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
-    if nms and config.clip != "input":
-        print("boxes will end at the border of the input: the graph does not know where the picture ends")
-        config = replace(config, clip="input")
     info = export_onnx(
         loaded.model,
         out,
@@ -466,13 +512,35 @@ def _write_evaluation(
     write_json(out / "metrics.json", {**about, **numbers, "threshold": threshold, "worst_first": rows})
     write_json(out / "detections.json", evaluation.results)
     plots.save(plots.precision_recall_by_iou(evaluation.precision, dataset.classes), out / "precision_recall.png")
-    shown = list(matches)[: max(worst, 1)]
+    shown = list(matches)[:worst]
     images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
     sheet = plots.worst_pictures(
         images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
     )
     plots.save(sheet, out / "worst.png")
     print(f"written to {out}: metrics.json, detections.json, precision_recall.png, worst.png")
+
+
+def _folders_of(*splits: Split) -> list[Path]:
+    """Folders that hold what a data set is made of."""
+    return [folder for split in splits for folder in (split.images, split.json_file.parent)]
+
+
+def _run_of(checkpoint: Path) -> list[Path]:
+    """The folder of the run that a checkpoint is of, whose own files have the names of outputs; else none."""
+    return [checkpoint.parent] if (checkpoint.parent / "config.json").exists() else []
+
+
+def _read_by(settings: TrainConfig) -> list[Path]:
+    """Folders that a training reads from; the embedded scenes lie where no run does."""
+    data, folders = settings.data, []
+    if data.root is not None or (data.train_json and data.val_json):
+        folders = [*([data.root] if data.root else []), *_folders_of(*resolve_splits(data))]
+    if data.scenes.backgrounds is not None:
+        folders.append(data.scenes.backgrounds)
+    if settings.weights is not None and not settings.resume:  # which a run that is started again would remove
+        folders.append(find_checkpoint(settings.weights).parent)
+    return folders
 
 
 def _published(path: Path) -> str | None:

@@ -135,6 +135,9 @@ class PredictConfig:
     """Of two boxes of one class that overlap more than this, the weaker one is dropped."""
     max_per_image: Count = 300
     """Detections kept an image."""
+    nms_as_mmcv: bool = False
+    """Move classes apart for NMS as mmcv does, too little for boxes beyond the left upper corner, which then suppress
+    other classes; false: far enough.  Boxes that are clipped, as a detector's always are, come out the same."""
     clip: Literal["input", "content"] = "input"
     """Where boxes end: at the border of the padded input, as in the original, whose boxes may leave the picture; or at
     the border of the picture itself."""

@@ -56,11 +56,17 @@ _OUTPUTS = {
     },
 }
 
+_CONTENT = (
+    "; content: optional, float32 [1 or batch, 1, 4] of (width, height, width, height) that each picture takes of the "
+    "input, where boxes end; all of the input where left out"
+)
+
 # The graph behind the detector.  NonMaxSuppression gives (image, class, box) for each survivor, as many as there are;
 # scattered back among zeros, the best of each image are found at once, whatever order they came in.
 _NMS = """
 <ir_version: {ir_version}, opset_import: ["": {opset}]>
-suppress (float[batch, {priors}, 4] candidates, float[batch, {priors}, {classes}] candidate_scores)
+suppress (float[batch, {priors}, 4] decoded, float[batch, {priors}, {classes}] all_scores,
+          float[contents, 1, 4] content)
     => (int64[batch] num_dets, float[batch, {limit}, 4] boxes, float[batch, {limit}] scores,
         int64[batch, {limit}] labels)
 <
@@ -69,6 +75,12 @@ suppress (float[batch, {priors}, 4] candidates, float[batch, {priors}, {classes}
     float[1] zero = {{0.0}}
 >
 {{
+    candidates = Min (decoded, content)
+    left_top, right_bottom = Split <axis = 2, num_outputs = 2> (candidates)
+    has_size = Greater (right_bottom, left_top)
+    sizes = Cast <to = 1> (has_size)
+    has_area = ReduceMin (sizes, last)
+    candidate_scores = Mul (all_scores, has_area)
     by_class = Transpose <perm = [0, 2, 1]> (candidate_scores)
     survivors = NonMaxSuppression (candidates, by_class, limit, iou_threshold, score_threshold)
     survivor_scores = GatherND (by_class, survivors)
@@ -164,8 +176,6 @@ def export_onnx(
         raise ExportError(f"{path}: expected a file name that ends with .onnx")
     if input_size < 1:
         raise ExportError(f"the input size is {input_size}: expected a positive number of pixels")
-    if nms and predict.clip != "input":
-        raise ExportError(f"predict.clip is {predict.clip!r}: an exported graph does not know where the picture ends")
     if nms and predict.score_threshold < 0:
         raise ExportError(f"the score threshold is {predict.score_threshold}: expected 0 or more")
     num_classes = model.config.num_classes
@@ -173,12 +183,12 @@ def export_onnx(
     if len(names) != num_classes:
         raise ExportError(f"{len(names)} names for {num_classes} classes")
     kind: Kind = "nms" if nms else "raw"
-    words = _INPUT.format(size=input_size)
+    words = _INPUT.format(size=input_size) + _CONTENT * nms
     info = ExportInfo(kind, input_size, names, preset, model.config, predict, words, _OUTPUTS[kind])
 
     graph = _Graph(fuse_batch_norm(model).cpu(), input_size, predict.nms_pre if nms else None)
     graph.eval().requires_grad_(False)
-    outputs = ["candidates", "candidate_scores"] if nms else ["boxes", "scores", *MAPS]
+    outputs = ["decoded", "all_scores"] if nms else ["boxes", "scores", *MAPS]
     # two images: torch takes an axis of length 1 for one that always has it
     example = torch.zeros(2, 3, input_size, input_size, dtype=torch.uint8)
     with quiet_tracing():
@@ -195,7 +205,7 @@ def export_onnx(
     assert program is not None
     proto = program.model_proto
     if nms:
-        proto = _with_nms(proto, len(graph.points), num_classes, predict)
+        proto = _with_nms(proto, len(graph.points), num_classes, input_size, predict)
     onnx.helper.set_model_props(proto, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
     onnx.checker.check_model(proto)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,9 +237,7 @@ class _Graph(nn.Module):
         boxes = boxes.clamp(0, self.input_size)
         if self.nms_pre is None:
             return boxes, torch.cat(levels, 1), *cls_scores, *bbox_preds
-        scores = torch.cat([_best(level, self.nms_pre) for level in levels], 1)
-        has_area = (boxes[..., 2:] > boxes[..., :2]).all(-1, keepdim=True)
-        return boxes, scores * has_area
+        return boxes, torch.cat([_best(level, self.nms_pre) for level in levels], 1)
 
 
 def _best(scores: Float[Tensor, "batch cells classes"], limit: int) -> Float[Tensor, "batch cells classes"]:
@@ -241,19 +249,20 @@ def _best(scores: Float[Tensor, "batch cells classes"], limit: int) -> Float[Ten
     return (flat * (flat >= least)).view_as(scores)
 
 
-def _with_nms(proto: Any, priors: int, num_classes: int, predict: PredictConfig) -> Any:
+def _with_nms(proto: Any, priors: int, num_classes: int, input_size: int, predict: PredictConfig) -> Any:
     """The graph with suppression behind it."""
     onnx = import_module("onnx")
-    tail = _suppression(priors, num_classes, predict, proto.ir_version)
+    tail = _suppression(priors, num_classes, input_size, predict, proto.ir_version)
     # a prefix on the detector's side: its names are the exporter's, and could be any of the tail's
     head = onnx.compose.add_prefix(proto, "detector/", rename_inputs=False)
-    names = [value.name for value in tail.graph.input]
+    names = ["decoded", "all_scores"]
     return onnx.compose.merge_models(head, tail, io_map=[(f"detector/{name}", name) for name in names])
 
 
-def _suppression(priors: int, num_classes: int, predict: PredictConfig, ir_version: int = 10) -> Any:
-    """Class-wise NMS as a model of its own."""
-    return import_module("onnx.parser").parse_model(
+def _suppression(priors: int, num_classes: int, input_size: int, predict: PredictConfig, ir_version: int = 10) -> Any:
+    """Class-wise NMS of boxes that end with the picture, as a model of its own."""
+    onnx = import_module("onnx")
+    model = onnx.parser.parse_model(
         _NMS.format(
             ir_version=ir_version,
             opset=OPSET,
@@ -264,6 +273,10 @@ def _suppression(priors: int, num_classes: int, predict: PredictConfig, ir_versi
             score_threshold=float(predict.score_threshold),
         )
     )
+    # what an input has where it is left out
+    whole = onnx.numpy_helper.from_array(np.full((1, 1, 4), input_size, np.float32), "content")
+    model.graph.initializer.append(whole)
+    return model
 
 
 class OnnxDetector:
@@ -309,21 +322,31 @@ class OnnxDetector:
         """Where it expects images; onnxruntime moves them on."""
         return torch.device("cpu")
 
-    def outputs(self, images: Num[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
+    def outputs(
+        self, images: Num[Tensor, "batch channels height width"], img_shapes: Sequence[tuple[int, int]] | None = None
+    ) -> dict[str, Tensor]:
         """Everything that the graph gives, by name.
 
         Args:
             images: uint8 BGR pixels ``[B, 3, S, S]``.
+            img_shapes: (height, width) of the content of each image, where the boxes of an ``nms`` file end; all of it
+                where left out.
 
         Raises:
-            ValueError: for images of another shape or type than the file was made for.
+            ValueError: for images of another shape or type than the file was made for, or content that the file, made
+                by an earlier version, cannot be told of.
         """
         size = self.info.input_size
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, size, size):
             found = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"{self.path} takes uint8 images [batch, 3, {size}, {size}] in BGR order, found {found}")
+        given = {"images": np.ascontiguousarray(images.cpu().numpy())}
+        if self.info.kind == "nms" and img_shapes is not None and set(img_shapes) != {(size, size)}:
+            if "content" not in {one.name for one in self._session.get_overridable_initializers()}:
+                raise ValueError(f"{self.path} has no input for where pictures end: export it again")
+            given["content"] = np.array([[(width, height) * 2] for height, width in img_shapes], np.float32)
         names = [output.name for output in self._session.get_outputs()]
-        values = self._session.run(names, {"images": np.ascontiguousarray(images.cpu().numpy())})
+        values = self._session.run(names, given)
         return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
     def predict(
@@ -343,18 +366,16 @@ class OnnxDetector:
             scale_factors: likewise.
 
         Raises:
-            ValueError: as in :meth:`outputs`, or where an ``nms`` file is asked to clip boxes to the picture.
+            ValueError: as in :meth:`outputs`.
         """
         config = self.info.predict if config is None else config
-        found = self.outputs(images)
+        if img_shapes is None or config.clip == "input":
+            img_shapes = [(self.info.input_size,) * 2] * len(images)
+        found = self.outputs(images, img_shapes)
         if self.info.kind == "raw":
-            if img_shapes is None or config.clip == "input":
-                img_shapes = [(self.info.input_size,) * 2] * len(images)
             maps = [found[name] for name in MAPS]
             scores, distances = maps[: len(STRIDES)], maps[len(STRIDES) :]
             return predict_by_feat(scores, distances, config, self.info.model.prior_offset, img_shapes, scale_factors)
-        if config.clip != "input":
-            raise ValueError(f"{self.path} has suppressed boxes already: it cannot clip them to the picture first")
         results = []
         for image, scores in enumerate(found["scores"]):
             keep = (scores > config.score_threshold).nonzero()[: config.max_per_image, 0]

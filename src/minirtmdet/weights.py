@@ -99,15 +99,18 @@ def download_weights(size: str, folder: Path | None = None) -> Path:
         folder: where to; in the user's cache directory where left out.
 
     Returns:
-        The file, checked against its SHA-256; of ``l`` only the digits that its name carries are known.
+        The file, checked against its SHA-256 whenever it is asked for; of ``l`` only the digits that its name carries
+        are known.
 
     Raises:
         ValueError: for another size.
         DownloadError: naming the address or the file, and what is wrong with it.
     """
-    path = weights_path(size, folder)
-    if not path.is_file():
-        download(OFFICIAL[size].url, path, OFFICIAL[size].sha256)
+    path, official = weights_path(size, folder), OFFICIAL[size]
+    if path.is_file():
+        _check(path, official.sha256)
+    else:
+        download(official.url, path, official.sha256)
     return path
 
 
@@ -129,7 +132,7 @@ def download(url: str, path: Path, sha256: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if path.is_file():  # another process was faster
-                return
+                return _check(path, sha256)
             _fetch(url, part)
             found = _sha256(part)
             if not found.startswith(sha256):
@@ -165,6 +168,16 @@ def _fetch(url: str, part: Path) -> None:
             arrived = file.tell()
     if total is not None and arrived < total:
         raise ConnectionError(f"it ended after {arrived} of {total} bytes")
+
+
+def _check(path: Path, sha256: str) -> None:
+    """Raise a DownloadError for a file that is not the published one; it may be the user's, and stays."""
+    found = _sha256(path)
+    if not found.startswith(sha256):
+        raise DownloadError(
+            f"{path} has SHA-256 {found}, expected {sha256}: it is damaged, or not the published file. Remove it, and "
+            "it is downloaded again; if it is yours, move it and give its new name in place of the size, with --model"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -111,7 +111,8 @@ def _losses_with_gradients(
 
 def predict(case: cases.PredictCase) -> Answer:
     scene = case.scene
-    config = PredictConfig(case.score_threshold, case.nms_pre, case.nms_iou_threshold, case.max_per_image)
+    limits = case.score_threshold, case.nms_pre, case.nms_iou_threshold, case.max_per_image
+    config = PredictConfig(*limits, nms_as_mmcv=True)  # some cases do not clip
     maps = scene.levels(scene.cls_scores), scene.levels(scene.distances)
     results = predict_by_feat(*maps, config, scene.offset, case.img_shapes, case.scale_factors)
     results = [Detections(*(field[settle_order(*found)] for field in found)) for found in results]

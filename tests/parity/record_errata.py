@@ -233,6 +233,17 @@ def clipped_to_padding() -> Answers:
     return {"img_shape after Pad": list(shape), "right and lower end of boxes": found["boxes"].amax(0)[2:].tolist()}
 
 
+def negative_coordinates() -> Answers:
+    from mmcv.ops import batched_nms
+
+    boxes = torch.tensor([[-11.0, -11.0, -1.0, -1.0], [0.0, 0.0, 10.0, 10.0]])  # they do not touch
+    kept = {}
+    for name, labels in (("one class", [0, 0]), ("two classes", [1, 0])):
+        _, keep = batched_nms(boxes, torch.tensor([0.9, 0.8]), torch.tensor(labels), {"iou_threshold": 0.5})
+        kept[name] = keep.tolist()
+    return {"boxes": boxes.tolist(), "kept": kept}
+
+
 def shared_average() -> Answers:
     from mmdet.models.layers import ExpMomentumEMA
     from torch import nn
@@ -313,6 +324,7 @@ ERRATA: dict[str, Callable[[], Answers]] = {
         shared_depthwise,
         objectness_by_default,
         clipped_to_padding,
+        negative_coordinates,
         shared_average,
         cosine_of_odd_runs,
         backbone_init,

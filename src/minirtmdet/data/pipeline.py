@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from minirtmdet.configs import AugmentConfig
+from minirtmdet.configs import AugmentConfig, check_settings
 from minirtmdet.data.augment import (
     Paint,
     Sample,
@@ -158,17 +158,9 @@ class TrainPipeline:
 
 
 def _check(config: AugmentConfig, input_size: int, seed: int, epochs: int) -> None:
-    low, high = config.scale
-    if not 0 < low <= high:
-        raise ValueError(f"augment.scale is {config.scale}: expected 0 < smallest <= largest")
-    if min(config.hsv) < 0:
-        raise ValueError(f"augment.hsv is {config.hsv}: expected three numbers that are not negative")
-    for name in ("flip", "mosaic", "mixup"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"augment.{name} is {getattr(config, name)}: expected a probability in 0..1")
-    for name, least in (("mosaic_cache", 5), ("mixup_cache", 2), ("stage2_epochs", 0), ("min_box_size", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"augment.{name} is {getattr(config, name)}: expected at least {least}")
+    check_settings(config, "augment.")
+    if config.scale[0] > config.scale[1]:
+        raise ValueError(f"augment.scale is {config.scale}: expected the smallest factor first")
     if input_size < 1:
         raise ValueError(f"input_size is {input_size}: expected a positive number of pixels")
     if seed < 0:

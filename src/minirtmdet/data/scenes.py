@@ -22,7 +22,7 @@ from PIL import Image, features
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
-from minirtmdet.configs import ScenesConfig
+from minirtmdet.configs import ScenesConfig, check_settings
 from minirtmdet.data.backgrounds import list_photos, pattern_background, photo_background, smooth_noise, split_photos
 from minirtmdet.data.glyphs import OPAQUE, sprite
 
@@ -137,7 +137,7 @@ def make_scenes(config: ScenesConfig, root: Path | None = None, *, progress: boo
         ValueError: where the settings make no sense, the backgrounds hold no usable photo, or ``root`` holds
             something else.
     """
-    _check(config)
+    check_settings(config, "scenes.")
     key = _key(config)
     root = user_cache_path("minirtmdet") / f"scenes-{key[:12]}" if root is None else Path(root)
     if _is_made(root, key):
@@ -181,7 +181,7 @@ def render_scene(
     >>> image.shape, boxes.shape[1], len(boxes) == len(labels)
     ((320, 320, 3), 4, True)
     """
-    _check(config)
+    check_settings(config, "scenes.")
     return _render(config, split, index, _photos(config, split))
 
 
@@ -317,12 +317,6 @@ def _generator(config: ScenesConfig, split: str, index: int, stream: int) -> np.
     return np.random.Generator(
         np.random.Philox(np.random.SeedSequence(config.seed, spawn_key=(SPLITS.index(split), index, stream)))
     )
-
-
-def _check(config: ScenesConfig) -> None:
-    for name, least in (("train", 1), ("val", 1), ("size", 64), ("seed", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"scenes.{name} is {getattr(config, name)}: expected at least {least}")
 
 
 # ---- The data set on disk

@@ -1,5 +1,8 @@
 """Detections in picture files: which files, what is found, and the pictures with boxes drawn on them."""
 
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from minirtmdet.checkpoints import atomic_path
 from minirtmdet.configs import PredictConfig
@@ -15,10 +18,19 @@ from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.coco import read_image
 from minirtmdet.detector import Detector
 from minirtmdet.plots.canvas import box_color
+from minirtmdet.plots.fonts import Line, drawable
 from minirtmdet.structures import Detections
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+SUFFIXES = {
+    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+}
 """What counts as a picture in a folder; a file that is named itself is tried whatever its name."""
+VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""How an address begins, once it was taken for a path."""
+RESULTS = "predictions.json"
+"""Detections of all pictures; a folder that holds it was written by ``predict``."""
 
 
 class Picture(NamedTuple):
@@ -52,30 +64,70 @@ class Prediction(NamedTuple):
 def find_pictures(paths: Sequence[Path]) -> list[Picture]:
     """Files as they are named, folders with all pictures below them.
 
+    What an earlier call of ``predict`` wrote into such a folder is left out; a warning counts whatever is.
+
     Raises:
         FileNotFoundError: for a path that is not there, or a folder without pictures.
+        ValueError: for a video or an address, with what to do.
     """
     pictures: list[Picture] = []
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            if not found:
-                raise FileNotFoundError(f"{path} holds no picture ({', '.join(sorted(SUFFIXES))})")
-        elif path.exists():
-            found = [path]
-        else:
-            raise FileNotFoundError(f"no picture or folder {path}")
-        for file in found:
-            name = file.relative_to(path) if path.is_dir() else Path(file.name)
-            # what JPEG would blur is written as PNG
-            name = name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_suffix(".png")
+        for file in _pictures_in(path) if path.is_dir() else [_named(path)]:
+            name = _name_of_output(file.relative_to(path) if path.is_dir() else Path(file.name))
             stem, number = name.stem, 2
-            while name in taken:
+            while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
                 name, number = name.with_stem(f"{stem}-{number}"), number + 1
-            taken.add(name)
+            taken.add(str(name).casefold())
             pictures.append(Picture(file, name))
     return pictures
+
+
+def _named(path: Path) -> Path:
+    """A file that was named itself, or an error that says what to do instead."""
+    if ADDRESS.match(str(path)):
+        raise ValueError(f"{path} is an address: download what is there, and name the file")
+    if not path.exists():
+        raise FileNotFoundError(f"no picture or folder {path}")
+    if path.suffix.lower() in VIDEOS:
+        raise ValueError(
+            f"{path} is a video: take pictures out of it first (ffmpeg -i {path.name} frames/%06d.png, in a folder "
+            "that is there) and name their folder"
+        )
+    return path
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """All pictures below a folder, with a warning that says what else is there."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    earlier = {file.parent for file in files if file.parent != folder and _is_ours(file)}
+    ours = [file for file in files if earlier.isdisjoint(file.parents)]
+    others = Counter(file.suffix.lower() or "without ending" for file in ours if file.suffix.lower() not in SUFFIXES)
+    left_out = [f"{count} {ending}" for ending, count in sorted(others.items())]
+    left_out += [f"{one}, which predict wrote" for one in sorted(map(str, earlier))]
+    said = f"left out: {', '.join(left_out)}" if left_out else ""
+    pictures = [file for file in ours if file.suffix.lower() in SUFFIXES]
+    if not pictures:
+        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}){said and f'; {said}'}")
+    if left_out:
+        warnings.warn(f"{folder}: {said}", stacklevel=3)
+    return pictures
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is the :data:`RESULTS` of an earlier call, by how it begins."""
+    if file.name != RESULTS:
+        return False
+    with file.open("rb") as content:
+        return content.read(20).split() == [b"{", b'"classes":', b"["]
+
+
+def _name_of_output(name: Path) -> Path:
+    """As the picture's own; what JPEG would blur, and what is not written everywhere, becomes PNG."""
+    if name.suffix.lower() in (".jpg", ".jpeg"):
+        return name
+    # what stands behind the last dot need be no ending: scan.2024
+    return name.with_suffix(".png") if name.suffix.lower() in SUFFIXES else name.with_name(f"{name.name}.png")
 
 
 def predict_pictures(
@@ -132,20 +184,20 @@ def draw_detections(
     image: UInt8[np.ndarray, "height width 3"], detections: Detections, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The picture (BGR) with a named box for each detection, the best ones on top."""
+    names = drawable(classes)
     canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
     pen = ImageDraw.Draw(canvas)
     width = max(2, round(max(image.shape[:2]) / 400))
-    font = ImageFont.load_default(7 * width)
     rows = zip(*(field.tolist() for field in detections), strict=True)
     for box, score, label in reversed(list(rows)):
         colour = ImageColor.getrgb(box_color(label))
         pen.rectangle(box, outline=colour, width=width)
-        text = f"{classes[label]} {score:.2f}"
-        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        line = Line(f"{names[label]} {score:.2f}", 7 * width)
+        left, top, right, bottom = line.box
         # above the box, or inside it at the upper border of the picture
-        x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0)
+        x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0.0)
         pen.rectangle((x, y, x + right - left + 2 * width, y + bottom - top + 2 * width), fill=colour)
-        pen.text((x + width - left, y + width - top), text, font=font, fill="white")
+        line.draw(pen, x + width, y + width, "white")
     return np.asarray(canvas)[..., ::-1]
 
 

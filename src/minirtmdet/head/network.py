@@ -95,10 +95,10 @@ class RTMDetSepBNHead(nn.Module):
         for level, (feat, stride) in enumerate(zip(feats, self.strides, strict=True)):
             cls_feat = self.cls_convs[level](feat)
             reg_feat = self.reg_convs[level](feat)
-            cls_score = _at_least_fp32(self.rtm_cls[level](cls_feat))
+            cls_score = _predict(self.rtm_cls[level], cls_feat)
             if self.rtm_obj is not None:
-                cls_score = _with_objectness(cls_score, self.rtm_obj[level](reg_feat))
-            distance = _at_least_fp32(self.rtm_reg[level](reg_feat))
+                cls_score = _with_objectness(cls_score, _predict(self.rtm_obj[level], reg_feat))
+            distance = _predict(self.rtm_reg[level], reg_feat)
             if self.exp_on_reg:
                 distance = distance.exp()
             cls_scores.append(cls_score)
@@ -146,10 +146,10 @@ class RTMDetHead(nn.Module):
         cls_scores, bbox_preds = [], []
         for feat, scale, stride in zip(feats, self.scales, self.strides, strict=True):
             reg_feat = self.reg_convs(feat)
-            cls_score = _at_least_fp32(self.rtm_cls(self.cls_convs(feat)))
+            cls_score = _predict(self.rtm_cls, self.cls_convs(feat))
             if self.rtm_obj is not None:
-                cls_score = _with_objectness(cls_score, self.rtm_obj(reg_feat))
-            distance = _at_least_fp32(self.rtm_reg(reg_feat))
+                cls_score = _with_objectness(cls_score, _predict(self.rtm_obj, reg_feat))
+            distance = _predict(self.rtm_reg, reg_feat)
             if self.exp_on_reg:
                 distance = distance.exp()
             cls_scores.append(cls_score)
@@ -190,11 +190,25 @@ def _init_head(head: nn.Module, rtm_cls: nn.Module, rtm_obj: nn.Module | None) -
             normal_init(prediction, bias=bias_init_with_prob(0.01))
 
 
+def _predict(prediction: nn.Module, feat: Float[Tensor, "batch channels _ _"]) -> Float[Tensor, "batch outputs _ _"]:
+    """The last convolution of a branch, in fp32 under autocast too.
+
+    Autocast would round its output to bf16, which has steps of 0.4 to 0.8 %: a distance of 300.5 pixels would become
+    300 or 302, and making it fp32 afterwards brings nothing back.  Features keep the rounding of the convolutions
+    before, of which the sum over channels averages most out.  A head whose weights are half precision themselves does
+    round here; its output is made fp32, so that exp and stride round no further.
+    """
+    kind = feat.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # meta has none
+        with torch.autocast(kind, enabled=False):
+            return prediction(_at_least_fp32(feat))
+    return _at_least_fp32(prediction(feat))
+
+
 def _with_objectness(cls_score: Tensor, objectness: Tensor) -> Tensor:
     """The logit of the geometric mean of class and objectness probability."""
-    return inverse_sigmoid(sigmoid_geometric_mean(cls_score, _at_least_fp32(objectness)))
+    return inverse_sigmoid(sigmoid_geometric_mean(cls_score, objectness))
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:
-    """Half precision to fp32: after exp and stride, bf16 would turn 300.5 pixels into 300."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

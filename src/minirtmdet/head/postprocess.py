@@ -58,7 +58,8 @@ def predict_by_feat(
             boxes = boxes * boxes.new_tensor([width, height, width, height])
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(-1)
         boxes, scores, labels = boxes[has_area], scores[has_area], labels[has_area]
-        keep = batched_nms(boxes, scores, labels, config.nms_iou_threshold, config.max_per_image)
+        limits = config.nms_iou_threshold, config.max_per_image
+        keep = batched_nms(boxes, scores, labels, *limits, as_mmcv=config.nms_as_mmcv)
         results.append(Detections(boxes[keep], scores[keep], labels[keep]))
     return results
 
@@ -85,6 +86,8 @@ def batched_nms(
     labels: Int[Tensor, " candidates"],
     iou_threshold: float,
     max_out: int,
+    *,
+    as_mmcv: bool = False,
 ) -> Int[Tensor, " kept"]:
     """Indices that greedy, class-wise non-maximum suppression keeps, best first, at most ``max_out``.
 
@@ -94,13 +97,16 @@ def batched_nms(
         labels: boxes of different classes never suppress each other.
         iou_threshold: of two boxes of one class that overlap more, the one with the lower score goes.
         max_out: candidates after the last one that is kept are never looked at.
+        as_mmcv: move classes apart by the largest coordinate alone, as mmcv does: boxes with negative coordinates,
+            which boxes that were not clipped may have, then reach into the class before theirs and suppress there.
 
-    MMDetection (mmcv ``batched_nms``) compares all candidates and cuts afterwards: the same boxes, and the same
-    shift by class, so that rounding is the same too.
+    MMDetection (mmcv ``batched_nms``) compares all candidates and cuts afterwards: the same boxes, and, where no
+    coordinate is negative, the same shift by class, so that rounding is the same too.
     """
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    shifted = boxes + (labels.to(boxes.dtype) * (boxes.max() + 1))[:, None]
+    span = boxes.max() + 1 if as_mmcv else boxes.max() + 1 - boxes.min().clamp(max=0)
+    shifted = boxes + (labels.to(boxes.dtype) * span)[:, None]
     order = scores.argsort(descending=True, stable=True)
     kept = order[:0]
     for chunk in order.split(NMS_CHUNK):

@@ -7,8 +7,9 @@ neither read nor changed.
 
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, SupportsInt, TypeAlias
 
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from minirtmdet.plots.fonts import drawable, families, text_width, without_lost
 from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:
@@ -70,7 +72,11 @@ STYLE: dict[Any, Any] = {
 
 
 def styled(draw: "Callable[P, matplotlib.figure.Figure]") -> "Callable[P, matplotlib.figure.Figure]":
-    """Draw with the style of this package whatever the reader's is, and leave the reader's as it was."""
+    """Draw with the style of this package whatever the reader's is, and leave the reader's as it was.
+
+    Names may be in any script: fonts that have their letters are found, and what no font has is replaced.
+    """
+    parameters = signature(draw)
 
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> "matplotlib.figure.Figure":
@@ -79,12 +85,47 @@ def styled(draw: "Callable[P, matplotlib.figure.Figure]") -> "Callable[P, matplo
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(STYLE)
-            figure = draw(*args, **kwargs)
+            given = parameters.bind(*args, **kwargs)
+            texts: list[str] = []
+            for name, value in given.arguments.items():
+                given.arguments[name] = _as_drawable(name, value, texts)
+            matplotlib.rcParams["font.family"] = families(texts)
+            figure = draw(*given.args, **given.kwargs)
             # ticks are made when first drawn, in the style of that moment
             figure.draw_without_rendering()
         return figure
 
     return wrapper
+
+
+def _as_drawable(name: str, value: Any, texts: list[str]) -> Any:
+    """An argument with texts that can be drawn: classes, and what a dict is by, as :func:`drawable` has them.
+
+    Args:
+        name: of the argument.
+        value: any; only texts, lists of texts, and dicts by texts or of them are looked at.
+        texts: what will be drawn of it is added here.
+    """
+    if isinstance(value, str):
+        value = without_lost(value)
+        texts.append(value)
+    elif isinstance(value, Mapping) and _are_texts(value):
+        names = drawable(list(value))
+        texts += names
+        value = dict(zip(names, value.values(), strict=True))
+    elif isinstance(value, Mapping) and _are_texts(value.values()):
+        names = drawable(list(value.values()), list(value))
+        texts += names
+        value = dict(zip(value, names, strict=True))
+    elif isinstance(value, list | tuple) and _are_texts(value):
+        value = drawable(value) if name == "classes" else [without_lost(part) for part in value]
+        texts += value
+    return value
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    found = [isinstance(value, str) for value in values]
+    return bool(found) and all(found)
 
 
 @cache
@@ -260,7 +301,7 @@ def draw_labels(
     height = 11 / pixel
     seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
     for order, (box, text, color) in enumerate(zip(boxes, texts, colors, strict=True)):
-        width = (5 * len(text) + 2) / pixel  # 8 pt letters are 5 pt wide on average
+        width = (text_width(text) + 2) / pixel
         x1, y1, x2, y2 = (float(edge) for edge in box)
         spots = np.array([(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in (x1, x2 - width)])
         spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
