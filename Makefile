@@ -33,14 +33,14 @@ set-up:
 	@want="$$(cat requirements.txt pyproject.toml | cksum) $(CURDIR)"; \
 	if [ -f $(STAMP) ] && [ "$$(cat $(STAMP))" = "$$want" ] && $(PY) -c pass 2>/dev/null; then exit 0; fi; \
 	rm -f $(STAMP); \
-	fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+	fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))'; \
 	if ! { $(PY) -c "$$fits" && $(VENV)/bin/pip --version | grep -qF "$(CURDIR)/$(VENV)/"; } >/dev/null 2>&1; then \
 		python=; \
-		for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+		for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
 			if $$candidate -c "$$fits" >/dev/null 2>&1; then python=$$candidate; break; fi; \
 		done; \
 		if [ -z "$$python" ]; then \
-			echo "Python 3.11, 3.12 or 3.13 is needed and none was found as $(or $(PYTHON),python3, python3.13, python3.12 or python3.11)." >&2; \
+			echo "Python 3.11 to 3.14 is needed and none was found as $(or $(PYTHON),python3, python3.14, python3.13, python3.12 or python3.11)." >&2; \
 			echo "Install one, or name it: make $(or $(firstword $(MAKECMDGOALS)),test) PYTHON=/path/to/python3.12" >&2; \
 			exit 1; \
 		fi; \

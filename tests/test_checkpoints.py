@@ -493,3 +493,17 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
         write_half()
     assert os.listdir(tmp_path) == ["w.pt"]
     assert path.read_text() == "old"
+
+
+def test_what_is_brought_to_the_disk_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Windows refuses any other file: ``os.fsync`` of one that is open for reading ends each save with an error."""
+    written = []
+
+    def fsync(descriptor: int) -> None:
+        written.append(os.write(descriptor, b""))  # an error where it is not open for writing
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_path(tmp_path / "w.pt") as temporary:
+        temporary.write_text("whole")
+    assert written == [0]
+    assert (tmp_path / "w.pt").read_text() == "whole"

@@ -1,3 +1,5 @@
+import multiprocessing
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +15,7 @@ from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import PAD_VALUE
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader, TrainLoader, _Answer, epoch_order
+from minirtmdet.engine.interrupts import Interrupts
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +85,6 @@ def test_ranks_share_the_steps_of_one_process(dataset):
 # ---- the same batches, whatever makes them
 
 
-def test_workers_change_nothing_and_are_kept_over_epochs(dataset):
-    here, workers = make_loader(dataset), make_loader(dataset, workers=2)
-    for epoch in (0, 1, 0):
-        assert epoch_contents(here, epoch) == epoch_contents(workers, epoch)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_epoch_is_the_tail_of_the_whole(dataset, workers):
     whole = epoch_contents(make_loader(dataset), 4)
@@ -130,32 +127,50 @@ def test_the_global_generators_are_neither_read_nor_moved(dataset):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_spawned_workers_as_on_macos(tmp_path):
-    write_random_set(tmp_path, 6)
-    script = f"""
-import hashlib, sys
-from pathlib import Path
-import torch
-from minirtmdet.configs import AugmentConfig
-from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.loader import TrainLoader
+# ---- worker processes, however they start
 
-def main():
-    torch.multiprocessing.set_start_method("spawn")
-    dataset = CocoDataset(Path({str(tmp_path / "train.json")!r}), Path({str(tmp_path / "train")!r}))
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def start_method(request):
+    """Processes start in this way meanwhile: fork, spawn (macOS, Windows) or forkserver (Linux from Python 3.14 on)."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(request.param, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+def children():
+    """This process's workers that live."""
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+@pytest.mark.usefixtures("start_method")
+def test_workers_change_nothing_and_are_kept_over_epochs(dataset):
+    here, workers, before = make_loader(dataset), make_loader(dataset, workers=1), children()
+    assert epoch_contents(here, 0) == epoch_contents(workers, 0)
+    first = children() - before
+    assert len(first) == 1
+    assert epoch_contents(here, 1) == epoch_contents(workers, 1)
+    assert children() - before == first
+    workers.close()
+    assert children() == before
+    assert epoch_contents(here, 1, start=3) == epoch_contents(workers, 1, start=3)
+    workers.close()
+
+
+def test_one_that_is_not_open_can_be_closed(dataset):
     for workers in (0, 1):
-        loader = TrainLoader(dataset, AugmentConfig(), input_size=64, batch_size=3, seed=0, epochs=9, workers=workers)
-        print(*(hashlib.sha256(batch.images.numpy().tobytes()).hexdigest() for batch in loader.epoch(0)))
+        make_loader(dataset, workers=workers).close()
 
-if __name__ == "__main__":
-    main()
-"""
-    (tmp_path / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    here, spawned = done.stdout.splitlines()
-    assert here == spawned
-    assert len(here.split()) == 2
+
+def test_an_epoch_that_is_held_by_a_traceback_does_not_keep_workers(dataset):
+    loader, before = make_loader(dataset, workers=2), children()
+    batches = loader.epoch(0)
+    next(batches)
+    assert len(children() - before) == 2
+    loader.close()
+    assert children() == before
+    batches.close()
 
 
 class CountsThreads(CocoDataset):
@@ -163,10 +178,48 @@ class CountsThreads(CocoDataset):
         return replace(super().load(index), image_id=100 * cv2.getNumThreads() + torch.get_num_threads())
 
 
-def test_a_worker_takes_one_thread(tmp_path):
-    dataset = CountsThreads(*write_set(tmp_path))
-    (batch,) = EvalLoader(dataset, input_size=64, batch_size=1, workers=1)
+@pytest.mark.usefixtures("start_method")
+def test_a_worker_takes_one_thread_and_ends_with_the_evaluation(tmp_path):
+    loader = EvalLoader(CountsThreads(*write_set(tmp_path)), input_size=64, batch_size=1, workers=1)
+    before = children()
+    (batch,) = loader
     assert batch.image_ids == [101]
+    assert children() == before
+
+
+@pytest.mark.usefixtures("start_method")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
+def test_signals_reach_workers_that_start_while_the_main_process_defers_them(dataset):
+    loader, before, interrupts = make_loader(dataset, workers=1), children(), Interrupts()
+    with interrupts, interrupts.held():
+        for start in (0, 2):
+            next(loader.epoch(0, start))
+            (worker,) = (process for process in multiprocessing.active_children() if process.pid not in before)
+            # Ctrl-C goes to all processes of a terminal, and the main one may want batches still
+            send(signal.SIGINT, worker.pid)
+            worker.join(0.5)
+            assert worker.is_alive()
+        assert len(epoch_contents(loader, 1)) == len(loader)
+        send(signal.SIGTERM, worker.pid)
+        worker.join(20)
+        # an end by a signal would be an error of torch's in the main process, wherever that is
+        assert worker.exitcode == 0
+    loader.close()
+    assert not interrupts.came
+
+
+def send(number, pid):
+    """A signal from a process that is not the worker's parent."""
+    subprocess.run(["kill", f"-{int(number)}", str(pid)], check=True)
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_memory_is_pinned_for_a_gpu_alone(dataset, monkeypatch, pin):
+    # where there is a GPU, torch pins whatever the device of the run is, and makes a CUDA context for it
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    loaders = make_loader(dataset, pin_memory=pin), EvalLoader(dataset, input_size=64, batch_size=4, pin_memory=pin)
+    assert [loader._loader.pin_memory for loader in loaders] == [pin, pin]
+    assert not make_loader(dataset)._loader.pin_memory
 
 
 # ---- what is in a batch

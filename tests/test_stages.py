@@ -1,5 +1,6 @@
 """A run through both stages: what the switch between them changes, and what not."""
 
+import multiprocessing
 from dataclasses import replace
 
 import pytest
@@ -69,12 +70,14 @@ def test_the_switch_leaves_network_statistics_and_optimiser_as_they_are(config: 
 def test_resumed_at_the_switch_it_is_the_same_run(config: TrainConfig, workers: int) -> None:
     whole = trainer(config, f"whole-{workers}")
     whole.fit()
+    before = multiprocessing.active_children()
     data = replace(config.data, workers=workers)
     trainer(config, f"parts-{workers}", data=data).fit(until_epoch=SWITCH)
     rest = trainer(config, f"parts-{workers}", data=data, resume=True)
     assert rest.epoch == SWITCH
     rest.fit()
     assert state(rest) == state(whole)
+    assert multiprocessing.active_children() == before  # both runs have ended theirs
 
 
 def test_without_the_second_stage_the_last_epoch_is_another(config: TrainConfig) -> None:

@@ -2,7 +2,8 @@
 
     python book/_ext/install_cell.py book/*.ipynb
 
-writes it, with the repository's address out of ``_config.yml``; where none is set, the cell says how to install.
+writes it, with the repository's address out of ``_config.yml``.  Where none is set, Colab says which repository the
+notebook was opened from; elsewhere the cell says how to install.
 """
 
 import sys
@@ -13,22 +14,44 @@ import yaml
 
 CONFIG = Path(__file__).parents[2] / "_config.yml"
 CELL = """\
-# where the package is missing, on Colab for one, this fetches it
+# where the package is missing, on Colab for one, this fetches what is not there
 import importlib.util
 
 REPOSITORY = "{address}"
 if importlib.util.find_spec("minirtmdet") is None:
+    import json
+    import re
+    import socket
+    import subprocess
+    import sys
+    from importlib.metadata import distributions
+    from pathlib import Path
+    from urllib.parse import unquote
+    from urllib.request import urlopen
+
+    if "google.colab" in sys.modules and not REPOSITORY:
+        # its server knows the address that this notebook was opened from
+        server = f"http://{{socket.gethostbyname(socket.gethostname())}}:9000"
+        opened = unquote(json.load(urlopen(f"{{server}}/api/sessions"))[0]["path"])
+        place = re.search(r"(https://[^/]+/[^/]+/[^/]+)/blob/([^/]+)/", opened)
+        REPOSITORY = f"{{place[1]}}@{{place[2]}}" if place else ""
     assert REPOSITORY, "minirtmdet is not installed: the README says how"
-    %pip install --quiet git+$REPOSITORY
+    wanted = f"minirtmdet[convert,onnx] @ git+{{REPOSITORY}}"
+    # torch and numpy are loaded already: what is installed goes by them
+    there = [(one.name.lower(), one.version) for one in distributions()]
+    kept = [f"{{name}}=={{v}}" for name, v in there if name in ("numpy", "torch")]
+    Path("kept.txt").write_text("\\n".join(kept))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", wanted]
+    subprocess.run([*pip, "--constraint", "kept.txt"], check=True)
+    Path("kept.txt").unlink()
 """
 
 
 def install_cell() -> nbformat.NotebookNode:
     """The cell, not shown on the page."""
     address = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["repository"]["url"]
-    return nbformat.v4.new_code_cell(
-        CELL.format(address=address).strip(), id="install", metadata={"tags": ["remove-cell"]}
-    )
+    source = CELL.format(address=address).strip()
+    return nbformat.v4.new_code_cell(source, execution_count=1, id="install", metadata={"tags": ["remove-cell"]})
 
 
 def main(paths: list[str]) -> None:

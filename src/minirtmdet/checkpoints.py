@@ -575,7 +575,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with naming_full_disk(path):
         try:
             yield temporary
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows brings to the disk only what is open for writing
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:

@@ -222,7 +222,8 @@ def evaluate(
                 f"{len(dataset.classes)}: name them with --classes"
             )
         size = {"input_size": settings.input_size, "batch_size": batch_size, "workers": settings.workers}
-        loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size)
+        gpu = loaded.model.device.type == "cuda"
+        loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size, pin_memory=gpu)
         evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict, world=world)
     if not world.is_writer:
         return

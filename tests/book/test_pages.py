@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -74,3 +75,18 @@ def test_the_readme_has_the_numbers_of_the_records() -> None:
 def test_the_readme_names_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+
+
+def test_every_place_names_the_same_pythons() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pythons = [row.rpartition(" ")[2] for row in project["classifiers"] if "Python :: 3" in row]
+    first, last = pythons[0], pythons[-1]
+    after = f"3.{int(last.partition('.')[2]) + 1}"
+    assert project["requires-python"] == f">={first},<{after}"
+    tests = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    assert tests["jobs"]["test"]["strategy"]["matrix"]["python"] == pythons
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"({first.replace('.', ', ')}) <= sys.version_info[:2] <= ({last.replace('.', ', ')})" in makefile
+    assert " ".join(f"python{version}" for version in reversed(pythons)) in makefile
+    for text in ("README.md", "book/intro.md", "requirements.txt"):
+        assert f"Python {first} to {last}" in (ROOT / text).read_text(encoding="utf-8"), text

@@ -101,7 +101,7 @@ def test_a_wait_is_noticed():
 
 def test_batches_travel_without_waiting_and_arrive_whole(tmp_path: Path):
     dataset = CocoDataset(*write_random_set(tmp_path, 40))
-    loader = TrainLoader(dataset, AugmentConfig(), input_size=128, batch_size=4, seed=0, epochs=1)
+    loader = TrainLoader(dataset, AugmentConfig(), input_size=128, batch_size=4, seed=0, epochs=1, pin_memory=True)
     host = list(loader.epoch(0))
     work = torch.randn(4_096, 4_096, device="cuda")
     found = []

@@ -2,17 +2,22 @@
 
 A batch is a pure function of (seed, epoch, step): worker processes are told only which one to make, so that their
 number changes nothing, and a run that is resumed in the middle of an epoch sees what it would have seen.
+
+Workers start as Python starts processes on the system: by fork, forkserver (Linux from Python 3.14 on) or spawn (macOS,
+Windows), or as ``multiprocessing.set_start_method`` says.  The last two pickle the data set and import its class by the
+name of its module: a class that is defined in a notebook's cell, which no module has, loads with ``workers=0`` alone.
 """
 
 import multiprocessing.queues
 import os
+import signal
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -76,6 +81,7 @@ class TrainLoader:
         workers: processes that load beside this one; 0 loads in this one.
         rank: number of this process.
         world_size: number of processes that train together.
+        pin_memory: put batches into page-locked memory, for a GPU to copy while it trains; this makes a CUDA context.
 
     Attributes:
         stage2_start: first epoch of the second stage, from 0; see :class:`~minirtmdet.data.pipeline.TrainPipeline`.
@@ -98,6 +104,7 @@ class TrainLoader:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
         check_shared_memory(workers, batch_size, input_size)
@@ -105,7 +112,7 @@ class TrainLoader:
         self.stage2_start = pipeline.stage2_start
         self._batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
         self._steps = _Steps(max(len(dataset) // (batch_size * world_size), 1))
-        self._loader = _make_loader(self._batches, self._steps, workers)
+        self._loader = _make_loader(self._batches, self._steps, workers, pin_memory, keep=True)
         self.left_out: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -128,12 +135,20 @@ class TrainLoader:
         """One batch, made once more in this process."""
         return next(_unwrap([self._batches[epoch, step]], Counter()))
 
+    def close(self) -> None:
+        """End the worker processes, where there are any; the next epoch starts new ones."""
+        # torch has no public word for it, and would wait until nothing refers to the iterator: a traceback does
+        if self._loader._iterator is not None:
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
+            self._loader._iterator = None
+
 
 class EvalLoader:
     """Every picture once, in the order of the data set, resized to fit the input and padded.
 
     Process ``rank`` of ``world_size`` gets every ``world_size``-th picture.  The last batch can be smaller, and any
-    batch that a picture is missing from which cannot be read, where the data set skips bad pictures.
+    batch that a picture is missing from which cannot be read, where the data set skips bad pictures.  Worker processes
+    start with each round and end with it.
 
     Args, attributes and errors as for :class:`TrainLoader`.
     """
@@ -147,11 +162,13 @@ class EvalLoader:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
         check_shared_memory(workers, batch_size, input_size)
         batches = _EvalBatches(dataset, input_size, batch_size, rank, world_size)
-        self._loader = _make_loader(batches, range(len(batches)), workers)
+        # the next evaluation is an epoch away: its workers would lie idle in memory meanwhile
+        self._loader = _make_loader(batches, range(len(batches)), workers, pin_memory, keep=False)
         self.left_out: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -313,17 +330,18 @@ class _Steps(Sampler):
         return self.count - self.start
 
 
-def _make_loader(batches: Dataset, keys: Any, workers: int) -> DataLoader:
+def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> DataLoader:
+    """Batches by their keys; ``keep``: the workers stay for the next round."""
     return DataLoader(
         batches,
         batch_size=None,  # an item is a batch already
         sampler=keys,
         num_workers=workers,
         collate_fn=_same,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # else each epoch would draw from the global generator
-        persistent_workers=workers > 0,
+        persistent_workers=keep and workers > 0,
         timeout=STUCK if workers else 0,
     )
 
@@ -339,12 +357,22 @@ def _start_worker(_: int) -> None:
     sys.excepthook = _except_hang_ups
     # a batch that cannot be handed over would be lost, and waited for; a process that ends is noticed
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+    # Ctrl-C reaches every process of a terminal.  The main one decides: it may want batches still, to end its step
+    # with the others, and ends its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_quietly)
 
 
 def _end_worker(error: Exception, _: object) -> None:
     """Say why a batch could not be handed over, and end."""
     print(f"loading process: {error}", file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def _end_quietly(number: int, frame: FrameType | None) -> None:
+    # a scheduler's SIGTERM reaches every process of a run too; the death of a worker by a signal would be an error of
+    # torch's in the main process, wherever that is, even where it saves
+    os._exit(0)
 
 
 def _except_hang_ups(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

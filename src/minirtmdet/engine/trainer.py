@@ -228,6 +228,7 @@ class Trainer:
         except DiskFull as error:
             raise DiskFull(f"{error}; {self.folder.advice}") from error
         finally:
+            self.loader.close()
             self._lock.release()
         return self.metrics
 
@@ -517,8 +518,8 @@ class Trainer:
         # by name: the ids and their order can differ between the files
         self.val_dataset = CocoDataset.from_config(val, data, self.dataset.classes)
         self._check_boxes()
-        size: dict[str, int] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
-        size |= {"rank": self.world.rank, "world_size": self.world.size}
+        size: dict[str, Any] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
+        size |= {"rank": self.world.rank, "world_size": self.world.size, "pin_memory": self.device.type == "cuda"}
         self.loader = TrainLoader(self.dataset, config.augment, seed=config.seed, epochs=config.epochs, **size)
         self.val_loader = EvalLoader(self.val_dataset, **size)
         pictures = f"{len(self.dataset)} pictures to train on, {len(self.val_dataset)} to evaluate on"
