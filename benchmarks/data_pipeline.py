@@ -85,11 +85,11 @@ def ours(folder: Path) -> dict[str, Measure]:
     """This package."""
     import torch
 
-    from minirtmdet.configs import PRESETS
     from minirtmdet.data.coco import CocoDataset
     from minirtmdet.data.loader import collate, epoch_order
     from minirtmdet.data.pipeline import TrainPipeline
     from minirtmdet.detector import build_detector
+    from minirtmdet.presets import PRESETS
 
     dataset = CocoDataset(folder / "train.json", folder)
     model = build_detector("tiny", num_classes=16)

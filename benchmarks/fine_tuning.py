@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from train import RESULTS, surroundings, train_once
 
-from minirtmdet.engine.evaluator import write_json
+from minirtmdet.files import write_json
 
 PRETRAINED = "mini-160"
 

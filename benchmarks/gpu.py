@@ -39,12 +39,13 @@ import torch
 from torch import Tensor, nn
 
 import minirtmdet
-from minirtmdet.configs import MODELS, PRESETS, AssignerConfig, ModelConfig, OptimConfig, TrainConfig
+from minirtmdet.configs import MODELS, AssignerConfig, ModelConfig, OptimConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.optim import build_optimizer
 from minirtmdet.engine.step import GraphStep, Inputs, TrainStep
 from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.presets import PRESETS
 from minirtmdet.reference import losses as reading_losses
 from minirtmdet.reference import targets as reading_targets
 from minirtmdet.structures import GroundTruth

@@ -22,7 +22,7 @@ import torch
 from train import RESULTS, surroundings
 
 from minirtmdet import plots
-from minirtmdet.engine.evaluator import write_json
+from minirtmdet.files import write_json
 
 BOOK = Path(__file__).parents[1] / "book"
 MEASURES = re.compile(r"^ *(note\(|measured\[)", re.MULTILINE)

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minirtmdet.checkpoints import atomic_path
-from minirtmdet.configs import PRESETS
 from minirtmdet.data.example import RECORDING, STEPS, example
 from minirtmdet.detector import RTMDet
 from minirtmdet.engine.trainer import Trainer
+from minirtmdet.files import atomic_path
+from minirtmdet.presets import PRESETS
 
 TENSORS: dict[str, Tensor] = {}
 

@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 
-from minirtmdet.configs import PRESETS, ScenesConfig, TrainConfig
+from minirtmdet.configs import ScenesConfig, TrainConfig
 from minirtmdet.data.loader import Batch, TrainLoader
 from minirtmdet.engine.trainer import Trainer
+from minirtmdet.presets import PRESETS
 
 RESULTS = Path(__file__).parent / "results" / "stage_switch.json"
 PROBES = 12

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from toy import unchecked
+from helpers.toy import unchecked
 
 from minirtmdet.boxes import aligned_overlaps, bbox_overlaps, box_area, points_inside
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from minirtmdet import configs
-from minirtmdet.configs import MODELS, PRESETS, STRIDES, DataConfig, TrainConfig
+from minirtmdet.configs import MODELS, STRIDES, DataConfig, TrainConfig
+from minirtmdet.presets import PRESETS
 
 
 @pytest.mark.parametrize(("name", "function"), [("mini-160", configs._mini_160), ("tiny-320", configs._tiny_320)])

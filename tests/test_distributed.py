@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from test_trainer import MODEL, same_state
-from tiny_sets import box_entry, image_entry, write_random_set, write_set
-from torch import Tensor, nn
-from workers import (
+from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
+from helpers.workers import (
     After,
     NanLoss,
     command,
@@ -31,14 +29,15 @@ from workers import (
     train_each,
     wait,
 )
+from test_trainer import MODEL, same_state
+from torch import Tensor, nn
 
-from minirtmdet import build_detector
-from minirtmdet.checkpoints import read_checkpoint
+from minirtmdet import build_detector, distributed
 from minirtmdet.configs import AugmentConfig, DataConfig, OptimConfig, TrainConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import epoch_order
-from minirtmdet.engine import distributed
-from minirtmdet.engine.distributed import ProcessFailed, ProcessLost, World
+from minirtmdet.distributed import ProcessFailed, ProcessLost, World
+from minirtmdet.weights.checkpoint import read_checkpoint
 
 PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, empty_crops="keep")
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from toy import grid, unchecked
+from helpers.toy import grid, unchecked
 
 from minirtmdet.configs import AssignerConfig
 from minirtmdet.head.pipeline import RTMDetLoss

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.configs import AssignerConfig
 from minirtmdet.data.example import PRIOR, STEPS, example, recorded_maps
-from minirtmdet.export import OPSET, quiet_tracing
 from minirtmdet.head import assignment
 from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.inference.export import OPSET, quiet_tracing
 from minirtmdet.structures import GroundTruth
 
 STAGES = (*STEPS, None)

@@ -1,9 +1,9 @@
 """RTMDet in plain PyTorch: the package that the book "RTMDet from the head down" takes apart."""
 
-from minirtmdet.checkpoints import load_checkpoint
 from minirtmdet.detector import build_detector
-from minirtmdet.fuse import fuse_batch_norm
-from minirtmdet.weights import download_weights
+from minirtmdet.weights.fit import load_checkpoint
+from minirtmdet.weights.fuse import fuse_batch_norm
+from minirtmdet.weights.published import download_weights
 
 __version__ = "0.1.0"
 

@@ -3,51 +3,26 @@
 The command line is made from these classes, so a field's comment is also its help text.
 """
 
-import math
-import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
+
+from minirtmdet.settings import (
+    Count,
+    Factor,
+    Range,
+    Share,
+    Weight,
+    Whole,
+    decode,
+)
 
 STRIDES = (8, 16, 32)
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers that a setting may have, as the metadata of its type; NaN and infinity are never among them.
-
-    >>> str(Range(0, 1)), str(Range(1)), str(Range(32, multiple=32)), str(Range(above=True))
-    ('a number from 0 to 1', 'at least 1', 'a multiple of 32, at least 32', 'a number above 0')
-    """
-
-    low: int | float = 0
-    """The least."""
-    high: int | float = math.inf
-    """The largest."""
-    above: bool = False
-    """Only numbers above ``low``."""
-    multiple: int = 0
-    """Only multiples of this, where it is set."""
-
-    def __contains__(self, value: int | float) -> bool:
-        inside = self.low < value if self.above else self.low <= value
-        return inside and value <= self.high and math.isfinite(value) and not (self.multiple and value % self.multiple)
-
-    def __str__(self) -> str:
-        if self.multiple:
-            return f"a multiple of {self.multiple}, at least {self.low:g}"
-        if self.high < math.inf:
-            return f"a number from {self.low:g} to {self.high:g}"
-        return f"a number above {self.low:g}" if self.above else f"at least {self.low:g}"
-
-
-Count = Annotated[int, Range(1)]
-Whole = Annotated[int, Range(0)]
 Side = Annotated[int, Range(STRIDES[-1], multiple=STRIDES[-1])]
-Share = Annotated[float, Range(0, 1)]
-Weight = Annotated[float, Range(0)]
-Factor = Annotated[float, Range(above=True)]
 
 
 @dataclass(frozen=True)
@@ -294,205 +269,24 @@ class TrainConfig:
     """Start again in a folder that holds a run; without it such a folder is refused."""
 
 
-def flat_settings(config: TrainConfig) -> dict[str, Any]:
-    """All settings by their dotted names, as the command line writes them.
+def config_to_json(config: TrainConfig, classes: Sequence[str]) -> str:
+    """A run's settings and class names as text."""
+    content = {"classes": list(classes), "config": dataclasses.asdict(config)}
+    return json.dumps(content, default=os.fspath, indent=2, ensure_ascii=False) + "\n"
 
-    >>> flat_settings(TrainConfig())["optim.lr"]
-    0.004
+
+def config_from_json(text: str) -> tuple[TrainConfig, tuple[str, ...]]:
+    """The inverse of :func:`config_to_json`; settings that are newer than the text get their defaults.
+
+    Raises:
+        ValueError: for text that is none, or with a setting that this version does not know.
+
+    >>> config = TrainConfig(name="a", out=Path("b"))
+    >>> config_from_json(config_to_json(config, ["cat"])) == (config, ("cat",))
+    True
     """
-
-    def flat(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in settings.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(flat(asdict(config), ""))
-
-
-def out_of_range(hints: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The numbers, in ``values`` and in the settings there, that the :class:`Range` of their type does not have.
-
-    Args:
-        hints: types by name, as ``typing.get_type_hints(..., include_extras=True)`` gives them.
-        values: by the same names; None, where it is allowed, stands for a number that was left out.
-
-    Yields:
-        The dotted name of each, and what is wrong.
-    """
-    for name, value in values.items():
-        if is_dataclass(value):
-            inner = typing.get_type_hints(type(value), include_extras=True)
-            yield from ((f"{name}.{key}", problem) for key, problem in out_of_range(inner, vars(value)))
-        elif value is not None:
-            numbers = value if isinstance(value, tuple) else (value,)
-            for number, allowed in zip(numbers, _ranges(hints.get(name)), strict=False):
-                if number not in allowed:
-                    yield name, f"is {number}: expected {allowed}"
-
-
-def check_settings(settings: Any, prefix: str = "") -> None:
-    """Raise a ValueError for the first number of a dataclass of settings that is out of its range, by dotted name.
-
-    >>> check_settings(TrainConfig(data=DataConfig(input_size=100)))
-    Traceback (most recent call last):
-    ValueError: data.input_size is 100: expected a multiple of 32, at least 32
-    """
-    for name, problem in out_of_range(typing.get_type_hints(type(settings), include_extras=True), vars(settings)):
-        raise ValueError(f"{prefix}{name} {problem}")
-
-
-def _ranges(hint: Any) -> list[Range]:
-    """The ranges of a type: its own, or one for each number of a tuple."""
-    own = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Range)]
-    return own + [found for part in typing.get_args(hint) for found in _ranges(part)]
-
-
-# stage 2 from start to end, every picture seen once an epoch
-_PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
-
-
-# runs far shorter than the recipe's 300 epochs: a quick average, and the original's surprises corrected
-_SHORT = OptimConfig(warmup_iters=300, ema_momentum=1e-3, ema_ramp=500, ema_shared_once=True, cosine_to_the_end=True)
-
-
-def _mini_160() -> TrainConfig:
-    """A small detector for the embedded scenes, on a processor.
-
-    10,000 images in 5 epochs; AP and time of three seeds are in ``benchmarks/results/mini-160.json``.  Three
-    choices make so short a run work: small batches, since steps count more than clean gradients; a narrow
-    range of scales, since 2,000 scenes seen five times each need little variety; and ``exp_on_reg``: a network
-    that can only predict positive distances has a head start.  Where the original's way is a surprise, the
-    corrected one is taken: shared weights are averaged once, the cosine ends with the run.
-    """
-    return TrainConfig(
-        name="mini-160",
-        model=ModelConfig(0.167, 0.25, 1, num_classes=16, exp_on_reg=True),
-        predict=PredictConfig(clip="content"),
-        augment=replace(_PLAIN, scale=(0.9, 1.1)),
-        optim=replace(_SHORT, lr=4e-3, base_batch=8, warmup_iters=100, ema_momentum=2e-3, ema_ramp=200),
-        epochs=5,
-        batch_size=8,
-        eval_every=5,
-    )
-
-
-def _tiny_320() -> TrainConfig:
-    """RTMDet-tiny for larger embedded scenes, on a GPU.
-
-    240,000 images in 30 epochs.  With ``exp_on_reg``, unlike the official tiny, for the same reason as above.
-    Its AP and time are not recorded yet: no GPU has run it.
-    """
-    return TrainConfig(
-        name="tiny-320",
-        model=replace(MODELS["tiny"], num_classes=16, exp_on_reg=True),
-        predict=PredictConfig(clip="content"),
-        data=DataConfig(input_size=320, workers=8, scenes=ScenesConfig(train=8_000, val=500, size=320)),
-        augment=_PLAIN,
-        optim=replace(_SHORT, lr=2e-3, base_batch=32),
-        epochs=30,
-        batch_size=32,
-        eval_every=10,
-    )
-
-
-# the cached recipe for a few hundred pictures of one's own: tiny's caches, every picture seen, with boxes or without
-_FEW = AugmentConfig(mosaic_cache=20, mixup=0.5, mixup_cache=10, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
-
-
-def _few_256() -> TrainConfig:
-    """A small detector for a few hundred pictures of one's own (``--data.root``), on a processor.
-
-    The network of mini-160 at 256 px.  Its steps of 8 pictures count more than clean gradients; ``exp_on_reg`` gives
-    so short a run a head start; stage 2 takes the last fifth.  What it reached on two data sets, with mosaic and MixUp
-    and without: ``benchmarks/results/cards-*.json`` and ``bccd-*.json``.  With ``--weights`` the network is that of the
-    file: tiny's, 2.2 times as large, for ``--weights tiny``; ``benchmarks/fine_tuning.py`` compares both starts.
-    """
-    return TrainConfig(
-        name="few-256",
-        model=ModelConfig(0.167, 0.25, 1, exp_on_reg=True),
-        predict=PredictConfig(clip="content"),
-        data=DataConfig(input_size=256),
-        augment=_FEW,
-        optim=replace(_SHORT, lr=3e-3, base_batch=8),
-        epochs=100,
-        batch_size=8,
-        eval_every=10,
-        adopt_network=True,
-    )
-
-
-def _few_320() -> TrainConfig:
-    """RTMDet-tiny for a few hundred pictures of one's own (``--data.root``), on a GPU.
-
-    few-256 with a larger network, larger pictures and a longer run: 300 pictures make 11,100 steps; starting from an
-    official file (``--weights tiny``) takes fewer.  ``exp_on_reg`` is for runs from scratch: with ``--weights`` the
-    network is that of the file.  Its AP and time are not recorded yet: no GPU has run it.
-    """
-    return replace(
-        _few_256(),
-        name="few-320",
-        model=replace(MODELS["tiny"], exp_on_reg=True),
-        data=DataConfig(input_size=320, workers=4),
-        augment=replace(_FEW, stage2_epochs=30),
-        optim=replace(_SHORT, lr=1e-3, base_batch=8),
-        epochs=300,
-        eval_every=20,
-    )
-
-
-_SMALL_SCALE = AugmentConfig(scale=(0.5, 2.0))
-_AUGMENT = {
-    "tiny": replace(_SMALL_SCALE, mosaic_cache=20, mixup=0.5, mixup_cache=10),
-    "s": _SMALL_SCALE,
-    "m": AugmentConfig(),
-    "l": AugmentConfig(),
-    "x": AugmentConfig(),
-}
-
-
-def _rtmdet(size: str) -> TrainConfig:
-    """The published recipe of a size: COCO, 300 epochs of 8 x 32 pictures (``rtmdet_{size}_8xb32-300e_coco.py``).
-
-    On one GPU the same settings hold, by the rule that the learning rate follows the batch: 32 pictures a step learn
-    at 0.0005.  What to expect there: eight times the steps and about eight times the hours.  The moving average, whose
-    momentum is a step's, then looks back on an eighth of the pictures; and BatchNorm sees 32 pictures instead of 256
-    (the original uses SyncBN).  Published AP on COCO val: tiny 41.1, s 44.6, m 49.4, l 51.5, x 52.8, of which nothing
-    was trained again here.  tiny and s started from backbones trained on ImageNet (``--weights`` takes such a file);
-    from scratch they will stay behind.  Where memory is short: ``--batch-size 8 --optim.accumulate 4``.
-    There is no recipe for nano, of which only a person detector was published.
-
-    Needs ``--data.root`` with COCO's ``annotations`` and ``train2017``.
-    """
-    return TrainConfig(
-        name=f"rtmdet-{size}",
-        model=MODELS[size],
-        data=DataConfig(input_size=640, workers=10),
-        augment=_AUGMENT[size],
-    )
-
-
-PRESETS: dict[str, TrainConfig] = {
-    config.name: config
-    for config in (_mini_160(), _tiny_320(), _few_256(), _few_320(), *(_rtmdet(size) for size in _AUGMENT))
-}
-
-__all__ = [
-    "MODELS",
-    "PRESETS",
-    "STRIDES",
-    "AssignerConfig",
-    "AugmentConfig",
-    "DataConfig",
-    "LossConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "PredictConfig",
-    "Range",
-    "ScenesConfig",
-    "TrainConfig",
-    "check_settings",
-    "flat_settings",
-    "out_of_range",
-]
+    try:
+        content = json.loads(text)
+        return decode(TrainConfig, content["config"], "config"), tuple(content["classes"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"settings that cannot be read: {error!r}") from None

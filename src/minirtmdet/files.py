@@ -1,6 +1,11 @@
-"""Where outputs go: to folders that can be written to, and never onto what is read."""
+"""Files that are written: whole or not at all, into folders that take them, and never onto what is read."""
 
-from collections.abc import Iterable
+import errno
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -45,3 +50,68 @@ def check_not_read(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
+
+
+class DiskFull(OSError):
+    """A file that could not be written for want of room; the message names it."""
+
+
+_TEMPORARY = re.compile(r"\.\w+\.\d+\.\w+")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, moved onto it when the block ends well and removed when it does not.
+
+    What ``path`` held before stays whole whenever the process is killed, and, since the new content is on the disk
+    before it takes the name, whenever the machine is.
+
+    Raises:
+        DiskFull: naming ``path``.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with naming_full_disk(path):
+        try:
+            yield temporary
+            with temporary.open("r+b") as file:  # Windows brings to the disk only what is open for writing
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left of :func:`atomic_path`'s temporary files."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Say which file could not be written, and what to do, where the disk is full or a limit is reached."""
+    full = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the quota of this user is used up",
+        errno.EFBIG: "it would be larger than this process may write",
+    }
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        causes: list[BaseException | None] = [error]
+        while causes[-1] is not None:  # torch.save raises an error of its own while handling the disk's
+            causes.append(causes[-1].__context__)
+        reasons = [full[cause.errno] for cause in causes if isinstance(cause, OSError) and cause.errno in full]
+        if not reasons:
+            raise
+        raise DiskFull(
+            f"{path} could not be written: {reasons[0]}; what it held before is untouched. Make room in "
+            f"{path.parent.absolute()} or choose another folder"
+        ) from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from built_site import BROWSER, SITE
+from helpers.built_site import BROWSER, SITE
 
 
 @pytest.fixture(scope="module")

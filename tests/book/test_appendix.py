@@ -57,9 +57,9 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_a_test_that_is_gone_would_be_noticed() -> None:
-    assert exists("test_errata.py::test_a_changed_step_is_another_assignment[no valid flags]")
-    assert not exists("test_errata.py::test_a_changed_step_is_another_assignment[no such flags]")
-    assert not exists("test_errata.py::test_nothing")
+    assert exists("parity/test_errata.py::test_a_changed_step_is_another_assignment[no valid flags]")
+    assert not exists("parity/test_errata.py::test_a_changed_step_is_another_assignment[no such flags]")
+    assert not exists("parity/test_errata.py::test_nothing")
     assert not exists("test_nowhere.py::test_nothing")
     assert not exists("parity/test_fixtures.py::test_answers_as_mmdetection[racing-assign-nowhere]")
 

@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from built_site import SITE
+from helpers.built_site import SITE
 
 from minirtmdet.configs import AssignerConfig
 from minirtmdet.data.example import PRIOR, example

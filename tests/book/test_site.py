@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from built_site import SITE
+from helpers.built_site import SITE
 
 # pages without a text of their own: a redirect, and what Sphinx makes for search and for the code
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.tiny_sets import write_random_set
+from helpers.toy import random_batch, random_boxes
 from parity.cases import SCENES, random_scene
 from parity.ties import compare_assignments
-from tiny_sets import write_random_set
 from torch import Tensor
-from toy import random_batch, random_boxes
 
 from minirtmdet import build_detector
 from minirtmdet.configs import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig

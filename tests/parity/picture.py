@@ -79,7 +79,7 @@ def ours(case: PictureCase, clip: str = "input") -> dict[str, Tensor]:
     """The package, with boxes clipped where the original clips them or at the picture's own border."""
     from minirtmdet.configs import ModelConfig, PredictConfig
     from minirtmdet.detector import build_detector
-    from minirtmdet.engine.predictor import find_pictures, predict_pictures
+    from minirtmdet.inference.images import find_pictures, predict_pictures
 
     detector = fill(build_detector(ModelConfig(**MODEL))).double()  # type: ignore[arg-type]
     config = PredictConfig(case.score_threshold, clip=clip)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ Run in the reference environment, from the repository::
     PYTHONPATH=tests .venv-reference/bin/python -m parity.record_errata
 
 Each function below is one line of that page, which shows its code and, from ``fixtures/errata.json``, its answer.
-``tests/test_errata.py`` holds the answers and what this package does instead.
+``tests/parity/test_errata.py`` holds the answers and what this package does instead.
 """
 
 import json

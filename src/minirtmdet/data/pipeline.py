@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from minirtmdet.configs import AugmentConfig, check_settings
+from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import (
     Paint,
     Sample,
@@ -24,6 +24,7 @@ from minirtmdet.data.augment import (
     sample_rng,
 )
 from minirtmdet.data.mosaic import CachedMixUp, CachedMosaic, Memo
+from minirtmdet.settings import check_settings
 
 CROP_TRIES = 10
 """Crops that are drawn to find one that shows a box, where pictures are kept without one."""

@@ -22,9 +22,10 @@ from PIL import Image, features
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
-from minirtmdet.configs import ScenesConfig, check_settings
+from minirtmdet.configs import ScenesConfig
 from minirtmdet.data.backgrounds import list_photos, pattern_background, photo_background, smooth_noise, split_photos
 from minirtmdet.data.glyphs import OPAQUE, sprite
+from minirtmdet.settings import check_settings
 
 SPLITS = ("train", "val")
 

@@ -9,15 +9,11 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from minirtmdet.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    atomic_path,
-    config_to_json,
-    read_checkpoint,
-    remove_leftovers,
-)
-from minirtmdet.configs import TrainConfig, flat_settings
+from minirtmdet.configs import TrainConfig, config_to_json
+from minirtmdet.files import atomic_path, remove_leftovers
+from minirtmdet.settings import flat_settings
+from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint
+from minirtmdet.weights.formats import CheckpointError
 
 # settings that a resumed run may change: they say where it runs and how fast, not what comes out
 _FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}

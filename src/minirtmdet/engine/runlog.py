@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minirtmdet.checkpoints import naming_full_disk
+from minirtmdet.files import naming_full_disk
 
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "num_pos", "images_per_second")
 """What every row has: means over the steps since the row before; the learning rate is the last step's."""

@@ -3,8 +3,8 @@
 :class:`Trainer` holds a run together and does it in this order: a step, the end of an epoch (evaluate, log, save), the
 state that a run resumes from, the start, the results.  What each of these is made of lies beside it:
 :mod:`~minirtmdet.engine.step` (forward, backward, update, average), :mod:`~minirtmdet.engine.optim` (learning rate),
-:mod:`~minirtmdet.engine.evaluator` (AP), :mod:`~minirtmdet.engine.runfolder` (what a folder holds, and whether a run
-may go on there), :mod:`~minirtmdet.engine.runlog` (rows), :mod:`~minirtmdet.engine.distributed` (several processes).
+:mod:`~minirtmdet.evaluation.coco` (AP), :mod:`~minirtmdet.engine.runfolder` (what a folder holds, and whether a run
+may go on there), :mod:`~minirtmdet.engine.runlog` (rows), :mod:`~minirtmdet.distributed` (several processes).
 """
 
 import math
@@ -24,33 +24,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minirtmdet.checkpoints import (
-    Checkpoint,
-    DiskFull,
-    count_classes,
-    guess_origin,
-    load_checkpoint,
-    read_checkpoint,
-    save_checkpoint,
-    save_tensors,
-)
-from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig, check_settings
+from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig
 from minirtmdet.data.augment import eval_sample
 from minirtmdet.data.coco import CocoDataset, resolve_splits
 from minirtmdet.data.loader import Batch, EvalLoader, TrainLoader
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.detector import RTMDet, build_detector
-from minirtmdet.engine.distributed import ALONE, World, reduce_mean
+from minirtmdet.devices import pick_amp, pick_device
+from minirtmdet.distributed import ALONE, World, reduce_mean
 from minirtmdet.engine.ema import ExpMomentumEMA
-from minirtmdet.engine.evaluator import Evaluation, run_evaluation, write_json
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.optim import FlatCosine, build_optimizer
 from minirtmdet.engine.prefetch import prefetch
 from minirtmdet.engine.runfolder import RunFolder, RunLock, check_same_run
 from minirtmdet.engine.runlog import METRIC_COLUMNS, Row, RunLog
 from minirtmdet.engine.step import LOSSES, Inputs, build_step
-from minirtmdet.origins import SILENT
+from minirtmdet.evaluation.coco import Evaluation, run_evaluation
+from minirtmdet.files import DiskFull, write_json
+from minirtmdet.settings import check_settings
 from minirtmdet.structures import Detections
+from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from minirtmdet.weights.describe import count_classes, guess_origin
+from minirtmdet.weights.fit import load_checkpoint
+from minirtmdet.weights.formats import save_tensors
+from minirtmdet.weights.origins import SILENT
 
 SHEET = 8
 """Validation pictures on the sheet of detections."""
@@ -83,7 +80,7 @@ class Trainer:
     Args:
         config: the run.
         say: prints a line; the progress bars follow the environment variable ``TQDM_DISABLE``.
-        world: the processes that train together; see :func:`minirtmdet.engine.distributed.joined`.
+        world: the processes that train together; see :func:`minirtmdet.distributed.joined`.
 
     Attributes:
         config: the run as it is, its classes those of the data.
@@ -636,32 +633,6 @@ class Trainer:
         )
         boxes = [torch.from_numpy(sample.boxes[~sample.ignore]) for sample in samples]
         return [sample.image for sample in samples], detections, boxes
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a setting means: ``auto`` is the CUDA GPU where there is one, else the CPU.
-
-    Raises:
-        ValueError: for a device that this machine lacks.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: PyTorch finds no CUDA GPU on this machine; --device cpu works everywhere")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device mps: PyTorch finds no Apple GPU on this machine; --device cpu works everywhere")
-    return torch.device(name)
-
-
-def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
-    """The type that the network computes in under autocast, None for fp32 throughout.
-
-    >>> pick_amp("auto", torch.device("cpu")), pick_amp("bf16", torch.device("cpu"))
-    (None, torch.bfloat16)
-    """
-    if setting == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.bfloat16 if setting == "bf16" else None
 
 
 def _check_together(config: TrainConfig, world: World, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from minirtmdet.matching import Match
+from minirtmdet.evaluation.matching import Match
 from minirtmdet.plots.canvas import (
     BOXES,
     INK,

@@ -1,0 +1,5 @@
+"""The command line, made from the settings in :mod:`minirtmdet.configs`."""
+
+from minirtmdet.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,155 @@
+"""``minirtmdet eval``: the COCO numbers of a detector."""
+
+import dataclasses
+import shlex
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from minirtmdet import plots
+from minirtmdet.cli.loading import Device, Loaded, Size, _arguments, _checked, _input_size, _load
+from minirtmdet.configs import DataConfig, Side
+from minirtmdet.data.coco import CocoDataset, Split, resolve_val
+from minirtmdet.data.loader import EvalLoader
+from minirtmdet.distributed import joined
+from minirtmdet.evaluation.coco import Evaluation, match_pictures, metrics_table, read_ground_truth, run_evaluation
+from minirtmdet.files import check_not_read, check_writable, write_json
+from minirtmdet.settings import Count, Share, Whole
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """What to evaluate on; settings left out are those of the run."""
+
+    root: Path | None = None
+    """Folder of a COCO JSON data set."""
+    val_json: Path | None = None
+    """Annotations, where ``root`` does not name them."""
+    val_images: Path | None = None
+    """Folder of the pictures, where ``root`` does not name it."""
+    input_size: Side | None = None
+    """Side of the square network input, in pixels; 640 for files that do not say."""
+    workers: Whole | None = None
+    """Processes that load pictures beside this one."""
+    bad_boxes: Literal["drop", "raise"] | None = None
+    """What to do with boxes without area or outside the picture."""
+    bad_images: Literal["skip", "raise"] | None = None
+    """What to do with a missing or broken picture: leave it out with a counted warning, or stop."""
+    check: Literal["headers", "full"] | None = None
+    """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
+    max_pixels: Count | None = None
+    """A picture of more pixels is bad, and not decoded."""
+    outside_files: Literal["raise", "allow"] | None = None
+    """What to do with file names in the annotations that lead out of the folder of the pictures."""
+
+
+@_checked
+def evaluate(
+    checkpoint: tyro.conf.Positional[Path],
+    data: EvalData = EvalData(),
+    model: Size | None = None,
+    classes: tuple[str, ...] | None = None,
+    out: Path | None = None,
+    threshold: Share = 0.3,
+    worst: Count = 12,
+    batch_size: Count = 16,
+    device: Device = "auto",
+) -> None:
+    """Print the COCO numbers of a run, a checkpoint or an exported file.
+
+    Processes that torchrun starts share the pictures; one of them prints and writes.
+
+    Args:
+        checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
+            published weights.
+        data: what to evaluate on.
+        model: the size, for files that do not say.
+        classes: names in label order, for files that do not say.
+        out: folder to write into: metrics.json, detections.json (COCO results), precision_recall.png and worst.png.
+        threshold: for worst.png, the score over which a detection counts.
+        worst: pictures in worst.png: those of the most misses and false detections at IoU 0.5.
+        batch_size: pictures a forward pass, on each process.
+        device: auto takes the GPU where there is one.
+    """
+    with joined(device, "start it again") as world, redirect_stdout(sys.stdout if world.is_writer else None):
+        loaded = _load(checkpoint, model, classes, device, world)
+        settings = _eval_data(loaded, data)
+        val = resolve_val(settings)
+        if out is not None:
+            check_writable(out)
+            check_not_read([out], [*_folders_of(val), *_run_of(loaded.source)])
+        dataset = CocoDataset.from_config(val, settings, loaded.classes)
+        if len(dataset.classes) != loaded.num_classes:
+            raise ValueError(
+                f"{checkpoint} predicts {loaded.num_classes} classes and does not name them, {val.json_file} has "
+                f"{len(dataset.classes)}: name them with --classes"
+            )
+        size = {"input_size": settings.input_size, "batch_size": batch_size, "workers": settings.workers}
+        gpu = loaded.model.device.type == "cuda"
+        loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size, pin_memory=gpu)
+        evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict, world=world)
+    if not world.is_writer:
+        return
+    print(f"{len(dataset)} pictures of {val.json_file}")
+    print(metrics_table(evaluation.metrics, evaluation.by_class))
+    if out is not None:
+        about = {
+            "command": shlex.join(["minirtmdet", *_arguments.get()]),
+            "checkpoint": str(loaded.source),
+            "data": {"json": str(val.json_file), "images": str(val.images), "pictures": len(dataset)},
+            "input_size": settings.input_size,
+            "predict": dataclasses.asdict(loaded.predict),
+        }
+        _write_evaluation(out, about, evaluation, dataset, threshold, worst)
+
+
+def _write_evaluation(
+    out: Path, about: dict[str, object], evaluation: Evaluation, dataset: CocoDataset, threshold: float, worst: int
+) -> None:
+    """Numbers, detections, curves, and the pictures that went worst."""
+    truth = read_ground_truth(dataset.json_file)
+    matches = match_pictures(
+        truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
+    )
+    files = {entry["id"]: entry["file_name"] for entry in truth["images"]}
+    rows = [
+        {"file": files[image_id], "f1": match.f1, "missed": match.missed, "false": match.false}
+        for image_id, match in matches.items()
+    ]
+    numbers = {"metrics": evaluation.metrics, "per_class": evaluation.by_class}
+    write_json(out / "metrics.json", {**about, **numbers, "threshold": threshold, "worst_first": rows})
+    write_json(out / "detections.json", evaluation.results)
+    plots.save(plots.precision_recall_by_iou(evaluation.precision, dataset.classes), out / "precision_recall.png")
+    shown = list(matches)[:worst]
+    images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
+    sheet = plots.worst_pictures(
+        images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
+    )
+    plots.save(sheet, out / "worst.png")
+    print(f"written to {out}: metrics.json, detections.json, precision_recall.png, worst.png")
+
+
+def _folders_of(*splits: Split) -> list[Path]:
+    """Folders that hold what a data set is made of."""
+    return [folder for split in splits for folder in (split.images, split.json_file.parent)]
+
+
+def _run_of(checkpoint: Path) -> list[Path]:
+    """The folder of the run that a checkpoint is of, whose own files have the names of outputs; else none."""
+    return [checkpoint.parent] if (checkpoint.parent / "config.json").exists() else []
+
+
+def _eval_data(loaded: Loaded, data: EvalData) -> DataConfig:
+    """The run's own data, with what the command line changes."""
+    given = {key: value for key, value in dataclasses.asdict(data).items() if value is not None}
+    named = {"root", "val_json", "val_images"} & set(given)
+    if loaded.data is None and not named:
+        raise ValueError(f"{loaded.source} does not say what to evaluate on: give --data.root")
+    base = loaded.data or DataConfig()
+    if named:
+        base = replace(base, root=None, train_json=None, train_images=None, val_json=None, val_images=None)
+    return replace(base, **{**given, "input_size": _input_size(loaded, data.input_size)})

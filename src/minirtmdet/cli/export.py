@@ -1,0 +1,81 @@
+"""``minirtmdet export``: a detector as an ONNX file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+
+from minirtmdet.cli.loading import Size, _checked, _describe_export, _input_size, _load
+from minirtmdet.configs import Side
+from minirtmdet.data.example import example
+from minirtmdet.detector import RTMDet
+from minirtmdet.distributed import check_alone
+from minirtmdet.files import check_not_read, check_writable
+from minirtmdet.inference.export import export_onnx
+from minirtmdet.inference.exported import OnnxDetector
+from minirtmdet.settings import Count, Share
+
+
+@_checked
+def export(
+    checkpoint: tyro.conf.Positional[Path],
+    out: Path,
+    nms: bool = False,
+    input_size: Side | None = None,
+    model: Size | None = None,
+    classes: tuple[str, ...] | None = None,
+    score_threshold: Share | None = None,
+    nms_pre: Count | None = None,
+    nms_iou_threshold: Share | None = None,
+    max_per_image: Count | None = None,
+) -> None:
+    """Write a detector as an ONNX file, which eval and predict take too.
+
+    Args:
+        checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
+        out: the file, .onnx.
+        nms: end with detections; else with boxes and scores of all priors, and the maps that they come from.
+        input_size: side of the square input, in pixels; the run's, or 640, where left out.
+        model: the size, for files that do not say.
+        classes: names in label order, for files that do not say.
+        score_threshold: scores at or below are dropped; the run's, as the other three, where left out.
+        nms_pre: candidates kept a level, best first.
+        nms_iou_threshold: of two boxes of one class that overlap more than this, the weaker one is dropped.
+        max_per_image: detections kept a picture.
+    """
+    check_alone("export")
+    check_writable(out.parent)
+    loaded = _load(checkpoint, model, classes, "cpu")
+    check_not_read([out], [loaded.source])
+    if not isinstance(loaded.model, RTMDet):
+        raise ValueError(f"{checkpoint} is an exported file: export from its checkpoint")
+    given = {
+        "score_threshold": score_threshold,
+        "nms_pre": nms_pre,
+        "nms_iou_threshold": nms_iou_threshold,
+        "max_per_image": max_per_image,
+    }
+    config = replace(loaded.predict, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    info = export_onnx(
+        loaded.model,
+        out,
+        input_size=_input_size(loaded, input_size),
+        nms=nms,
+        classes=loaded.classes,
+        predict=config,
+        preset=checkpoint.stem if checkpoint.is_file() else checkpoint.resolve().name,
+    )
+    print(f"written: {out}, {_describe_export(info)}")
+    print(_compare(loaded.model, OnnxDetector(out, "cpu")))
+
+
+def _compare(model: RTMDet, exported: OnnxDetector) -> str:
+    """How near the detections of an exported file are to the model's, in words."""
+    size = exported.info.input_size
+    picture = torch.nn.functional.interpolate(example().images, (size, size))
+    ours, theirs = (one.predict(picture, exported.info.predict)[0].scores for one in (model, exported))
+    if len(ours) != len(theirs):
+        return f"compared with torch on a scene: {len(theirs)} detections in place of {len(ours)}"
+    difference = float((ours - theirs).abs().max()) if len(ours) else 0.0
+    return f"compared with torch on a scene: {len(ours)} detections, their scores at most {difference:.1g} apart"

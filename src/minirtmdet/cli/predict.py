@@ -1,0 +1,84 @@
+"""``minirtmdet predict``: detections in images."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from minirtmdet.cli.evaluate import _run_of
+from minirtmdet.cli.loading import Device, PartialFailure, Size, _checked, _input_size, _load
+from minirtmdet.configs import Side
+from minirtmdet.distributed import check_alone
+from minirtmdet.files import check_not_read, check_writable, write_json
+from minirtmdet.inference.exported import OnnxDetector
+from minirtmdet.inference.images import (
+    RESULTS,
+    describe,
+    draw_detections,
+    find_pictures,
+    inside_picture,
+    predict_pictures,
+    write_picture,
+)
+from minirtmdet.settings import Count, Share
+
+
+@_checked
+def predict(
+    checkpoint: tyro.conf.Positional[Path],
+    pictures: tyro.conf.Positional[tuple[Path, ...]],
+    out: Path = Path("predictions"),
+    threshold: Share = 0.3,
+    model: Size | None = None,
+    classes: tuple[str, ...] | None = None,
+    input_size: Side | None = None,
+    batch_size: Count = 8,
+    device: Device = "auto",
+) -> None:
+    """Detect in pictures: writes each with its boxes, and predictions.json; boxes end where the picture ends.
+
+    Exit code 1 where a picture was broken and skipped.
+
+    Args:
+        checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
+            published weights.
+        pictures: files and folders.
+        out: folder to write into.
+        threshold: detections that score more are kept.
+        model: the size, for files that do not say.
+        classes: names in label order, for files that do not say.
+        input_size: side of the square network input, in pixels; the run's, or 640, where left out.
+        batch_size: pictures a forward pass.
+        device: auto takes the GPU where there is one.
+    """
+    check_alone("predict")
+    if not pictures:
+        raise ValueError("no pictures: name files or folders after the checkpoint")
+    found = find_pictures(pictures)
+    check_writable(out)
+    folders = {one.path.parent for one in found} | {path for path in pictures if path.is_dir()}
+    check_not_read([out, *(out / one.name for one in found)], [*folders, *(one.path for one in found)])
+    loaded = _load(checkpoint, model, classes, device)
+    check_not_read([out], _run_of(loaded.source))
+    names = loaded.classes or tuple(f"class {label}" for label in range(loaded.num_classes))
+    config = replace(loaded.predict, score_threshold=threshold)
+    if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms":
+        fixed = loaded.predict.score_threshold
+        if threshold < fixed:
+            print(f"{checkpoint} holds nothing that scores {fixed:g} or less", file=sys.stderr)
+    size = _input_size(loaded, input_size)
+    rows, count, bad = [], 0, 0
+    for prediction in predict_pictures(loaded.model, found, config, input_size=size, batch_size=batch_size):
+        if prediction.image is None or prediction.detections is None:
+            print(f"skipped: {prediction.error}", file=sys.stderr)
+            bad += 1
+            continue
+        detections = inside_picture(prediction.detections, prediction.image)
+        write_picture(out / prediction.picture.name, draw_detections(prediction.image, detections, names))
+        rows.append(describe(prediction._replace(detections=detections), names))
+        count += len(detections.scores)
+    write_json(out / RESULTS, {"classes": names, "threshold": threshold, "pictures": rows})
+    print(f"{count} detections in {len(rows)} pictures, written to {out}")
+    if bad:
+        raise PartialFailure(f"{bad} of {len(found)} pictures could not be read")

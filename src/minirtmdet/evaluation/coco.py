@@ -1,0 +1,401 @@
+"""COCO average precision of a detector, by a COCO evaluation library."""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO
+from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+from jaxtyping import Float
+from tqdm import tqdm
+
+from minirtmdet.configs import PredictConfig
+from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.coco_json import (
+    Annotation,
+    read_annotations,
+    read_categories,
+    read_image_ids,
+    read_images,
+    read_json,
+    whole_number,
+)
+from minirtmdet.data.loader import Batch
+from minirtmdet.detector import Detector
+from minirtmdet.distributed import ALONE, World
+from minirtmdet.evaluation.matching import Match, match_detections
+from minirtmdet.structures import Detections
+
+METRICS = {
+    "AP": "mean over IoU .50 to .95",
+    "AP50": "at IoU .50",
+    "AP75": "at IoU .75",
+    "APs": "of boxes below 32 x 32 pixels",
+    "APm": "of boxes between",
+    "APl": "of boxes from 96 x 96 pixels",
+    "AR1": "recall with 1 detection a picture and class",
+    "AR10": "with 10",
+    "AR100": "with 100",
+    "ARs": "of boxes below 32 x 32 pixels",
+    "ARm": "of boxes between",
+    "ARl": "of boxes from 96 x 96 pixels",
+}
+"""The standard twelve and what they say, in the order of the COCO tools; -1 where nothing of the size is annotated."""
+SOURCE = "ground truth"
+"""What messages call annotations that are given as a dict."""
+
+
+class CocoNumbers(NamedTuple):
+    """What the COCO tools compute from boxes and detections.
+
+    Attributes:
+        metrics: the values of :data:`METRICS`.
+        per_class: those of them that COCO gives for a class, one entry a category; -1 for a class without boxes.
+        precision: at IoU .50, .55, ... .95 and recall 0, 0.01, ... 1, with 100 detections a picture and class, for
+            boxes of all sizes; -1 for a class without boxes.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[dict[str, float]]
+    precision: Float[np.ndarray, "10 101 classes"]
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+        metrics: the values of :data:`METRICS`.
+        by_class: AP, AP50, AP75, APs, APm, APl and AR100 of each class by name; -1 for what is not annotated.
+        precision: as in :class:`CocoNumbers`, classes in the order of ``by_class``.
+        results: every detection, as the COCO results format has it.
+        image_ids: the pictures that counted.
+    """
+
+    metrics: dict[str, float]
+    by_class: dict[str, dict[str, float]]
+    precision: Float[np.ndarray, "10 101 classes"]
+    results: list[dict[str, Any]]
+    image_ids: list[int]
+
+    @property
+    def judged(self) -> bool:
+        """Whether any box is annotated that counts; without one every number is -1, neither good nor bad."""
+        return self.metrics["AP"] >= 0
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """AP of each class by name; -1 for a class without boxes."""
+        return {name: numbers["AP"] for name, numbers in self.by_class.items()}
+
+
+def evaluate(
+    model: Detector,
+    loader: Iterable[Batch],
+    dataset: CocoDataset,
+    config: PredictConfig = PredictConfig(),
+    *,
+    progress: bool = True,
+) -> dict[str, float]:
+    """The standard twelve COCO numbers of a model on a data set, by the names of :data:`METRICS`."""
+    return run_evaluation(model, loader, dataset, config, progress=progress).metrics
+
+
+def run_evaluation(
+    model: Detector,
+    loader: Iterable[Batch],
+    dataset: CocoDataset,
+    config: PredictConfig = PredictConfig(),
+    *,
+    progress: bool = True,
+    world: World = ALONE,
+) -> Evaluation:
+    """Detect in every picture of ``loader`` and compare with the boxes of ``dataset``.
+
+    Args:
+        model: its class indices are the labels of ``dataset``.
+        loader: batches of pictures of ``dataset``, in several processes a share each; only these are counted.
+        dataset: its annotations are read from its JSON file again, so that nothing the loading dropped is missing.
+        config: thresholds and limits of prediction.
+        progress: show a progress bar.
+        world: the processes that evaluate together; all have the numbers, process 0 alone all ``results``.
+    """
+    results: list[dict[str, Any]] = []
+    image_ids: list[int] = []
+    # named only to switch it off: an argument would win over TQDM_DISABLE
+    quiet = {} if progress and world.is_writer else {"disable": True}
+    for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
+        images = batch.images.to(model.device, non_blocking=True, memory_format=torch.channels_last)
+        detections = model.predict(images, config, batch.img_shapes, batch.scale_factors)
+        image_ids += batch.image_ids
+        for image_id, found in zip(batch.image_ids, detections, strict=True):
+            results += coco_results(found, image_id, dataset.category_ids)
+    shares = world.gather((results, image_ids))
+    if len(shares) > 1:
+        # pictures in the order of the data set again, as one process would have met them
+        order = {image_id: place for place, image_id in enumerate(dataset.image_ids)}
+        results = sorted((row for rows, _ in shares for row in rows), key=lambda row: order[row["image_id"]])
+        image_ids = sorted((image_id for _, ids in shares for image_id in ids), key=order.__getitem__)
+    numbers = None
+    if world.is_writer:
+        numbers = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids, image_ids)
+    numbers = world.broadcast(numbers)
+    assert numbers is not None
+    by_class = dict(zip(dataset.classes, numbers.per_class, strict=True))
+    return Evaluation(numbers.metrics, by_class, numbers.precision, results, image_ids)
+
+
+def coco_results(detections: Detections, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """One picture's detections in the COCO results format: ``xywh``, the JSON's own category ids.
+
+    >>> found = Detections(torch.tensor([[1., 2., 4., 6.]]), torch.tensor([0.5]), torch.tensor([1]))
+    >>> coco_results(found, image_id=7, category_ids=(1, 90))
+    [{'image_id': 7, 'category_id': 90, 'bbox': [1.0, 2.0, 3.0, 4.0], 'score': 0.5}]
+    """
+    boxes = detections.boxes.double().cpu()
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    rows = zip(
+        torch.cat([boxes[:, :2], sizes], dim=1).tolist(),
+        detections.scores.tolist(),
+        detections.labels.tolist(),
+        strict=True,
+    )
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, score, label in rows
+    ]
+
+
+def read_ground_truth(json_file: Path) -> dict[str, Any]:
+    """A COCO JSON made ready for evaluation: annotations numbered from 1, areas and crowd flags filled in.
+
+    ``iscrowd`` is 1 for annotations with ``ignore`` too.  Boxes that are missing or are not four finite numbers are
+    left out, which the COCO tools would stop at.  Errors as for :mod:`minirtmdet.data.coco_json`.
+    """
+    content, source = read_json(json_file), str(json_file)
+    boxes = (entry for entry in read_annotations(content, source) if entry.box is not None)
+    return {
+        "images": [
+            {"id": image_id, "file_name": file_name, "width": width, "height": height}
+            for image_id, file_name, (height, width) in read_images(content, source)
+        ],
+        "categories": [category._asdict() for category in read_categories(content, source)],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": entry.image_id,
+                "category_id": entry.category_id,
+                "bbox": list(entry.box or ()),
+                "area": entry.area,
+                "iscrowd": int(entry.ignore),
+            }
+            for number, entry in enumerate(boxes, 1)
+        ],
+    }
+
+
+def coco_metrics(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    category_ids: Sequence[int],
+    image_ids: Sequence[int] | None = None,
+) -> CocoNumbers:
+    """AP and AR as pycocotools computes them, for ids of any size.
+
+    The COCO tools keep ids as double precision, which cannot tell 2^53 from 2^53 + 1, and take a box with the id 0 for
+    one that nobody found.  So they are given numbers from 1 in the order of the ids.
+
+    Args:
+        ground_truth: what :func:`read_ground_truth` gives, or a dict like it; an annotation with ``ignore`` set is
+            one with ``iscrowd``.
+        results: detections in the COCO results format; may be empty.
+        category_ids: the categories that count; classes come in this order.
+        image_ids: the pictures that count; all where left out.
+
+    Raises:
+        ValueError: naming the annotation that has no box, or whose values mean nothing.
+    """
+    if image_ids is None:
+        image_ids = read_image_ids(ground_truth, SOURCE)
+    images, categories = _numbers(image_ids), _numbers(category_ids)
+    everything = {
+        "images": [{"id": number} for number in images.values()],
+        "categories": [{"id": number, "name": str(category_id)} for category_id, number in categories.items()],
+    }
+    annotations = [
+        {
+            "id": number,
+            "image_id": images[entry.image_id],
+            "category_id": categories[entry.category_id],
+            "bbox": list(entry.box or ()),
+            "area": entry.area,
+            "iscrowd": int(entry.ignore),
+        }
+        for number, entry in enumerate(_truths(ground_truth, images, categories), 1)
+    ]
+    # made by hand: loadRes of the COCO tools fails where nothing was detected
+    detections = [
+        {
+            **entry,
+            "id": number,
+            "image_id": images[entry["image_id"]],
+            "category_id": categories[entry["category_id"]],
+            "area": entry["bbox"][2] * entry["bbox"][3],
+            "iscrowd": 0,
+        }
+        for number, entry in enumerate(_that_count(results, images, categories), 1)
+    ]
+    evaluation = COCOeval_faster(
+        COCO({**everything, "annotations": annotations}),
+        COCO({**everything, "annotations": detections}),
+        "bbox",
+        print_function=_silent,
+    )
+    evaluation.params.catIds = list(categories.values())
+    evaluation.params.imgIds = list(images.values())
+    evaluation.run()
+    order = [categories[category_id] - 1 for category_id in category_ids]
+    # [IoU thresholds, recalls, categories, sizes (all, s, m, l), detection limits] and the same without recalls
+    precision = np.asarray(evaluation.eval["precision"])[..., -1][:, :, order]
+    recall = np.asarray(evaluation.eval["recall"])[:, :, 0, -1][:, order]
+    return CocoNumbers(
+        metrics=dict(zip(METRICS, map(float, evaluation.stats), strict=True)),
+        per_class=[
+            {
+                "AP": _mean(precision[:, :, label, 0]),
+                "AP50": _mean(precision[0, :, label, 0]),
+                "AP75": _mean(precision[5, :, label, 0]),
+                "APs": _mean(precision[:, :, label, 1]),
+                "APm": _mean(precision[:, :, label, 2]),
+                "APl": _mean(precision[:, :, label, 3]),
+                "AR100": _mean(recall[:, label]),
+            }
+            for label in range(len(order))
+        ],
+        precision=precision[..., 0],
+    )
+
+
+def match_pictures(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    category_ids: Sequence[int],
+    image_ids: Sequence[int],
+    *,
+    score_threshold: float = 0.3,
+) -> dict[int, Match]:
+    """Hits, misses and false detections of each picture at one threshold and IoU 0.5, the worst picture first.
+
+    Worst is the most misses and false detections together; of equal ones, the lowest F1.
+
+    Args:
+        ground_truth: what :func:`read_ground_truth` gives.
+        results: detections in the COCO results format.
+        category_ids: the categories that count, in label order.
+        image_ids: the pictures that count.
+        score_threshold: only detections that score more count.
+
+    Returns:
+        By image id; boxes are ``xyxy`` in pixels of the file.
+    """
+    labels = {category_id: label for label, category_id in enumerate(category_ids)}
+    truths: dict[int, list[Annotation]] = {image_id: [] for image_id in image_ids}
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    for truth in _truths(ground_truth, truths, labels):
+        truths[truth.image_id].append(truth)
+    for entry in _that_count(results, found, labels):
+        found[entry["image_id"]].append(entry)
+    matches = {}
+    for image_id in image_ids:
+        detections = Detections(
+            _xyxy([entry["bbox"] for entry in found[image_id]]),
+            torch.tensor([entry["score"] for entry in found[image_id]]).float(),
+            torch.tensor([labels[entry["category_id"]] for entry in found[image_id]]).long(),
+        )
+        matches[image_id] = match_detections(
+            detections,
+            _xyxy([truth.box for truth in truths[image_id]]),
+            torch.tensor([labels[truth.category_id] for truth in truths[image_id]]).long(),
+            torch.tensor([truth.ignore for truth in truths[image_id]]).bool(),
+            score_threshold=score_threshold,
+        )
+    return dict(sorted(matches.items(), key=lambda item: (-item[1].missed - item[1].false, item[1].f1)))
+
+
+def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]) -> str:
+    """The twelve numbers with what they say, and those of each class, best first, to print.
+
+    >>> print(metrics_table(dict.fromkeys(METRICS, 0.5) | {"APl": -1.0}, {"cat": {"AP": 0.25}, "a dog": {"AP": 0.75}}))
+    AP     0.500  mean over IoU .50 to .95
+    AP50   0.500  at IoU .50
+    AP75   0.500  at IoU .75
+    APs    0.500  of boxes below 32 x 32 pixels
+    APm    0.500  of boxes between
+    APl        -  of boxes from 96 x 96 pixels
+    AR1    0.500  recall with 1 detection a picture and class
+    AR10   0.500  with 10
+    AR100  0.500  with 100
+    ARs    0.500  of boxes below 32 x 32 pixels
+    ARm    0.500  of boxes between
+    ARl    0.500  of boxes from 96 x 96 pixels
+    <BLANKLINE>
+    class     AP
+    a dog  0.750
+    cat    0.250
+    """
+    rows = [f"{name:<5} {_shown(metrics[name])}  {meaning}" for name, meaning in METRICS.items()]
+    if metrics["AP"] < 0:
+        rows.append("no numbers: in these pictures no box is annotated that counts")
+    width = max(map(len, ["class", *by_class]))
+    columns = next(iter(by_class.values()), {})
+    rows += ["", " ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]
+    for name, numbers in sorted(by_class.items(), key=lambda item: -item[1]["AP"]):
+        rows.append(" ".join([f"{name:<{width}}", *map(_shown, numbers.values())]))
+    return "\n".join(rows)
+
+
+def _numbers(ids: Iterable[int]) -> dict[int, int]:
+    """A number from 1 for each id, in their order: detections of equal scores keep the order of their pictures."""
+    return {value: number for number, value in enumerate(sorted(set(ids)), 1)}
+
+
+def _truths(
+    ground_truth: dict[str, Any], image_ids: Container[int], category_ids: Container[int]
+) -> Iterator[Annotation]:
+    """The annotations of the pictures and categories that count."""
+    for entry in read_annotations(ground_truth, SOURCE):
+        if entry.image_id in image_ids and entry.category_id in category_ids:
+            if entry.box is None:
+                raise ValueError(f"{SOURCE}: {entry.name} {entry.problem}: {entry.given!r}")
+            yield entry
+
+
+def _that_count(
+    results: Iterable[dict[str, Any]], image_ids: Container[int], category_ids: Container[int]
+) -> Iterator[dict[str, Any]]:
+    """The detections in the pictures and of the categories that count, with integers for ids."""
+    for entry in results:
+        image_id, category_id = whole_number(entry["image_id"]), whole_number(entry["category_id"])
+        if image_id in image_ids and category_id in category_ids:
+            yield {**entry, "image_id": image_id, "category_id": category_id}
+
+
+def _xyxy(boxes: Sequence[Any]) -> Float[torch.Tensor, "boxes 4"]:
+    corners = torch.tensor(boxes).reshape(-1, 4).float()
+    corners[:, 2:] += corners[:, :2]
+    return corners
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of the values that are there; the COCO tools write -1 where nothing is annotated."""
+    values = values[values > -1]
+    return float(values.mean()) if len(values) else -1.0
+
+
+def _shown(value: float) -> str:
+    return f"{'-' if value < 0 else f'{value:.3f}':>6}"
+
+
+def _silent(*_: object) -> None:
+    """The library prints its table through this."""

@@ -1,0 +1,256 @@
+"""ONNX: a detector as one file that runs without PyTorch, and such a file as a detector.
+
+The graph begins with uint8 pixels, so that normalisation cannot be got wrong outside of it, and is made for any number
+of pictures of one size.  Two kinds are written.  ``raw`` ends with what deployers put their own suppression behind,
+decoded boxes and scores of all priors, beside the maps of the head.  ``nms`` ends with detections.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from jaxtyping import config as shape_checks
+from torch import Tensor, nn
+
+from minirtmdet.configs import STRIDES, PredictConfig
+from minirtmdet.detector import GREY, RTMDet
+from minirtmdet.files import atomic_path
+from minirtmdet.head.coder import DistancePointBBoxCoder
+from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.inference.exported import KEY, MAPS, ExportError, ExportInfo, Kind, _import
+from minirtmdet.weights.fuse import fuse_batch_norm
+
+OPSET = 18
+"""Of the operators of ONNX: old enough for most runtimes, and what torch writes without converting."""
+_INPUT = (
+    "images: uint8 BGR pixels [batch, 3, {size}, {size}]; each picture resized to fit, its ratio kept, and padded at "
+    f"the right and at the bottom with {GREY}; not normalised, the graph does that"
+)
+_OUTPUTS = {
+    "raw": {
+        "boxes": "[batch, priors, 4] xyxy in pixels of the input, inside of it",
+        "scores": "[batch, priors, classes] probabilities; a prior may stand for several classes",
+        "cls_score_*": "[batch, classes, height, width] logits at this stride",
+        "bbox_pred_*": "[batch, 4, height, width] distances left, top, right, bottom in pixels at this stride",
+    },
+    "nms": {
+        "num_dets": "[batch] detections of each picture",
+        "boxes": "[batch, limit, 4] xyxy in pixels of the input, best first, zeros after the last",
+        "scores": "[batch, limit] probabilities, zeros after the last",
+        "labels": "[batch, limit] class index, -1 after the last",
+    },
+}
+
+_CONTENT = (
+    "; content: optional, float32 [1 or batch, 1, 4] of (width, height, width, height) that each picture takes of the "
+    "input, where boxes end; all of the input where left out"
+)
+
+# The graph behind the detector.  NonMaxSuppression gives (image, class, box) for each survivor, as many as there are;
+# scattered back among zeros, the best of each image are found at once, whatever order they came in.
+_NMS = """
+<ir_version: {ir_version}, opset_import: ["": {opset}]>
+suppress (float[batch, {priors}, 4] decoded, float[batch, {priors}, {classes}] all_scores,
+          float[contents, 1, 4] content)
+    => (int64[batch] num_dets, float[batch, {limit}, 4] boxes, float[batch, {limit}] scores,
+        int64[batch, {limit}] labels)
+<
+    int64[1] limit = {{{limit}}}, int64[1] priors = {{{priors}}}, int64[1] last = {{-1}}, int64[1] none = {{-1}},
+    float[1] iou_threshold = {{{iou_threshold!r}}}, float[1] score_threshold = {{{score_threshold!r}}},
+    float[1] zero = {{0.0}}
+>
+{{
+    candidates = Min (decoded, content)
+    left_top, right_bottom = Split <axis = 2, num_outputs = 2> (candidates)
+    has_size = Greater (right_bottom, left_top)
+    sizes = Cast <to = 1> (has_size)
+    has_area = ReduceMin (sizes, last)
+    candidate_scores = Mul (all_scores, has_area)
+    by_class = Transpose <perm = [0, 2, 1]> (candidate_scores)
+    survivors = NonMaxSuppression (candidates, by_class, limit, iou_threshold, score_threshold)
+    survivor_scores = GatherND (by_class, survivors)
+    shape = Shape (by_class)
+    zeros = ConstantOfShape (shape)
+    suppressed = ScatterND (zeros, survivors, survivor_scores)
+    flat = Flatten (suppressed)
+    scores, index = TopK (flat, limit)
+    real = Greater (scores, zero)
+    counted = Cast <to = 7> (real)
+    num_dets = ReduceSum <keepdims = 0> (counted, last)
+    label = Div (index, priors)
+    labels = Where (real, label, none)
+    prior = Mod (index, priors)
+    where = Unsqueeze (prior, last)
+    best = GatherND <batch_dims = 1> (candidates, where)
+    exists = Unsqueeze (real, last)
+    boxes = Where (exists, best, zero)
+}}
+"""
+
+
+def export_onnx(
+    model: RTMDet,
+    path: Path,
+    *,
+    input_size: int,
+    nms: bool = False,
+    classes: Sequence[str] | None = None,
+    predict: PredictConfig = PredictConfig(),
+    preset: str = "",
+) -> ExportInfo:
+    """Write a detector as ONNX; the file appears whole and checked, or not at all.
+
+    Args:
+        model: stays as it is; BatchNorms are folded into the convolutions of a copy.
+        path: where to, ``.onnx``; missing folders are made.
+        input_size: side of the square input, in pixels.
+        nms: end with detections in place of what all priors say.
+        classes: names in label order.
+        predict: thresholds and limits; they go into the graph of an ``nms`` file and into the metadata of both.
+        preset: a name for where it comes from.
+
+    Returns:
+        What the file says about itself.
+
+    Raises:
+        ExportError: where onnx or onnxscript is not installed, or a setting cannot be put into a graph.
+
+    An ``nms`` file suppresses by class, as :func:`~minirtmdet.head.postprocess.predict_by_feat` does; of equal scores
+    at the limit ``nms_pre`` it keeps all.
+    """
+    onnx = _import("onnx", "writing ONNX")
+    _import("onnx.parser", "writing ONNX")
+    _import("onnxscript", "writing ONNX")
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: expected a file name that ends with .onnx")
+    if input_size < 1:
+        raise ExportError(f"the input size is {input_size}: expected a positive number of pixels")
+    if nms and predict.score_threshold < 0:
+        raise ExportError(f"the score threshold is {predict.score_threshold}: expected 0 or more")
+    num_classes = model.config.num_classes
+    names = tuple(classes) if classes else tuple(f"class {label}" for label in range(num_classes))
+    if len(names) != num_classes:
+        raise ExportError(f"{len(names)} names for {num_classes} classes")
+    kind: Kind = "nms" if nms else "raw"
+    words = _INPUT.format(size=input_size) + _CONTENT * nms
+    info = ExportInfo(kind, input_size, names, preset, model.config, predict, words, _OUTPUTS[kind])
+
+    graph = _Graph(fuse_batch_norm(model).cpu(), input_size, predict.nms_pre if nms else None)
+    graph.eval().requires_grad_(False)
+    outputs = ["decoded", "all_scores"] if nms else ["boxes", "scores", *MAPS]
+    # two images: torch takes an axis of length 1 for one that always has it
+    example = torch.zeros(2, 3, input_size, input_size, dtype=torch.uint8)
+    with quiet_tracing():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    if nms:
+        proto = _with_nms(proto, len(graph.points), num_classes, input_size, predict)
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
+    onnx.checker.check_model(proto)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+    return info
+
+
+class _Graph(nn.Module):
+    """From pixels to what the file gives; everything but the suppression itself."""
+
+    points: Tensor
+
+    def __init__(self, model: RTMDet, input_size: int, nms_pre: int | None):
+        super().__init__()
+        self.model = model
+        self.input_size = input_size
+        self.nms_pre = nms_pre
+        padded = -(-input_size // STRIDES[-1]) * STRIDES[-1]  # as the detector pads it
+        sizes = [(padded // stride, padded // stride) for stride in STRIDES]
+        priors = MlvlPointGenerator(offset=model.config.prior_offset).grid_priors(sizes)
+        self.register_buffer("points", torch.cat(priors)[:, :2])
+
+    def forward(self, images: UInt8[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
+        cls_scores, bbox_preds = self.model(images)
+        distances = torch.cat([level.flatten(2).transpose(1, 2) for level in bbox_preds], 1)
+        levels = [level.flatten(2).transpose(1, 2).sigmoid() for level in cls_scores]  # [B,H*W,C]
+        boxes = DistancePointBBoxCoder().decode(self.points, distances)
+        boxes = boxes.clamp(0, self.input_size)
+        if self.nms_pre is None:
+            return boxes, torch.cat(levels, 1), *cls_scores, *bbox_preds
+        return boxes, torch.cat([_best(level, self.nms_pre) for level in levels], 1)
+
+
+def _best(scores: Float[Tensor, "batch cells classes"], limit: int) -> Float[Tensor, "batch cells classes"]:
+    """The best scores of a level; the others become 0, which no threshold lets through."""
+    flat = scores.flatten(1)
+    if limit >= flat.shape[1]:
+        return scores
+    least = flat.topk(limit).values[:, -1:]
+    return (flat * (flat >= least)).view_as(scores)
+
+
+def _with_nms(proto: Any, priors: int, num_classes: int, input_size: int, predict: PredictConfig) -> Any:
+    """The graph with suppression behind it."""
+    onnx = import_module("onnx")
+    tail = _suppression(priors, num_classes, input_size, predict, proto.ir_version)
+    # a prefix on the detector's side: its names are the exporter's, and could be any of the tail's
+    head = onnx.compose.add_prefix(proto, "detector/", rename_inputs=False)
+    names = ["decoded", "all_scores"]
+    return onnx.compose.merge_models(head, tail, io_map=[(f"detector/{name}", name) for name in names])
+
+
+def _suppression(priors: int, num_classes: int, input_size: int, predict: PredictConfig, ir_version: int = 10) -> Any:
+    """Class-wise NMS of boxes that end with the picture, as a model of its own."""
+    onnx = import_module("onnx")
+    model = onnx.parser.parse_model(
+        _NMS.format(
+            ir_version=ir_version,
+            opset=OPSET,
+            priors=priors,
+            classes=num_classes,
+            limit=min(predict.max_per_image, priors * num_classes),
+            iou_threshold=float(predict.nms_iou_threshold),
+            score_threshold=float(predict.score_threshold),
+        )
+    )
+    # what an input has where it is left out
+    whole = onnx.numpy_helper.from_array(np.full((1, 1, 4), input_size, np.float32), "content")
+    model.graph.initializer.append(whole)
+    return model
+
+
+@contextmanager
+def quiet_tracing() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not here, and without checks of shapes.
+
+    A check compares the batch with a number, and so would fix it in the graph.
+    """
+    logger = logging.getLogger("torch.onnx")
+    level, disabled = logger.level, shape_checks.jaxtyping_disable
+    logger.setLevel(logging.ERROR)
+    shape_checks.update("jaxtyping_disable", True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+        shape_checks.update("jaxtyping_disable", disabled)

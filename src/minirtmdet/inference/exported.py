@@ -1,0 +1,187 @@
+"""An exported ONNX file as a detector: what it says about itself, and running it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Num
+from torch import Tensor
+
+from minirtmdet.configs import STRIDES, ModelConfig, PredictConfig
+from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.structures import Detections
+
+KEY = "minirtmdet"
+"""Under this name the file's metadata has an :class:`ExportInfo` as JSON."""
+MAPS = [f"{name}_{stride}" for name in ("cls_score", "bbox_pred") for stride in STRIDES]
+
+Kind = Literal["raw", "nms"]
+
+
+class ExportError(ValueError):
+    """A detector that cannot be exported, or a file that is no export of this package."""
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What an exported file says about itself.
+
+    Attributes:
+        kind: ``raw`` or ``nms``.
+        input_size: side of the square input, in pixels.
+        classes: names in label order; ``class 0``, … where nothing named them.
+        preset: name of the run or the size that it was made from.
+        model: the network.
+        predict: thresholds and limits; those of an ``nms`` file are fixed in its graph.
+        input: what the graph is given, in words.
+        outputs: what it gives, in words.
+    """
+
+    kind: Kind
+    input_size: int
+    classes: tuple[str, ...]
+    preset: str
+    model: ModelConfig
+    predict: PredictConfig
+    input: str
+    outputs: dict[str, str]
+
+    @classmethod
+    def from_json(cls, text: str) -> "ExportInfo":
+        """The inverse of ``json.dumps(asdict(info))``."""
+        fields = json.loads(text)
+        fields["classes"] = tuple(fields["classes"])
+        return cls(**{**fields, "model": ModelConfig(**fields["model"]), "predict": PredictConfig(**fields["predict"])})
+
+
+class OnnxDetector:
+    """An exported file as a detector: it predicts as the one that it was made from.
+
+    Args:
+        path: a file that :func:`export_onnx` wrote.
+        device: ``cuda`` and ``auto`` run on the GPU where onnxruntime has one.
+
+    Attributes:
+        path: the file.
+        info: what the file says about itself.
+
+    Raises:
+        FileNotFoundError: where there is no file.
+        ExportError: where onnxruntime is not installed, or the file is no export of this package.
+        ValueError: for a device that onnxruntime does not have.
+    """
+
+    def __init__(self, path: Path, device: str = "auto"):
+        if not path.is_file():
+            raise FileNotFoundError(f"no exported detector {path}")
+        runtime = _import("onnxruntime", f"running {path}")
+        self.path = path
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors: its warnings are about machines that it does not know
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self._session = runtime.InferenceSession(path, options, providers=_providers(runtime, device))
+        except Exception as error:  # the runtime's own classes have no common ancestor
+            reason = str(error).splitlines()[0]
+            raise ExportError(f"{path} is no ONNX file that onnxruntime can run: {reason}") from None
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if KEY not in metadata:
+            raise ExportError(f"{path} is no export of this package: its metadata has no {KEY!r}")
+        try:
+            self.info = ExportInfo.from_json(metadata[KEY])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ExportError(f"{path} was written by another version: {error}") from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it expects images; onnxruntime moves them on."""
+        return torch.device("cpu")
+
+    def outputs(
+        self, images: Num[Tensor, "batch channels height width"], img_shapes: Sequence[tuple[int, int]] | None = None
+    ) -> dict[str, Tensor]:
+        """Everything that the graph gives, by name.
+
+        Args:
+            images: uint8 BGR pixels ``[B, 3, S, S]``.
+            img_shapes: (height, width) of the content of each image, where the boxes of an ``nms`` file end; all of it
+                where left out.
+
+        Raises:
+            ValueError: for images of another shape or type than the file was made for, or content that the file, made
+                by an earlier version, cannot be told of.
+        """
+        size = self.info.input_size
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != (3, size, size):
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"{self.path} takes uint8 images [batch, 3, {size}, {size}] in BGR order, found {found}")
+        given = {"images": np.ascontiguousarray(images.cpu().numpy())}
+        if self.info.kind == "nms" and img_shapes is not None and set(img_shapes) != {(size, size)}:
+            if "content" not in {one.name for one in self._session.get_overridable_initializers()}:
+                raise ValueError(f"{self.path} has no input for where pictures end: export it again")
+            given["content"] = np.array([[(width, height) * 2] for height, width in img_shapes], np.float32)
+        names = [output.name for output in self._session.get_outputs()]
+        values = self._session.run(names, given)
+        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+    def predict(
+        self,
+        images: Num[Tensor, "batch channels height width"],
+        config: PredictConfig | None = None,
+        img_shapes: Sequence[tuple[int, int]] | None = None,
+        scale_factors: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Detections]:
+        """Detections of each image, best first.
+
+        Args:
+            images: uint8 BGR pixels ``[B, 3, S, S]``.
+            config: thresholds and limits; the file's own where left out.  An ``nms`` file has made its choice:
+                only a higher ``score_threshold`` and a lower ``max_per_image`` change anything.
+            img_shapes: as in :meth:`minirtmdet.detector.RTMDet.predict`.
+            scale_factors: likewise.
+
+        Raises:
+            ValueError: as in :meth:`outputs`.
+        """
+        config = self.info.predict if config is None else config
+        if img_shapes is None or config.clip == "input":
+            img_shapes = [(self.info.input_size,) * 2] * len(images)
+        found = self.outputs(images, img_shapes)
+        if self.info.kind == "raw":
+            maps = [found[name] for name in MAPS]
+            scores, distances = maps[: len(STRIDES)], maps[len(STRIDES) :]
+            return predict_by_feat(scores, distances, config, self.info.model.prior_offset, img_shapes, scale_factors)
+        results = []
+        for image, scores in enumerate(found["scores"]):
+            keep = (scores > config.score_threshold).nonzero()[: config.max_per_image, 0]
+            boxes = found["boxes"][image, keep]
+            if scale_factors is not None:
+                boxes = boxes / boxes.new_tensor([*scale_factors[image]] * 2)
+            results.append(Detections(boxes, scores[keep], found["labels"][image, keep]))
+        return results
+
+
+def _providers(runtime: Any, device: str) -> list[str]:
+    """What onnxruntime is to run on, the best first."""
+    has_gpu = "CUDAExecutionProvider" in runtime.get_available_providers()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not has_gpu):
+        raise ValueError(
+            f"device {device!r} was asked for, and this onnxruntime runs on {'CUDA and ' * has_gpu}the CPU"
+        )
+    return ["CUDAExecutionProvider"] * (has_gpu and device != "cpu") + ["CPUExecutionProvider"]
+
+
+def _import(name: str, purpose: str) -> Any:
+    """An optional package, or an error that says how to get it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        missing = error.name or name
+        raise ExportError(
+            f"{purpose} needs {missing}, which is not installed: pip install onnx onnxscript onnxruntime"
+        ) from None

@@ -1,0 +1,239 @@
+"""Detections in picture files: which files, what is found, and the pictures with boxes drawn on them."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageColor, ImageDraw
+
+from minirtmdet.configs import PredictConfig
+from minirtmdet.data.augment import Sample, eval_sample
+from minirtmdet.data.coco import read_image
+from minirtmdet.detector import Detector
+from minirtmdet.files import atomic_path
+from minirtmdet.plots.canvas import box_color
+from minirtmdet.plots.fonts import Line, drawable
+from minirtmdet.structures import Detections
+
+SUFFIXES = {
+    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+}
+"""What counts as a picture in a folder; a file that is named itself is tried whatever its name."""
+VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""How an address begins, once it was taken for a path."""
+RESULTS = "predictions.json"
+"""Detections of all pictures; a folder that holds it was written by ``predict``."""
+
+
+class Picture(NamedTuple):
+    """A file to look at, and the name of what is written about it.
+
+    Attributes:
+        path: the file.
+        name: a relative path that no other picture of the call has.
+    """
+
+    path: Path
+    name: Path
+
+
+class Prediction(NamedTuple):
+    """A picture and what was found in it, or why it could not be read.
+
+    Attributes:
+        picture: the file.
+        image: BGR pixels, upright; None for a picture that is missing or broken.
+        detections: in pixels of ``image``; None likewise.
+        error: what is wrong with the file; empty where nothing is.
+    """
+
+    picture: Picture
+    image: UInt8[np.ndarray, "height width 3"] | None
+    detections: Detections | None
+    error: str = ""
+
+
+def find_pictures(paths: Sequence[Path]) -> list[Picture]:
+    """Files as they are named, folders with all pictures below them.
+
+    What an earlier call of ``predict`` wrote into such a folder is left out; a warning counts whatever is.
+
+    Raises:
+        FileNotFoundError: for a path that is not there, or a folder without pictures.
+        ValueError: for a video or an address, with what to do.
+    """
+    pictures: list[Picture] = []
+    taken: set[str] = set()
+    for path in paths:
+        for file in _pictures_in(path) if path.is_dir() else [_named(path)]:
+            name = _name_of_output(file.relative_to(path) if path.is_dir() else Path(file.name))
+            stem, number = name.stem, 2
+            while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
+                name, number = name.with_stem(f"{stem}-{number}"), number + 1
+            taken.add(str(name).casefold())
+            pictures.append(Picture(file, name))
+    return pictures
+
+
+def _named(path: Path) -> Path:
+    """A file that was named itself, or an error that says what to do instead."""
+    if ADDRESS.match(str(path)):
+        raise ValueError(f"{path} is an address: download what is there, and name the file")
+    if not path.exists():
+        raise FileNotFoundError(f"no picture or folder {path}")
+    if path.suffix.lower() in VIDEOS:
+        raise ValueError(
+            f"{path} is a video: take pictures out of it first (ffmpeg -i {path.name} frames/%06d.png, in a folder "
+            "that is there) and name their folder"
+        )
+    return path
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """All pictures below a folder, with a warning that says what else is there."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    earlier = {file.parent for file in files if file.parent != folder and _is_ours(file)}
+    ours = [file for file in files if earlier.isdisjoint(file.parents)]
+    others = Counter(file.suffix.lower() or "without ending" for file in ours if file.suffix.lower() not in SUFFIXES)
+    left_out = [f"{count} {ending}" for ending, count in sorted(others.items())]
+    left_out += [f"{one}, which predict wrote" for one in sorted(map(str, earlier))]
+    said = f"left out: {', '.join(left_out)}" if left_out else ""
+    pictures = [file for file in ours if file.suffix.lower() in SUFFIXES]
+    if not pictures:
+        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}){said and f'; {said}'}")
+    if left_out:
+        warnings.warn(f"{folder}: {said}", stacklevel=3)
+    return pictures
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is the :data:`RESULTS` of an earlier call, by how it begins."""
+    if file.name != RESULTS:
+        return False
+    with file.open("rb") as content:
+        return content.read(20).split() == [b"{", b'"classes":', b"["]
+
+
+def _name_of_output(name: Path) -> Path:
+    """As the picture's own; what JPEG would blur, and what is not written everywhere, becomes PNG."""
+    if name.suffix.lower() in (".jpg", ".jpeg"):
+        return name
+    # what stands behind the last dot need be no ending: scan.2024
+    return name.with_suffix(".png") if name.suffix.lower() in SUFFIXES else name.with_name(f"{name.name}.png")
+
+
+def predict_pictures(
+    model: Detector,
+    pictures: Sequence[Picture],
+    config: PredictConfig = PredictConfig(),
+    *,
+    input_size: int,
+    batch_size: int = 8,
+) -> Iterator[Prediction]:
+    """Detections of each picture, in order; one that cannot be read has an error in their place.
+
+    Args:
+        model: the detector.
+        pictures: from :func:`find_pictures`.
+        config: thresholds and limits.
+        input_size: side of the square that pictures are resized to fit, in pixels.
+        batch_size: pictures a forward pass.
+    """
+    for start in range(0, len(pictures), batch_size):
+        samples: list[Sample | str] = []
+        for picture in pictures[start : start + batch_size]:
+            try:
+                samples.append(_as_sample(picture.path))
+            except (OSError, ValueError) as error:
+                samples.append(str(error))
+        inputs = [eval_sample(sample, input_size) for sample in samples if isinstance(sample, Sample)]
+        found: Iterator[Detections] = iter(())
+        if inputs:
+            pixels = torch.from_numpy(np.stack([sample.image for sample in inputs])).permute(0, 3, 1, 2)
+            shapes, scales = [sample.img_shape for sample in inputs], [sample.scale_factor for sample in inputs]
+            found = iter(model.predict(pixels.to(model.device), config, shapes, scales))
+        for picture, sample in zip(pictures[start : start + batch_size], samples, strict=True):
+            if isinstance(sample, str):
+                yield Prediction(picture, None, None, sample)
+            else:
+                yield Prediction(picture, sample.image, next(found))
+
+
+def inside_picture(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
+    """Boxes cut at the border of the picture, without those that lie in the padding beside it.
+
+    >>> found = Detections(torch.tensor([[4., 4., 40., 8.], [30., 0., 40., 9.]]), torch.ones(2), torch.tensor([0, 1]))
+    >>> inside_picture(found, np.zeros((20, 30, 3), np.uint8)).boxes.tolist()
+    [[4.0, 4.0, 30.0, 8.0]]
+    """
+    height, width = image.shape[:2]
+    boxes = detections.boxes.clamp(min=0).minimum(detections.boxes.new_tensor([width, height] * 2))
+    keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return Detections(boxes[keep], detections.scores[keep], detections.labels[keep])
+
+
+def draw_detections(
+    image: UInt8[np.ndarray, "height width 3"], detections: Detections, classes: Sequence[str]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture (BGR) with a named box for each detection, the best ones on top."""
+    names = drawable(classes)
+    canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    pen = ImageDraw.Draw(canvas)
+    width = max(2, round(max(image.shape[:2]) / 400))
+    rows = zip(*(field.tolist() for field in detections), strict=True)
+    for box, score, label in reversed(list(rows)):
+        colour = ImageColor.getrgb(box_color(label))
+        pen.rectangle(box, outline=colour, width=width)
+        line = Line(f"{names[label]} {score:.2f}", 7 * width)
+        left, top, right, bottom = line.box
+        # above the box, or inside it at the upper border of the picture
+        x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0.0)
+        pen.rectangle((x, y, x + right - left + 2 * width, y + bottom - top + 2 * width), fill=colour)
+        line.draw(pen, x + width, y + width, "white")
+    return np.asarray(canvas)[..., ::-1]
+
+
+def write_picture(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Write BGR pixels to a file, whole or not at all; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(image[..., ::-1])).save(temporary, quality=95)
+
+
+def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
+    """A prediction as plain values for JSON: boxes are ``xyxy`` in pixels of the file."""
+    assert prediction.image is not None
+    assert prediction.detections is not None
+    rows = zip(*(field.tolist() for field in prediction.detections), strict=True)
+    return {
+        "file": str(prediction.picture.path),
+        "width": prediction.image.shape[1],
+        "height": prediction.image.shape[0],
+        "detections": [
+            {"class": classes[label], "label": label, "score": score, "box": box} for box, score, label in rows
+        ],
+    }
+
+
+def _as_sample(path: Path) -> Sample:
+    """A picture without boxes."""
+    image = read_image(path)
+    size = (image.shape[0], image.shape[1])
+    return Sample(
+        image=image,
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        ignore=np.zeros(0, np.bool_),
+        image_id=0,
+        path=path,
+        original_size=size,
+        img_shape=size,
+    )

@@ -1,0 +1,1 @@
+"""Weights and the files that hold them."""
