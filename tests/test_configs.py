@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from minirtmdet import configs
+from minirtmdet import presets
 from minirtmdet.configs import MODELS, STRIDES, DataConfig, TrainConfig
 from minirtmdet.presets import PRESETS
 
 
-@pytest.mark.parametrize(("name", "function"), [("mini-160", configs._mini_160), ("tiny-320", configs._tiny_320)])
+@pytest.mark.parametrize(("name", "function"), [("mini-160", presets._mini_160), ("tiny-320", presets._tiny_320)])
 def test_a_preset_says_how_many_images_it_sees(name, function):
     config = PRESETS[name]
     assert config.name == name

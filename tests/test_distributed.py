@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.runs import MODEL, same_state
 from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
 from helpers.workers import (
     After,
@@ -29,7 +30,6 @@ from helpers.workers import (
     train_each,
     wait,
 )
-from test_trainer import MODEL, same_state
 from torch import Tensor, nn
 
 from minirtmdet import build_detector, distributed

@@ -291,10 +291,10 @@ def test_outputs_stay_out_of_what_is_read(run: Path, data: Path, tmp_path: Path,
 def test_an_output_that_cannot_be_written_is_found_at_the_start(
     run: Path, data: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, out: str
 ):
-    monkeypatch.setattr("minirtmdet.cli.run_evaluation", None)
-    monkeypatch.setattr("minirtmdet.cli.predict_pictures", None)
-    monkeypatch.setattr("minirtmdet.cli.export_onnx", None)
-    monkeypatch.setattr("minirtmdet.cli.Trainer", None)
+    monkeypatch.setattr("minirtmdet.cli.evaluate.run_evaluation", None)
+    monkeypatch.setattr("minirtmdet.cli.predict.predict_pictures", None)
+    monkeypatch.setattr("minirtmdet.cli.export.export_onnx", None)
+    monkeypatch.setattr("minirtmdet.cli.train.Trainer", None)
     (tmp_path / "a file").write_text("mine")
     for args in (
         ["eval", run, "--out", tmp_path / out],

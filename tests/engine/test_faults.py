@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.runs import make_config, quiet, same_state
 from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
 from helpers.workers import (
     After,
@@ -23,11 +24,10 @@ from helpers.workers import (
     train_with_small_files,
     wait,
 )
-from test_trainer import MODEL, quiet, same_state
 from torch import Tensor
 
 from minirtmdet.cli import main
-from minirtmdet.configs import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from minirtmdet.configs import AugmentConfig, TrainConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader, TrainLoader, epoch_order
 from minirtmdet.engine.step import Inputs
@@ -43,22 +43,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_random_set(root, 12)
     write_random_set(root, 3, name="val", seed=1)
     return root
-
-
-def make_config(data: Path, out: Path, **changes: Any) -> TrainConfig:
-    """Three epochs of four steps."""
-    config = TrainConfig(
-        name="run",
-        out=out,
-        model=MODEL,
-        data=DataConfig(root=data, input_size=64),
-        optim=OptimConfig(lr=2e-3, base_batch=3, warmup_iters=1, ema_momentum=0.1, ema_ramp=2),
-        epochs=3,
-        batch_size=3,
-        eval_every=2,
-        device="cpu",
-    )
-    return replace(config, **changes)
 
 
 @pytest.fixture
@@ -395,7 +379,7 @@ def test_out_of_memory_is_one_line_on_the_command_line(
             raise torch.OutOfMemoryError("try a smaller batch_size (now 3)") from error
         raise error
 
-    monkeypatch.setattr("minirtmdet.cli.Trainer", fail)
+    monkeypatch.setattr("minirtmdet.cli.train.Trainer", fail)
     assert main(["train", "mini-160"]) == 2
     advice = "try a smaller batch_size (now 3)" if ours else "the GPU has too little memory; try a smaller --batch-size"
     assert capsys.readouterr().err == f"minirtmdet: error: {advice}\n"

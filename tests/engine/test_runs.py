@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from helpers.runs import make_config, quiet
 from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
 from helpers.workers import After, end_group, hand_over_what_cannot_be, start, train_in_group, wait
-from test_faults import make_config
-from test_trainer import quiet
 
 from minirtmdet import build_detector
 from minirtmdet.configs import MODELS, DataConfig, TrainConfig

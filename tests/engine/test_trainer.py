@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.runs import MODEL, quiet, same_state
 from helpers.tiny_sets import CATEGORIES, box_entry, write_random_set, write_set
 from helpers.toy import HostReads
 from torch import Tensor
 
 from minirtmdet import build_detector
-from minirtmdet.configs import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from minirtmdet.configs import AugmentConfig, DataConfig, OptimConfig, TrainConfig
 from minirtmdet.devices import pick_device
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.weights.checkpoint import read_checkpoint, save_checkpoint
 from minirtmdet.weights.formats import CheckpointError
-
-MODEL = ModelConfig(0.1, 0.125, 1, num_classes=3)
 
 
 @pytest.fixture(scope="module")
@@ -53,32 +52,6 @@ def config(data: Path, tmp_path: Path) -> TrainConfig:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers alone: drawing takes longer than training here."""
     monkeypatch.setattr(Trainer, "_write_results", lambda self: None)
-
-
-def quiet(_: str) -> None:
-    """Where lines go."""
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested dicts and lists by dotted names."""
-    if isinstance(value, dict):
-        pairs = value.items()
-    elif isinstance(value, list | tuple):
-        pairs = enumerate(value)
-    else:
-        return {name: value}
-    return {key: item for k, v in pairs for key, item in flat(v, f"{name}.{k}").items()}
-
-
-def same_state(first: Path, second: Path) -> None:
-    """Two last.pt are equal to the bit, clocks aside."""
-    a, b = (flat(torch.load(folder / "last.pt", weights_only=True)) for folder in (first, second))
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        if isinstance(value, Tensor):
-            assert torch.equal(value, b[key]), key
-        elif not key.endswith(("seconds", "per_second", ".minirtmdet")):
-            assert value == b[key], key
 
 
 def test_a_run_writes_its_folder(config: TrainConfig):

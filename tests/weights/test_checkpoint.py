@@ -19,7 +19,7 @@ from minirtmdet.detector import RTMDet
 from minirtmdet.files import atomic_path
 from minirtmdet.presets import PRESETS
 from minirtmdet.weights.checkpoint import find_checkpoint, read_checkpoint, save_checkpoint
-from minirtmdet.weights.formats import CheckpointError, _load_tensors_only, _safe_types
+from minirtmdet.weights.formats import CheckpointError, _safe_types, load_tensors_only
 from minirtmdet.weights.load import build_from_checkpoint
 
 RUNNER = Path(__file__).parents[1] / "parity/fixtures/runner.pth"
@@ -211,7 +211,7 @@ def test_getattr_is_never_the_real_one(tmp_path: Path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in entries.items():
             archive.writestr(name, code if name.endswith("data.pkl") else data)
-    assert _load_tensors_only(path) == {"found": None}
+    assert load_tensors_only(path) == {"found": None}
 
 
 def test_npz_with_code_or_without_names_is_refused(tmp_path: Path):

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from minirtmdet.cli.loading import _checked
+from minirtmdet.cli.loading import checked
 from minirtmdet.configs import ScenesConfig
 from minirtmdet.data.scenes import make_scenes
 
 
-@_checked
+@checked
 def scenes(config: Annotated[ScenesConfig, tyro.conf.arg(name="")] = ScenesConfig(), root: Path | None = None) -> None:
     """Make the embedded data set, or find it made, and print its folder.
 

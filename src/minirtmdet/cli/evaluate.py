@@ -11,13 +11,14 @@ from typing import Literal
 import tyro
 
 from minirtmdet import plots
-from minirtmdet.cli.loading import Device, Loaded, Size, _arguments, _checked, _input_size, _load
+from minirtmdet.cli.loading import ARGUMENTS, Device, Size, checked, folders_of, load, run_of
 from minirtmdet.configs import DataConfig, Side
-from minirtmdet.data.coco import CocoDataset, Split, resolve_val
+from minirtmdet.data.coco import CocoDataset, resolve_val
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.distributed import joined
 from minirtmdet.evaluation.coco import Evaluation, match_pictures, metrics_table, read_ground_truth, run_evaluation
 from minirtmdet.files import check_not_read, check_writable, write_json
+from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.settings import Count, Share, Whole
 
 
@@ -47,7 +48,7 @@ class EvalData:
     """What to do with file names in the annotations that lead out of the folder of the pictures."""
 
 
-@_checked
+@checked
 def evaluate(
     checkpoint: tyro.conf.Positional[Path],
     data: EvalData = EvalData(),
@@ -76,12 +77,12 @@ def evaluate(
         device: auto takes the GPU where there is one.
     """
     with joined(device, "start it again") as world, redirect_stdout(sys.stdout if world.is_writer else None):
-        loaded = _load(checkpoint, model, classes, device, world)
+        loaded = load(checkpoint, model, classes, device, world)
         settings = _eval_data(loaded, data)
         val = resolve_val(settings)
         if out is not None:
             check_writable(out)
-            check_not_read([out], [*_folders_of(val), *_run_of(loaded.source)])
+            check_not_read([out], [*folders_of(val), *run_of(loaded.source)])
         dataset = CocoDataset.from_config(val, settings, loaded.classes)
         if len(dataset.classes) != loaded.num_classes:
             raise ValueError(
@@ -98,7 +99,7 @@ def evaluate(
     print(metrics_table(evaluation.metrics, evaluation.by_class))
     if out is not None:
         about = {
-            "command": shlex.join(["minirtmdet", *_arguments.get()]),
+            "command": shlex.join(["minirtmdet", *ARGUMENTS.get()]),
             "checkpoint": str(loaded.source),
             "data": {"json": str(val.json_file), "images": str(val.images), "pictures": len(dataset)},
             "input_size": settings.input_size,
@@ -133,17 +134,7 @@ def _write_evaluation(
     print(f"written to {out}: metrics.json, detections.json, precision_recall.png, worst.png")
 
 
-def _folders_of(*splits: Split) -> list[Path]:
-    """Folders that hold what a data set is made of."""
-    return [folder for split in splits for folder in (split.images, split.json_file.parent)]
-
-
-def _run_of(checkpoint: Path) -> list[Path]:
-    """The folder of the run that a checkpoint is of, whose own files have the names of outputs; else none."""
-    return [checkpoint.parent] if (checkpoint.parent / "config.json").exists() else []
-
-
-def _eval_data(loaded: Loaded, data: EvalData) -> DataConfig:
+def _eval_data(loaded: LoadedDetector, data: EvalData) -> DataConfig:
     """The run's own data, with what the command line changes."""
     given = {key: value for key, value in dataclasses.asdict(data).items() if value is not None}
     named = {"root", "val_json", "val_images"} & set(given)
@@ -152,4 +143,4 @@ def _eval_data(loaded: Loaded, data: EvalData) -> DataConfig:
     base = loaded.data or DataConfig()
     if named:
         base = replace(base, root=None, train_json=None, train_images=None, val_json=None, val_images=None)
-    return replace(base, **{**given, "input_size": _input_size(loaded, data.input_size)})
+    return replace(base, **{**given, "input_size": loaded.input_side(data.input_size)})

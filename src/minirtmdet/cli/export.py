@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from minirtmdet.cli.loading import Size, _checked, _describe_export, _input_size, _load
+from minirtmdet.cli.loading import Size, checked, load
 from minirtmdet.configs import Side
 from minirtmdet.data.example import example
 from minirtmdet.detector import RTMDet
@@ -17,7 +17,7 @@ from minirtmdet.inference.exported import OnnxDetector
 from minirtmdet.settings import Count, Share
 
 
-@_checked
+@checked
 def export(
     checkpoint: tyro.conf.Positional[Path],
     out: Path,
@@ -46,7 +46,7 @@ def export(
     """
     check_alone("export")
     check_writable(out.parent)
-    loaded = _load(checkpoint, model, classes, "cpu")
+    loaded = load(checkpoint, model, classes, "cpu")
     check_not_read([out], [loaded.source])
     if not isinstance(loaded.model, RTMDet):
         raise ValueError(f"{checkpoint} is an exported file: export from its checkpoint")
@@ -60,13 +60,13 @@ def export(
     info = export_onnx(
         loaded.model,
         out,
-        input_size=_input_size(loaded, input_size),
+        input_size=loaded.input_side(input_size),
         nms=nms,
         classes=loaded.classes,
         predict=config,
         preset=checkpoint.stem if checkpoint.is_file() else checkpoint.resolve().name,
     )
-    print(f"written: {out}, {_describe_export(info)}")
+    print(f"written: {out}, {info.describe()}")
     print(_compare(loaded.model, OnnxDetector(out, "cpu")))
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from minirtmdet.cli.loading import _describe_export
-from minirtmdet.cli.train import _SUMMARIES
+from minirtmdet.cli.train import SUMMARIES
 from minirtmdet.configs import MODELS
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.inference.exported import OnnxDetector
@@ -24,14 +23,14 @@ def info(what: tyro.conf.Positional[str]) -> None:
     if what in MODELS:
         print(_describe_model(build_detector(what)))
     elif what in PRESETS:
-        print(f"{_SUMMARIES[what]}\n{_describe_model(build_detector(PRESETS[what].model))}")
+        print(f"{SUMMARIES[what]}\n{_describe_model(build_detector(PRESETS[what].model))}")
     elif not Path(what).exists():
         raise FileNotFoundError(
             f"no file, folder, preset or size {what!r}; presets are {', '.join(PRESETS)}, sizes {', '.join(MODELS)}"
         )
     elif what.endswith(".onnx"):
         exported = OnnxDetector(Path(what), "cpu").info
-        print(f"{what}: {_describe_export(exported)}")
+        print(f"{what}: {exported.describe()}")
         print(_describe_model(build_detector(exported.model)))
         print(f"input {exported.input}")
         for name, meaning in exported.outputs.items():

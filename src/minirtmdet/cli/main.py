@@ -11,7 +11,7 @@ from minirtmdet.cli.data import scenes
 from minirtmdet.cli.evaluate import evaluate
 from minirtmdet.cli.export import export
 from minirtmdet.cli.info import info
-from minirtmdet.cli.loading import PartialFailure, _arguments
+from minirtmdet.cli.loading import ARGUMENTS, PartialFailure
 from minirtmdet.cli.predict import predict
 from minirtmdet.cli.train import train
 from minirtmdet.cli.weights import weights
@@ -30,7 +30,7 @@ app.command(info)
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command; errors that a user can mend become one message and exit code 2."""
-    _arguments.set(list(sys.argv[1:] if args is None else args))
+    ARGUMENTS.set(list(sys.argv[1:] if args is None else args))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from minirtmdet.cli.evaluate import _run_of
-from minirtmdet.cli.loading import Device, PartialFailure, Size, _checked, _input_size, _load
+from minirtmdet.cli.loading import Device, PartialFailure, Size, checked, load, run_of
 from minirtmdet.configs import Side
 from minirtmdet.distributed import check_alone
 from minirtmdet.files import check_not_read, check_writable, write_json
@@ -24,7 +23,7 @@ from minirtmdet.inference.images import (
 from minirtmdet.settings import Count, Share
 
 
-@_checked
+@checked
 def predict(
     checkpoint: tyro.conf.Positional[Path],
     pictures: tyro.conf.Positional[tuple[Path, ...]],
@@ -59,15 +58,14 @@ def predict(
     check_writable(out)
     folders = {one.path.parent for one in found} | {path for path in pictures if path.is_dir()}
     check_not_read([out, *(out / one.name for one in found)], [*folders, *(one.path for one in found)])
-    loaded = _load(checkpoint, model, classes, device)
-    check_not_read([out], _run_of(loaded.source))
-    names = loaded.classes or tuple(f"class {label}" for label in range(loaded.num_classes))
+    loaded = load(checkpoint, model, classes, device)
+    check_not_read([out], run_of(loaded.source))
     config = replace(loaded.predict, score_threshold=threshold)
     if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms":
         fixed = loaded.predict.score_threshold
         if threshold < fixed:
             print(f"{checkpoint} holds nothing that scores {fixed:g} or less", file=sys.stderr)
-    size = _input_size(loaded, input_size)
+    size = loaded.input_side(input_size)
     rows, count, bad = [], 0, 0
     for prediction in predict_pictures(loaded.model, found, config, input_size=size, batch_size=batch_size):
         if prediction.image is None or prediction.detections is None:
@@ -75,10 +73,10 @@ def predict(
             bad += 1
             continue
         detections = inside_picture(prediction.detections, prediction.image)
-        write_picture(out / prediction.picture.name, draw_detections(prediction.image, detections, names))
-        rows.append(describe(prediction._replace(detections=detections), names))
+        write_picture(out / prediction.picture.name, draw_detections(prediction.image, detections, loaded.names))
+        rows.append(describe(prediction._replace(detections=detections), loaded.names))
         count += len(detections.scores)
-    write_json(out / RESULTS, {"classes": names, "threshold": threshold, "pictures": rows})
+    write_json(out / RESULTS, {"classes": loaded.names, "threshold": threshold, "pictures": rows})
     print(f"{count} detections in {len(rows)} pictures, written to {out}")
     if bad:
         raise PartialFailure(f"{bad} of {len(found)} pictures could not be read")

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from minirtmdet.cli.evaluate import _folders_of
-from minirtmdet.cli.loading import _checked, _download, _published
+from minirtmdet.cli.loading import checked, fetch, folders_of
 from minirtmdet.configs import TrainConfig
 from minirtmdet.data.coco import resolve_splits
 from minirtmdet.distributed import joined
@@ -16,15 +15,16 @@ from minirtmdet.evaluation.coco import metrics_table
 from minirtmdet.files import check_not_read, check_writable
 from minirtmdet.presets import PRESETS
 from minirtmdet.weights.checkpoint import find_checkpoint
+from minirtmdet.weights.published import published_size
 
-_SUMMARIES = {
+SUMMARIES = {
     name: f"{preset.data.input_size} px, {preset.epochs} epochs of batches of {preset.batch_size}"
     for name, preset in PRESETS.items()
 }
-Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, _SUMMARIES, prefix_names=False)
+Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, SUMMARIES, prefix_names=False)
 
 
-@_checked
+@checked
 def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]
     """Train a detector, evaluate it, and write weights, numbers and pictures into its run's folder.
 
@@ -33,8 +33,8 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
     """
     assert isinstance(config, TrainConfig)
     settings: TrainConfig = config
-    if settings.weights is not None and (size := _published(settings.weights)):
-        settings = replace(settings, weights=_download(size))
+    if settings.weights is not None and (size := published_size(settings.weights)):
+        settings = replace(settings, weights=fetch(size))
     run_dir = settings.out / settings.name
     check_writable(run_dir)
     check_not_read([run_dir], _read_by(settings))
@@ -49,7 +49,7 @@ def _read_by(settings: TrainConfig) -> list[Path]:
     """Folders that a training reads from; the embedded scenes lie where no run does."""
     data, folders = settings.data, []
     if data.root is not None or (data.train_json and data.val_json):
-        folders = [*([data.root] if data.root else []), *_folders_of(*resolve_splits(data))]
+        folders = [*([data.root] if data.root else []), *folders_of(*resolve_splits(data))]
     if data.scenes.backgrounds is not None:
         folders.append(data.scenes.backgrounds)
     if settings.weights is not None and not settings.resume:  # which a run that is started again would remove

@@ -2,7 +2,7 @@
 
 import tyro
 
-from minirtmdet.cli.loading import Size, _download
+from minirtmdet.cli.loading import Size, fetch
 
 
 def weights(size: tyro.conf.Positional[Size]) -> None:
@@ -11,4 +11,4 @@ def weights(size: tyro.conf.Positional[Size]) -> None:
     Args:
         size: nano finds people, the others the 80 classes of COCO.
     """
-    print(_download(size))
+    print(fetch(size))

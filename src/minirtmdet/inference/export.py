@@ -26,7 +26,7 @@ from minirtmdet.detector import GREY, RTMDet
 from minirtmdet.files import atomic_path
 from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.priors import MlvlPointGenerator
-from minirtmdet.inference.exported import KEY, MAPS, ExportError, ExportInfo, Kind, _import
+from minirtmdet.inference.exported import KEY, MAPS, ExportError, ExportInfo, Kind, import_optional
 from minirtmdet.weights.fuse import fuse_batch_norm
 
 OPSET = 18
@@ -127,9 +127,9 @@ def export_onnx(
     An ``nms`` file suppresses by class, as :func:`~minirtmdet.head.postprocess.predict_by_feat` does; of equal scores
     at the limit ``nms_pre`` it keeps all.
     """
-    onnx = _import("onnx", "writing ONNX")
-    _import("onnx.parser", "writing ONNX")
-    _import("onnxscript", "writing ONNX")
+    onnx = import_optional("onnx", "writing ONNX")
+    import_optional("onnx.parser", "writing ONNX")
+    import_optional("onnxscript", "writing ONNX")
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: expected a file name that ends with .onnx")
     if input_size < 1:

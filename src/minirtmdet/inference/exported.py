@@ -51,6 +51,18 @@ class ExportInfo:
     input: str
     outputs: dict[str, str]
 
+    def describe(self) -> str:
+        """What is fixed in the file, in words."""
+        count = len(self.classes)
+        words = f"ONNX of {self.preset or 'a detector'}, {count} class{'es' * (count > 1)}, {self.input_size} px"
+        if self.kind == "raw":
+            return f"{words}, all priors"
+        limits = self.predict
+        return (
+            f"{words}, at most {limits.max_per_image} detections that score more than {limits.score_threshold:g}, "
+            f"suppressed at IoU {limits.nms_iou_threshold:g}"
+        )
+
     @classmethod
     def from_json(cls, text: str) -> "ExportInfo":
         """The inverse of ``json.dumps(asdict(info))``."""
@@ -79,7 +91,7 @@ class OnnxDetector:
     def __init__(self, path: Path, device: str = "auto"):
         if not path.is_file():
             raise FileNotFoundError(f"no exported detector {path}")
-        runtime = _import("onnxruntime", f"running {path}")
+        runtime = import_optional("onnxruntime", f"running {path}")
         self.path = path
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are about machines that it does not know
@@ -176,7 +188,7 @@ def _providers(runtime: Any, device: str) -> list[str]:
     return ["CUDAExecutionProvider"] * (has_gpu and device != "cpu") + ["CPUExecutionProvider"]
 
 
-def _import(name: str, purpose: str) -> Any:
+def import_optional(name: str, purpose: str) -> Any:
     """An optional package, or an error that says how to get it."""
     try:
         return import_module(name)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minirtmdet.configs import TrainConfig, config_from_json, config_to_json
 from minirtmdet.files import atomic_path
-from minirtmdet.weights.formats import CheckpointError, _load_tensors_only, _read_npz, save_tensors
+from minirtmdet.weights.formats import CheckpointError, load_tensors_only, read_npz, save_tensors
 from minirtmdet.weights.origins import Origin, mmdet_origin, own_origin, published_origin
 
 
@@ -68,9 +68,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix == ".npz":
-        arrays = _read_npz(path)
+        arrays = read_npz(path)
         return Checkpoint(path, _without_wrapping(arrays), origin=_foreign_origin(path, {}, arrays))
-    content = _load_tensors_only(path)
+    content = load_tensors_only(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}: expected a dict with a state_dict")
     weights = content.get("state_dict", content.get("ema_state_dict", content))
@@ -78,9 +78,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if isinstance(weights, Mapping):
         tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path} holds no weights: expected a state_dict, found {_listed(list(content))}")
+        raise CheckpointError(f"{path} holds no weights: expected a state_dict, found {listed(list(content))}")
     if "minirtmdet" in content:
-        config, classes = config_from_json(content["minirtmdet"])
+        config, classes = _own_settings(path, content["minirtmdet"])
         more = (content.get("metrics", {}), content.get("training"))
         return Checkpoint(path, tensors, config, classes, *more, origin=own_origin(config.model))
     return Checkpoint(
@@ -101,9 +101,17 @@ def _read_safetensors(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
     if "minirtmdet" not in metadata:
         return Checkpoint(path, _without_wrapping(tensors), origin=_foreign_origin(path, {}, tensors))
-    config, classes = config_from_json(metadata["minirtmdet"])
+    config, classes = _own_settings(path, metadata["minirtmdet"])
     metrics = json.loads(metadata.get("metrics", "{}"))
     return Checkpoint(path, tensors, config, classes, metrics, origin=own_origin(config.model))
+
+
+def _own_settings(path: Path, text: str) -> tuple[TrainConfig, tuple[str, ...]]:
+    """The run's settings and class names that a file of the package carries."""
+    try:
+        return config_from_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _without_wrapping(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -137,7 +145,7 @@ def _foreign_origin(path: Path, content: Mapping, tensors: Mapping[str, Tensor])
     return Origin("its data_preprocessor", None, order, tuple(means), tuple(stds))
 
 
-def _listed(names: Sequence[object]) -> str:
+def listed(names: Sequence[object]) -> str:
     """The first few names."""
     return ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
 

@@ -43,7 +43,7 @@ def _safe_types() -> list[Any]:
     return safe
 
 
-def _load_tensors_only(path: Path) -> Any:
+def load_tensors_only(path: Path) -> Any:
     """``torch.load(weights_only=True)`` with errors that name the file and what is wrong with it."""
     try:
         with torch.serialization.safe_globals(_safe_types()):
@@ -92,7 +92,8 @@ def _imports_of_one(file: io.BytesIO) -> Iterator[str]:
             strings.append(value)
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """The arrays of an ``.npz`` file; one that holds objects is refused."""
     try:
         with path.open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             return {key: torch.from_numpy(file[key]) for key in file.files}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from minirtmdet.configs import MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
-from minirtmdet.weights.checkpoint import _listed, read_checkpoint
+from minirtmdet.weights.checkpoint import listed, read_checkpoint
 from minirtmdet.weights.describe import count_classes, describe_weights
 from minirtmdet.weights.fit import LoadReport, load_checkpoint
 from minirtmdet.weights.formats import CheckpointError
@@ -15,7 +15,7 @@ from minirtmdet.weights.fuse import fuse_batch_norm, is_fused
 from minirtmdet.weights.origins import SILENT
 
 
-class LoadedDetector(NamedTuple):
+class BuiltDetector(NamedTuple):
     """A detector made from a checkpoint alone.
 
     Attributes:
@@ -33,7 +33,7 @@ class LoadedDetector(NamedTuple):
 
 def build_from_checkpoint(
     path: Path | str, *, model: str | ModelConfig | None = None, classes: Sequence[str] | None = None
-) -> LoadedDetector:
+) -> BuiltDetector:
     """Build the detector that a file belongs to, and load it.
 
     Args:
@@ -63,9 +63,9 @@ def build_from_checkpoint(
     num_classes = count_classes(checkpoint.state_dict) or settings.num_classes
     names = tuple(classes) if classes else checkpoint.classes
     if names and len(names) != num_classes:
-        raise CheckpointError(f"{checkpoint.path} has {num_classes} classes, but {len(names)} names: {_listed(names)}")
+        raise CheckpointError(f"{checkpoint.path} has {num_classes} classes, but {len(names)} names: {listed(names)}")
     detector = build_detector(settings, num_classes=num_classes)
     if is_fused(checkpoint.state_dict):  # BatchNorms of their own for levels that share convolutions cannot be regained
         detector = fuse_batch_norm(detector)
     report = load_checkpoint(detector, checkpoint)
-    return LoadedDetector(detector.eval(), names, checkpoint.config, report)
+    return BuiltDetector(detector.eval(), names, checkpoint.config, report)

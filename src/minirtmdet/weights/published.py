@@ -89,6 +89,15 @@ def weights_path(size: str, folder: Path | None = None) -> Path:
     return folder / OFFICIAL[size].url.rpartition("/")[2]
 
 
+def published_size(what: Path | str) -> str | None:
+    """The size whose published weights are meant, or None; a file or a folder of that name comes first.
+
+    >>> published_size("tiny"), published_size("tiny.pth")
+    ('tiny', None)
+    """
+    return str(what) if str(what) in OFFICIAL and not Path(what).exists() else None
+
+
 def download_weights(size: str, folder: Path | None = None) -> Path:
     """The file of a size's published weights, downloaded if it is not there yet.
 
