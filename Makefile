@@ -12,7 +12,7 @@ NOTEBOOKS := $(wildcard book/*.ipynb)
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up book serve test test-all lint unit compiled slow notebooks parity parity-short bench check-site train refresh clean
+.PHONY: help set-up book serve test test-all lint unit compiled slow notebooks parity parity-short bench check-site everywhere train refresh clean
 
 help:
 	@echo "make book        build the book strictly into _build/html"
@@ -24,6 +24,8 @@ help:
 	@echo "make bench       time the head against MMDetection's on the CPU; needs what parity needs; ARGS='--only assign'"
 	@echo "make serve       show the built book on http://127.0.0.1:8000"
 	@echo "make check-site  look at every built page with a browser, wide and narrow, light and dark"
+	@echo "make everywhere  notebooks and tests under each instruction set, with one and two threads and two seeds:"
+	@echo "                 some hours, before a release; ARGS='book/data.ipynb --sets default' chooses"
 	@echo "make refresh     run every notebook and store its outputs"
 	@echo "make clean       remove what was built; .venv, runs and data sets stay"
 
@@ -123,6 +125,9 @@ bench: set-up
 check-site: set-up
 	@echo "== the built site"
 	@$(PYTEST) -n 2 -m site tests/book
+
+everywhere: set-up
+	@$(PY) tests/everywhere.py $(ARGS)
 
 train: set-up
 	@echo "Training mini-160 into runs/mini-160; an earlier run there is replaced (ARGS=--resume continues it)"
