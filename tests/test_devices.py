@@ -2,24 +2,32 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pretend import Pretend, PretendTensor
+from tiny_sets import write_random_set
 from torch import Tensor
 from toy import random_batch
 
 from minirtmdet import build_detector
-from minirtmdet.configs import AssignerConfig, LossConfig, ModelConfig, OptimConfig
+from minirtmdet.configs import AssignerConfig, LossConfig, ModelConfig, OptimConfig, PredictConfig
+from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.loader import EvalLoader
 from minirtmdet.engine.ema import ExpMomentumEMA
+from minirtmdet.engine.evaluator import run_evaluation
 from minirtmdet.engine.optim import build_optimizer
 from minirtmdet.engine.step import Inputs, build_step
+from minirtmdet.head import postprocess
 from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.matching import match_detections, mistakes
 from minirtmdet.reference import assigners, losses, priors, sampling
 from minirtmdet.reference import postprocess as reading_postprocess
 from minirtmdet.reference import targets as reading_targets
-from minirtmdet.structures import GroundTruth
+from minirtmdet.structures import Detections, GroundTruth
 
 CLASSES = 3
 MODEL = ModelConfig(0.1, 0.125, 1, num_classes=CLASSES)
@@ -144,3 +152,63 @@ def test_a_training_step_never_waits(pretend: Pretend, amp: torch.dtype | None):
     assert types == {amp or torch.float32}
     assert losses.dtype == torch.float32
     assert torch.isfinite(losses.cpu()).all()
+
+
+@pytest.mark.parametrize("images", [1, 16])
+@pytest.mark.parametrize("config", [PredictConfig(), PredictConfig(nms_pre=50, max_per_image=40, clip="content")])
+def test_prediction_waits_a_few_times_a_batch_however_many_images(
+    pretend: Pretend, images: int, config: PredictConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """And finds what the processor finds."""
+    monkeypatch.setattr(postprocess, "NMS_CHUNK", 128)
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(images, CLASSES, n, n) for n in (16, 8, 4)]
+    scores = [torch.randn(size, generator=generator) * 2 - 3 for size in sizes]
+    distances = [torch.rand(images, 4, *size[2:], generator=generator) * 24 for size in sizes]
+    shapes, factors = [(128, 100 + i) for i in range(images)], [(0.5, 0.7)] * images
+    expected = predict_by_feat(scores, distances, config, 0.0, shapes, factors)
+    there = [[level.to(pretend.device) for level in branch] for branch in (scores, distances)]
+    pretend.waits.clear()
+    found = predict_by_feat(*there, config, 0.0, shapes, factors)
+    assert 2 <= pretend.waits.total() <= 8, pretend.waits
+    for one, other in zip(found, expected, strict=True):
+        assert len(other.boxes) > 20
+        assert on_the_device(one)
+        assert all(torch.equal(here.cpu(), there) for here, there in zip(one, other, strict=True))
+
+
+@PRECISIONS
+def test_a_detector_predicts(pretend: Pretend, amp: torch.dtype | None):
+    detector: Any = build_detector(MODEL).to(pretend.device)
+    images = inputs(pretend, [1] * 8).images
+    pretend.waits.clear()
+    with torch.autocast(pretend.device.type, amp or torch.bfloat16, enabled=amp is not None):
+        found = detector.predict(images, img_shapes=[(64, 48)] * 8, scale_factors=[(1.0, 2.0)] * 8)
+    assert pretend.waits.total() <= 8, pretend.waits
+    assert on_the_device(tensor for one in found for tensor in one)
+    assert all(len(one.boxes) > 100 for one in found)
+
+
+def test_an_evaluation_waits_a_few_times_a_batch(pretend: Pretend, tmp_path: Path):
+    """Network, prediction and the way of the detections to the host."""
+    dataset = CocoDataset(*write_random_set(tmp_path, 8))
+    loader = list(EvalLoader(dataset, input_size=64, batch_size=4))
+    model: Any = build_detector(MODEL).eval()
+    expected = run_evaluation(model, loader, dataset, progress=False)
+    model.to(pretend.device)
+    pretend.waits.clear()
+    found = run_evaluation(model, loader, dataset, progress=False)
+    assert pretend.waits.total() <= 10 * len(loader), pretend.waits
+    assert found.metrics == expected.metrics
+    assert [row["bbox"] for row in found.results] == [row["bbox"] for row in expected.results]
+
+
+def test_matching(pretend: Pretend):
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 0, 50, 10]])
+    labels, scores = torch.tensor([0, 1, 0]), torch.tensor([0.9, 0.8, 0.7])
+    there = [tensor.to(pretend.device) for tensor in (boxes, scores, labels)]
+    ignore = torch.tensor([False, True, False]).to(pretend.device)
+    match = match_detections(Detections(*there), there[0], there[2], ignore)
+    assert on_the_device([match.hit, match.found, match.boxes, *match.detections])
+    assert (match.hit.tolist(), match.missed, match.false) == ([True, True], 0, 0)
+    assert mistakes(match) == []
