@@ -1,6 +1,7 @@
 """Inputs that several tests share: random batches with the shapes and the spread of a real head."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,18 @@ def random_batch(
 def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function without the shape checker that wraps it in tests, to see the error that users see."""
     return inspect.unwrap(getattr(function, "__func__", function))
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[function._schema.name.split("::")[1]] += 1
+        return function(*args, **(kwargs or {}))
 
 
 class HostReads(TorchDispatchMode):
