@@ -175,7 +175,7 @@ def test_a_recorded_step_is_the_step():
         kept.append((recorded([batch], lr), eager([batch], lr)))
     for found, expected in kept:  # a replay leaves the losses of earlier ones alone
         assert torch.equal(found, expected)
-    assert (recorded.asides, recorded.captures) == (6, 2)
+    assert (recorded.asides, recorded.captures, recorded.replays) == (6, 2, 4)
     same_state(recorded, eager, rtol=1e-5, atol=1e-6)
     groups = recorded.optimizer.param_groups
     assert all(isinstance(group["lr"], float) and not group["capturable"] for group in groups)

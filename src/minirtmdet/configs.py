@@ -277,10 +277,10 @@ class TrainConfig:
     """Auto takes the GPU where there is one."""
     amp: Literal["auto", "off", "bf16"] = "auto"
     """Mixed precision of the network; losses stay in fp32.  Auto: bf16 on CUDA devices that have it."""
-    compile: Literal["auto", "off", "step", "graph"] = "auto"
-    """Step: compile network and losses; graph: also replay the whole step as one CUDA graph, in one process.  Both take
-    a minute; where the compiler fails, the run goes on without.  Auto: step on CUDA, whose GPU waits for the launches
-    of some 1,500 small operations a step otherwise; off elsewhere."""
+    compile: Literal["auto", "off", "step", "record", "graph"] = "auto"
+    """Step: compile network and losses, which takes a minute; where the compiler fails, the run goes on without.
+    Record: replay the whole step as one CUDA graph, in one process.  Graph: both.  Auto: step on CUDA, whose GPU waits
+    for the launches of some 1,500 small operations a step otherwise; off elsewhere."""
     sync_bn: bool = False
     """Several processes on GPUs: BatchNorm over the pictures of all of them, as in the original, not over each
     process's own.  torch's way waits for the device three times a layer and a step; worth it below some 16 pictures."""

@@ -108,6 +108,8 @@ class GraphStep(TrainStep):
 
     WARM_UP = 3
     """Steps of a shape before it is recorded."""
+    replays = 0
+    """Steps that a graph did."""
 
     def __init__(
         self,
@@ -143,6 +145,7 @@ class GraphStep(TrainStep):
         self._lr.fill_(lr)
         self._kept.fill_(1 - self.ema.momentum_at(self.ema.steps))
         replay()
+        self.replays += 1
         self.ema.steps += 1
         return losses.clone()
 
@@ -254,7 +257,7 @@ def build_step(
     optimizer: torch.optim.Optimizer,
     ema: ExpMomentumEMA[RTMDet],
     amp_dtype: torch.dtype | None = None,
-    compile: Literal["off", "step", "graph"] = "off",
+    compile: Literal["off", "step", "record", "graph"] = "off",
     *,
     wrap: Callable[[nn.Module], nn.Module] | None = None,
     say: Callable[[str], None] = print,
@@ -266,8 +269,8 @@ def build_step(
         optimizer: over its parameters.
         ema: its moving average.
         amp_dtype: what the network computes in.
-        compile: ``off``, operation by operation; ``step``, with network and losses compiled into one piece; ``graph``,
-            that and the whole step recorded as a CUDA graph.
+        compile: ``off``, operation by operation; ``step``, with network and losses compiled into one piece;
+            ``record``, with the whole step recorded as a CUDA graph; ``graph``, both.
         wrap: what several processes put round the network, compiled or not.
         say: prints a line where compiling fails.
 
@@ -275,9 +278,12 @@ def build_step(
         ValueError: for a graph on a device that has none.
     """
     device = next(model.parameters()).device
-    if compile == "graph" and device.type != "cuda":
-        raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
-    step = (GraphStep if compile == "graph" else TrainStep)(model, optimizer, ema, amp_dtype)
-    forward = model if compile == "off" else Compiled(model, say)
+    records = compile in ("record", "graph")
+    if records and device.type != "cuda":
+        raise ValueError(
+            f"compile {compile} needs a CUDA GPU, and the network is on {device}: set compile to step or off"
+        )
+    step = (GraphStep if records else TrainStep)(model, optimizer, ema, amp_dtype)
+    forward = Compiled(model, say) if compile in ("step", "graph") else model
     step.forward = forward if wrap is None else wrap(forward)
     return step

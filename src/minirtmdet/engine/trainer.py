@@ -176,7 +176,7 @@ class Trainer:
         self._clock = self._saved_at = self._fit_at = time.perf_counter()
         self._fit_step = self.step
         precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
-        precision += "" if compile == "off" else ", compiled in the first step, which takes a minute"
+        precision += ", compiled in the first step, which takes a minute" if compile in ("step", "graph") else ""
         where = f"{self.device}, {world.size} processes" if world.size > 1 else f"{self.device}"
         say(f"run: {self.run_dir} on {where}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps")
 
@@ -669,15 +669,15 @@ def _check_together(config: TrainConfig, world: World, device: torch.device) -> 
     """Raise a ValueError for settings that do not go together, or with the machine, as whoever uses them would."""
     if config.name in ("", ".", ".."):
         raise ValueError(f"name is {config.name!r}: expected the name of a folder of its own")
-    if config.compile == "graph" and world.size > 1:
-        raise ValueError(f"compile is graph, which is for one process: set it to step or off for {world.size}")
-    if config.compile == "graph" and config.optim.accumulate > 1:
-        raise ValueError(
-            f"compile is graph and optim.accumulate is {config.optim.accumulate}: a recorded step is one batch; set "
-            "compile to step, or optim.accumulate to 1"
-        )
-    if config.compile == "graph" and device.type != "cuda":
-        raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
+    if config.compile in ("record", "graph"):
+        setting, advice = f"compile is {config.compile}", "set compile to step or off"
+        if world.size > 1:
+            raise ValueError(f"{setting}, which is for one process: {advice} for {world.size}")
+        if config.optim.accumulate > 1:
+            accumulate = f"optim.accumulate is {config.optim.accumulate}"
+            raise ValueError(f"{setting} and {accumulate}: a recorded step is one batch; {advice}, or accumulate to 1")
+        if device.type != "cuda":
+            raise ValueError(f"compile {config.compile} needs a CUDA GPU, and the network is on {device}: {advice}")
     TrainPipeline(config.augment, config.data.input_size, config.seed, config.epochs)
     with torch.device("meta"):  # without memory or time
         build_detector(config.model, assigner=config.assigner, loss=config.loss)
@@ -703,8 +703,8 @@ def is_lost_worker(error: RuntimeError) -> bool:
 
 
 def pick_compile(
-    setting: Literal["auto", "off", "step", "graph"], device: torch.device
-) -> Literal["off", "step", "graph"]:
+    setting: Literal["auto", "off", "step", "record", "graph"], device: torch.device
+) -> Literal["off", "step", "record", "graph"]:
     """How a step runs; ``auto`` compiles on a CUDA GPU, which a thousand launches a step would keep waiting.
 
     >>> pick_compile("auto", torch.device("cpu")), pick_compile("auto", torch.device("cuda"))
