@@ -275,6 +275,13 @@ def test_a_process_that_waits_for_its_gpu_ends_soon_after_another_was_killed(tmp
     assert "--resume" in message
 
 
+def test_and_after_another_failed(tmp_path: Path):
+    codes = both(stuck, tmp_path, "failed")
+    assert codes[0] == 2
+    message = (tmp_path / "0.txt").read_text()
+    assert message.startswith("minirtmdet: error: process 1 of 2 failed, and says itself why")
+
+
 def test_signs_of_life_keep_two_processes_going_that_are_busy_for_long(tmp_path: Path):
     assert both(stuck, tmp_path, "later") == [0, 0]
     assert (tmp_path / "0.txt").read_text() == ""

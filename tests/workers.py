@@ -233,6 +233,8 @@ def stuck(out: Path, ends: str) -> None:
         time.sleep(3)
         if world.rank == 1 and ends == "killed":
             die()
+        if world.rank == 1 and ends == "failed":
+            raise ValueError("no room")
         time.sleep(8 if ends == "later" else 30)
     raise SystemExit(0)
 

@@ -33,8 +33,8 @@ GRACE = 3.0
 """Seconds in which a process that fails can tell the others, before they take it for dead."""
 BEAT = 1.0
 """Seconds between two signs of life of a process on a GPU."""
-SILENCE = 20.0
-"""Seconds without one after which it is taken for dead."""
+SILENCE = 60.0
+"""Seconds without one after which it is taken for dead; reading a large JSON file holds a thread up for some."""
 RESUME = "the same command with --resume continues"
 """How to go on with a training."""
 
@@ -232,25 +232,29 @@ def beating(world: World, advice: str = RESUME, silence: float = SILENCE) -> Ite
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=TIMEOUT)
-    stop = threading.Event()
-    thread = threading.Thread(target=_beat, args=(world, store, stop, advice, silence), daemon=True)
+    stop, peace = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_beat, args=(world, store, stop, peace, advice, silence), daemon=True)
     thread.start()
     try:
         yield
+        peace.set()
     finally:
         stop.set()
         thread.join(2 * BEAT)
 
 
-def _beat(world: World, store: dist.Store, stop: threading.Event, advice: str, silence: float) -> None:
-    """Until told to stop, or until another process is silent; one that ended in peace said so."""
+def _beat(
+    world: World, store: dist.Store, stop: threading.Event, peace: threading.Event, advice: str, silence: float
+) -> None:
+    """Until told to stop, or until another process is silent; one that ended in peace said so, others need not wait."""
     heard = {rank: ("", time.monotonic()) for rank in range(world.size) if rank != world.rank}
     number = 0
     while True:
         number += 1
         ended = stop.wait(BEAT)
         try:
-            store.set(f"beat/{world.rank}", PEACE if ended else str(number))
+            if not ended or peace.is_set():
+                store.set(f"beat/{world.rank}", PEACE if ended else str(number))
             for rank, (last, _) in heard.items():
                 beat = store.get(f"beat/{rank}").decode() if store.check([f"beat/{rank}"]) else ""
                 if beat != last or beat == PEACE:
