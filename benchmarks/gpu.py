@@ -583,7 +583,7 @@ def busy(args: argparse.Namespace, rows: Record) -> None:
     with TemporaryDirectory() as out:
         config = race_config(args, Path(out))
         config = replace(config, data=replace(config.data, root=make_scenes(config.data.scenes)))
-        trainer = Trainer(config, say=lambda _: None)
+        trainer = Trainer(config)
         trainer.model.train()
         warm_up, steps = (1, 2) if args.tiny else (60, 100)
         points: list[Any] = []  # when the device begins a step, and when it ends it
@@ -637,7 +637,7 @@ def race(args: argparse.Namespace, rows: Record) -> None:
         config = race_config(args, Path(out))
         root = make_scenes(config.data.scenes)
         start = time.perf_counter()
-        trainer = Trainer(replace(config, data=replace(config.data, root=root)), say=lambda _: None)
+        trainer = Trainer(replace(config, data=replace(config.data, root=root)))
         evaluate = trainer.evaluate
 
         def timed() -> Any:

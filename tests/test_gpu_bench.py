@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,3 +81,20 @@ def test_a_gpu_that_is_not_there_is_said(bench: ModuleType, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         bench.main(["assign"])
     assert "PyTorch finds no CUDA GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["flight.sh", "wheels.sh"])
+def test_the_scripts_are_ones_that_bash_reads(name: str):
+    subprocess.run(["bash", "-n", SCRIPT.with_name(name)], check=True)
+
+
+def test_the_flight_takes_parts_that_there_are_and_pins_that_there_are(bench: ModuleType):
+    flight, wheels = (SCRIPT.with_name(name).read_text() for name in ("flight.sh", "wheels.sh"))
+    parts = re.findall(r"^gpu \d+ (\w+)", flight, re.M)
+    assert parts == ["race", "step", "assign", "profile", "busy"]
+    assert set(parts) < set(bench.PARTS)
+    (packages,) = re.findall(r"packages=\((.*)\)", wheels)
+    pins = (SCRIPT.parents[1] / "requirements.txt").read_text()
+    assert all(re.search(rf"^{package}==", pins, re.M) for package in packages.split())
+    words = subprocess.run(["bash", SCRIPT.with_name("flight.sh"), "--fast"], capture_output=True, text=True)
+    assert (words.returncode, words.stderr) == (2, "flight.sh: unknown word --fast\n")
