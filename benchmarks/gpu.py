@@ -5,6 +5,7 @@
     python benchmarks/gpu.py profile        # a table of a step's parts, and of its kernels
     python benchmarks/gpu.py busy           # share of the time that the GPU works, with the real loader
     python benchmarks/gpu.py race           # from nothing to AP 0.90 on the embedded scenes
+    bash benchmarks/flight.sh               # all of these and tests/gpu, in nine minutes
 
 Each part takes a few minutes at most, first checks that what it compares gives the same results, and writes its own
 entry of ``benchmarks/results/gpu.json`` (``--out`` names another file).  ``--tiny --device cpu`` goes through the same
@@ -24,6 +25,7 @@ import shlex
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,7 +34,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,6 +102,52 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+failures: list[str] = []
+
+
+@contextmanager
+def attempt(what: str) -> Iterator[None]:
+    """Go on after an error, which is printed: one way that fails leaves the others their turn."""
+    try:
+        yield
+    except Exception:
+        failures.append(what)
+        traceback.print_exc()
+        print(f"{what} failed, going on with the next", flush=True)
+
+
+class Record(list[Row]):
+    """The rows of a part, each printed and written as soon as it is there: a part may be cut off.
+
+    Args:
+        path: JSON to write; None for none.
+        part: its entry there.
+        about: what stands beside the rows.
+    """
+
+    def __init__(self, path: Path | None, part: str, about: Row) -> None:
+        super().__init__()
+        self.path, self.part, self.about = path, part, about
+
+    def add(self, **row: Any) -> None:
+        """Append a row."""
+        self.append(row)
+        shown = (f"{key} {_cell(value)}" for key, value in row.items() if not key.startswith("ms_"))
+        print(f"{self.part}: {', '.join(shown)}", flush=True)
+        if self.path is not None:
+            write(self.path, self.part, self.about | {"rows": list(self)})
+
+
+def write(path: Path, part: str, content: Row) -> None:
+    """Replace one part of the record; the others stay."""
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    record[part] = content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def same(name: str, found: Tensor, expected: Tensor, rtol: float) -> None:
     """Stop where two ways to the same losses disagree."""
     torch.testing.assert_close(found, expected, rtol=rtol, atol=rtol, msg=lambda text: f"{name} differs: {text}")
@@ -157,11 +205,10 @@ def reading_losses_of(criterion: RTMDetLoss, maps: Any, truth: GroundTruth, coun
 # ---------------------------------------------------------------------------------------------- parts
 
 
-def assign(args: argparse.Namespace) -> list[Row]:
+def assign(args: argparse.Namespace, rows: Record) -> None:
     """Assignment of one picture, and losses with their gradients of a batch: reading lane, racing lane, compiled."""
     size, repeats = (64, 2) if args.tiny else (640, 30)
     criterion = RTMDetLoss(CLASSES)
-    rows = []
     for count in (1, 10, 50) if args.tiny else (1, 10, 50, 100, 300):
         maps = random_maps(1, size, args.device, count)
         truth = random_truth([count], size, count).to(args.device)
@@ -182,9 +229,7 @@ def assign(args: argparse.Namespace) -> list[Row]:
         agree = (torch.where(labels < 0, CLASSES, labels) == reading(0)).float().mean().item()
         assert agree > 0.999, f"{count} boxes: the lanes agree on {agree:.2%} of the priors"
         slow, fast = (summary(times_ms(run, args.device, repeats, 3)) for run in (reading, racing))
-        rows.append(
-            {"what": f"assign {count} boxes", "lane": "racing", **fast, "reading / this": slow["ms"] / fast["ms"]}
-        )
+        rows.add(what=f"assign {count} boxes", lane="racing", **fast, **{"reading / this": slow["ms"] / fast["ms"]})
 
     compiled = torch.compile(criterion, fullgraph=True, backend=args.backend)
     for batch in (2,) if args.tiny else (8, 32):
@@ -205,13 +250,13 @@ def assign(args: argparse.Namespace) -> list[Row]:
                 torch.autograd.grad(found["loss_cls"] + found["loss_bbox"], maps[0] + maps[1])
                 return torch.stack([found["loss_cls"], found["loss_bbox"]]).detach()
 
-            expected = run(0) if expected is None else expected
-            same(f"{lane} lane", run(0), expected, 1e-3)
-            measured = summary(times_ms(run, args.device, repeats, 5))
-            reading_ms = reading_ms or measured["ms"]
-            ratio = reading_ms / measured["ms"]
-            rows.append({"what": f"losses, batch {batch}", "lane": lane, **measured, "reading / this": ratio})
-    return rows
+            with attempt(f"{lane} lane, losses of a batch of {batch}"):
+                expected = run(0) if expected is None else expected
+                same(f"{lane} lane", run(0), expected, 1e-3)
+                measured = summary(times_ms(run, args.device, repeats, 5))
+                reading_ms = reading_ms or measured["ms"]
+                ratio = reading_ms / measured["ms"]
+                rows.add(what=f"losses, batch {batch}", lane=lane, **measured, **{"reading / this": ratio})
 
 
 class NoOptimizer:
@@ -303,75 +348,120 @@ def with_mmdet(model: RTMDet, config: ModelConfig, device: torch.device) -> tupl
     return forward, detector
 
 
-def make_step(config: ModelConfig, args: argparse.Namespace, kind: type[TrainStep] = TrainStep) -> TrainStep:
-    """A step of a fresh network, the same each time, in bf16 with the channels last."""
+class Way(NamedTuple):
+    """How a step is run.
+
+    Attributes:
+        mode: eager, graph (what eager launches, recorded), compiled, or compiled graph.
+        amp: what the network computes in; None for fp32.
+        channels_last: how maps are stored.
+    """
+
+    mode: str
+    amp: torch.dtype | None = torch.bfloat16
+    channels_last: bool = True
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.mode}, {'fp32' if self.amp is None else 'bf16'}{'' if self.channels_last else ', contiguous'}"
+
+    @property
+    def kind(self) -> type[TrainStep]:
+        """The class of its steps."""
+        return GraphStep if "graph" in self.mode else TrainStep
+
+
+EAGER = Way("eager")
+# what is quick to measure comes first: to compile takes a minute
+WAYS = (
+    EAGER, Way("graph"), Way("eager", None), Way("graph", None), Way("eager", channels_last=False),
+    Way("graph", channels_last=False), Way("compiled"), Way("compiled graph"), Way("compiled graph", None),
+)  # fmt: skip
+
+
+def make_step(config: ModelConfig, args: argparse.Namespace, way: Way = EAGER) -> TrainStep:
+    """A step of a fresh network, the same each time."""
     torch.manual_seed(0)
     model: Any = build_detector(config, assigner=AssignerConfig()).train().to(args.device)
-    model.to(memory_format=torch.channels_last)
-    return kind(model, build_optimizer(model, OptimConfig()), ExpMomentumEMA(model), torch.bfloat16)
+    if way.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return way.kind(model, build_optimizer(model, OptimConfig()), ExpMomentumEMA(model), way.amp)
 
 
-def step(args: argparse.Namespace) -> list[Row]:
+def step(args: argparse.Namespace, rows: Record) -> None:
     """A training step of tiny: network, losses, gradients, AdamW, average; pictures a second."""
-    return [
-        row
-        for size, batch in (((64, 2),) if args.tiny else ((640, args.batch), (320, args.batch)))
-        for row in steps_of_size(args, size, batch)
-    ]
+    sizes = [(64, 2)] if args.tiny else [(640, args.batch), (320, args.batch)]
+    made = [Sized(args, rows, size, batch) for size, batch in sizes]
+    for sized in made:
+        sized.slow_lanes()
+    for way in WAYS:
+        if args.device.type == "cuda" or "graph" not in way.mode:
+            for sized in made:
+                with attempt(f"{way.name} at {sized.size}"):
+                    sized.racing_lane(way)
 
 
-def steps_of_size(args: argparse.Namespace, size: int, batch: int) -> list[Row]:
-    """All variants of a step on pictures of one size."""
-    config = replace(MODELS["tiny"], num_classes=CLASSES)
-    batches = [random_inputs(batch, size, args.device, seed) for seed in range(4)]
-    compile = partial(torch.compile, fullgraph=True, backend=args.backend)
-    kinds: list[tuple[str, type[TrainStep], bool]] = [("eager", TrainStep, False), ("compiled", TrainStep, True)]
-    if args.device.type == "cuda":
-        kinds.append(("graph", GraphStep, True))
-    first: dict[str, Tensor] = {}
-    last: dict[str, Tensor] = {}
-    rows: list[Row] = []
+class Sized:
+    """Steps on pictures of one size."""
 
-    def measure(name: str, mode: str, made: TrainStep, limit: int = 50) -> None:
-        first[f"{name} {mode}"] = made([batches[0]], 0.0)
-        repeats, warm_up = (2, 1) if args.tiny else (limit, 5 * len(batches))
-        measured = summary(times_ms(lambda n: made([batches[n % 4]], 1e-5), args.device, repeats, warm_up))
-        last[f"{name} {mode}"] = made([batches[0]], 0.0)
-        rows.append({"size": size, "batch": batch, "what": name, "mode": mode, **measured})
+    def __init__(self, args: argparse.Namespace, rows: Record, size: int, batch: int) -> None:
+        self.args, self.rows, self.size, self.batch = args, rows, size, batch
+        self.config = replace(MODELS["tiny"], num_classes=CLASSES)
+        self.batches = [random_inputs(batch, size, args.device, seed) for seed in range(4)]
+        self.slow: tuple[str, float] | None = None
+        self.losses: dict[torch.dtype | None, Tensor] = {}  # by what the network computes in
 
-    for mode, kind, compiled in kinds:
-        bare, made = make_step(config, args, kind), make_step(config, args, kind)
+    def slow_lanes(self) -> None:
+        """The reading lane, and MMDetection where it can be imported: what the others are compared with."""
+        reading = make_step(self.config, self.args)
+        reading.forward = with_reading_lane(reading.model)
+        self.measure("reading lane", EAGER, reading, limit=8)
+        theirs = make_step(self.config, self.args)
+        original = with_mmdet(theirs.model, self.config, self.args.device)
+        if original is not None:
+            theirs.forward, theirs.model = original  # type: ignore[assignment]
+            theirs.optimizer, theirs.ema = build_optimizer(theirs.model, OptimConfig()), ExpMomentumEMA(theirs.model)
+            self.measure("mmdet", EAGER, theirs, limit=8)
+
+    def racing_lane(self, way: Way) -> None:
+        """The network's forward and backward alone, then the whole step."""
+        bare, made = make_step(self.config, self.args, way), make_step(self.config, self.args, way)
         bare.optimizer, bare.ema = NoOptimizer(bare.model), NoAverage()  # type: ignore[assignment]
         bare.forward = without_losses(bare.model)
-        if compiled:
+        if "compiled" in way.mode:
+            compile = partial(torch.compile, fullgraph=True, backend=self.args.backend)
             bare.forward, made.forward = compile(bare.forward), compile(made.model)
-        measure("network alone", mode, bare)
-        measure("racing lane", mode, made)
+        alone = self.measure("network alone", way, bare)
+        self.measure("racing lane", way, made, alone=alone)
         torch.compiler.reset()
-    reading = make_step(config, args)
-    reading.forward = with_reading_lane(reading.model)
-    measure("reading lane", "eager", reading, limit=8)
-    theirs = make_step(config, args)
-    original = with_mmdet(theirs.model, config, args.device)
-    if original is not None:
-        theirs.forward, theirs.model = original  # type: ignore[assignment]
-        theirs.optimizer, theirs.ema = build_optimizer(theirs.model, OptimConfig()), ExpMomentumEMA(theirs.model)
-        measure("mmdet", "eager", theirs, limit=8)
 
-    for name, losses in first.items():
+    def measure(self, name: str, way: Way, made: TrainStep, limit: int = 50, alone: float | None = None) -> float:
+        """Time a step and compare its losses with those of the first that computed alike; returns its milliseconds."""
+        batches = self.batches
+        if not way.channels_last:
+            batches = [batch._replace(images=batch.images.contiguous()) for batch in batches]
+        losses = made([batches[0]], 0.0)[:2].cpu()
+        repeats, warm_up = (2, 1) if self.args.tiny else (limit, min(limit, 5 * len(batches)))
+        if self.args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        measured = summary(times_ms(lambda n: made([batches[n % 4]], 1e-5), self.args.device, repeats, warm_up))
+        row: Row = {"size": self.size, "batch": self.batch, "what": name, "mode": way.name, **measured}
+        row["pictures/s"] = 1e3 * self.batch / measured["ms"]
+        if self.args.device.type == "cuda":
+            row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
+        if alone is not None:
+            row["of network alone"] = alone / measured["ms"]
+        if "lane" in name or name == "mmdet":
+            if name in ("reading lane", "mmdet"):
+                self.slow = name, measured["ms"]
+            assert self.slow is not None
+            row[f"{self.slow[0]} / this"] = self.slow[1] / measured["ms"]
         if not name.startswith("network"):
-            # bf16 rounds otherwise where it is compiled
-            same(f"{name} at {size}", losses[:2], first["racing lane eager"][:2], 0.05)
-    for name, losses in last.items():  # a graph's first steps are not the graph's
-        if name.startswith("racing"):
-            same(f"{name} at {size} in the end", losses[:2], last["racing lane eager"][:2], 0.1)
-    slow = rows[-1]  # MMDetection, or the reading lane in its place
-    for row in rows:
-        alone = next(r["ms"] for r in rows if r["what"] == "network alone" and r["mode"] == row["mode"])
-        row["pictures/s"] = 1e3 * batch / row["ms"]
-        row["of network alone"] = alone / row["ms"]
-        row[f"{slow['what']} / this"] = slow["ms"] / row["ms"]
-    return rows
+            expected = self.losses.setdefault(way.amp, losses)
+            row["losses off by"] = ((losses - expected).abs() / expected.abs()).max().item()
+        self.rows.add(**row)
+        return measured["ms"]
 
 
 @contextmanager
@@ -388,10 +478,9 @@ def marks(model: RTMDet, record: Callable[[str], None]) -> Iterator[None]:
             hook.remove()
 
 
-def profile(args: argparse.Namespace) -> list[Row]:
+def profile(args: argparse.Namespace, rows: Record) -> None:
     """The parts of an eager step by events between them, then the kernels that take longest, eager and compiled."""
     config = replace(MODELS["tiny"], num_classes=CLASSES)
-    rows: list[Row] = []
     for size, batch in ((64, 2),) if args.tiny else ((640, args.batch), (320, args.batch)):
         made = make_step(config, args)
         inputs = random_inputs(batch, size, args.device, 0)
@@ -430,16 +519,15 @@ def profile(args: argparse.Namespace) -> list[Row]:
         total = sum(statistics.median(times) for times in parts.values())
         for name, times in parts.items():
             measured = summary(times)
-            rows.append(
-                {"size": size, "mode": "eager, parts", "what": name, **measured, "share": measured["ms"] / total}
-            )
+            rows.add(size=size, mode="eager, parts", what=name, **measured, share=measured["ms"] / total)
 
         compiled = make_step(config, args)
         compiled.forward = torch.compile(compiled.model, fullgraph=True, backend=args.backend)
         for mode, one in (("eager, kernels", made), ("compiled, kernels", compiled)):
-            rows += kernels(one, inputs, size, mode, args)
+            with attempt(f"profile, {mode} at {size}"):
+                for row in kernels(one, inputs, size, mode, args):
+                    rows.add(**row)
         torch.compiler.reset()
-    return rows
 
 
 def kernels(made: TrainStep, inputs: Inputs, size: int, mode: str, args: argparse.Namespace) -> list[Row]:
@@ -486,7 +574,7 @@ def race_config(args: argparse.Namespace, out: Path) -> TrainConfig:
     return config
 
 
-def busy(args: argparse.Namespace) -> list[Row]:
+def busy(args: argparse.Namespace, rows: Record) -> None:
     """Share of 100 steps in which the GPU is not waiting for the next batch; the real loader, the real step."""
     from minirtmdet.data.scenes import make_scenes
     from minirtmdet.engine.prefetch import prefetch
@@ -496,7 +584,7 @@ def busy(args: argparse.Namespace) -> list[Row]:
     with TemporaryDirectory() as out:
         config = race_config(args, Path(out))
         config = replace(config, data=replace(config.data, root=make_scenes(config.data.scenes)))
-        trainer = Trainer(config, say=lambda _: None)
+        trainer = Trainer(config)
         trainer.model.train()
         warm_up, steps = (1, 2) if args.tiny else (60, 100)
         points: list[Any] = []  # when the device begins a step, and when it ends it
@@ -514,8 +602,8 @@ def busy(args: argparse.Namespace) -> list[Row]:
         points = points[warm_up:]
         waits = [_between(before[1], after[0]) for before, after in pairwise(points)]
         whole = _between(points[0][1], points[-1][1])
-    return [
-        {
+    rows.add(
+        **{
             "what": f"{config.name}, {config.compile}, {config.data.workers} workers, batch {config.batch_size}",
             "steps": steps,
             "ms a step": whole / steps,
@@ -523,7 +611,7 @@ def busy(args: argparse.Namespace) -> list[Row]:
             "busy": 1 - sum(waits) / whole,
             "pictures/s": 1e3 * steps * config.batch_size / whole,
         }
-    ]
+    )
 
 
 def _mark(pair: Any, index: int) -> None:
@@ -537,7 +625,7 @@ def _between(before: Any, after: Any) -> float:
     return 1e3 * (after - before) if isinstance(before, float) else before.elapsed_time(after)
 
 
-def race(args: argparse.Namespace) -> list[Row]:
+def race(args: argparse.Namespace, rows: Record) -> None:
     """Train until the goal is reached; the clock starts before the data is opened and the network is built.
 
     It runs through loading, compilation and every evaluation; only the scenes themselves exist before.
@@ -546,20 +634,19 @@ def race(args: argparse.Namespace) -> list[Row]:
     from minirtmdet.engine.trainer import Trainer
 
     goal = 0.0 if args.tiny else args.goal
-    rows: list[Row] = []
     with TemporaryDirectory() as out:
         config = race_config(args, Path(out))
         root = make_scenes(config.data.scenes)
         start = time.perf_counter()
-        trainer = Trainer(replace(config, data=replace(config.data, root=root)), say=lambda _: None)
+        trainer = Trainer(replace(config, data=replace(config.data, root=root)))
         evaluate = trainer.evaluate
 
         def timed() -> Any:
             before = time.perf_counter()
             found = evaluate()
             now = time.perf_counter()
-            rows.append(
-                {
+            rows.add(
+                **{
                     "seed": args.seed,
                     "mode": config.compile,
                     "epoch": trainer.epoch + 1,
@@ -569,35 +656,31 @@ def race(args: argparse.Namespace) -> list[Row]:
                     "of it evaluating": now - before,
                 }
             )
-            print(_cell(rows[-1]["seconds"]), "s: AP", _cell(rows[-1]["AP"]), flush=True)
             return found
 
         trainer.evaluate = timed  # type: ignore[method-assign]
         while trainer.epoch < config.epochs and not (rows and rows[-1]["AP"] >= goal):
             trainer.fit(until_epoch=trainer.epoch + 1)
-    return rows
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+def scenes(args: argparse.Namespace, rows: Record) -> None:
+    """Draw the data set of ``busy`` and ``race``, so that it is there when they begin."""
+    from minirtmdet.data.scenes import make_scenes
+
+    make_scenes(race_config(args, Path()).data.scenes)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Record], None]] = {
     "assign": assign,
     "step": step,
     "profile": profile,
     "busy": busy,
     "race": race,
+    "scenes": scenes,
 }
 
 
 # ---------------------------------------------------------------------------------------------- running
-
-
-def write(path: Path, part: str, content: Row) -> None:
-    """Replace one part of the record; the others stay."""
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    record[part] = content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -608,7 +691,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="small inputs, to try the code; the times mean nothing")
     parser.add_argument("--out", type=Path, help="JSON to write; results/gpu.json unless tiny")
     parser.add_argument("--batch", type=int, default=32, help="pictures of a step in step and profile")
-    parser.add_argument("--compile", choices=["off", "step", "graph"], default="graph", help="for busy and race")
+    parser.add_argument(
+        "--compile", choices=["off", "step", "record", "graph"], default="record", help="for busy and race"
+    )
     parser.add_argument("--backend", help="of torch.compile; inductor, or in tiny one that compiles nothing")
     parser.add_argument("--seed", type=int, default=0, help="for busy and race")
     parser.add_argument("--epochs", type=int, help="for race; the preset's where left out")
@@ -626,26 +711,27 @@ def main(words: Sequence[str] | None = None) -> None:
     # folders are nobody else's business
     pairs = zip(["", *words], words, strict=False)
     shown = [word for before, word in pairs if not {before, word} & {"--out", "--trace"}]
+    about = {
+        "command": shlex.join(["python", "benchmarks/gpu.py", *shown]),
+        "device": torch.cuda.get_device_name() if args.device.type == "cuda" else platform.machine(),
+        "tiny": args.tiny,
+        "date": date.today().isoformat(),
+        "cores": os.cpu_count(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "minirtmdet": minirtmdet.__version__,
+        },
+    }
     texts = []
     for part in args.parts:
-        rows = PARTS[part](args)
+        rows = Record(out, part, about)
+        PARTS[part](args, rows)
         texts.append(f"{part}\n{table(rows)}")
-        if out is not None:
-            about = {
-                "command": shlex.join(["python", "benchmarks/gpu.py", *shown]),
-                "device": torch.cuda.get_device_name() if args.device.type == "cuda" else platform.machine(),
-                "tiny": args.tiny,
-                "date": date.today().isoformat(),
-                "cores": os.cpu_count(),
-                "versions": {
-                    "python": platform.python_version(),
-                    "torch": torch.__version__,
-                    "cuda": torch.version.cuda,
-                    "minirtmdet": minirtmdet.__version__,
-                },
-            }
-            write(out, part, about | {"rows": rows})
     print("\n\n".join(texts))
+    if failures:
+        sys.exit(f"failed: {'; '.join(failures)}")
 
 
 if __name__ == "__main__":

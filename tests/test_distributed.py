@@ -26,6 +26,7 @@ from helpers.workers import (
     interrupt,
     start,
     start_together,
+    stuck,
     train,
     train_each,
     wait,
@@ -262,6 +263,27 @@ def test_a_process_that_is_killed_ends_the_run_with_a_good_checkpoint(whole: Tra
     assert read_checkpoint(config.out / config.name / "last.pt").training["step"] == 3  # type: ignore[index]
     assert both(train, replace(config, resume=True)) == [0, 0]
     same_state(whole.out / "whole", config.out / config.name)
+
+
+def test_a_process_that_waits_for_its_gpu_ends_soon_after_another_was_killed(tmp_path: Path):
+    begin = time.monotonic()
+    assert both(stuck, tmp_path, "killed") == [2, -9]
+    assert time.monotonic() - begin < 25  # it would have slept for 33 seconds
+    message = (tmp_path / "0.txt").read_text()
+    assert message.startswith("minirtmdet: error: process 1 of 2 ended without a word: killed, or")
+    assert "--resume" in message
+
+
+def test_and_after_another_failed(tmp_path: Path):
+    codes = both(stuck, tmp_path, "failed")
+    assert codes[0] == 2
+    message = (tmp_path / "0.txt").read_text()
+    assert message.startswith("minirtmdet: error: process 1 of 2 failed, and says itself why")
+
+
+def test_signs_of_life_keep_two_processes_going_that_are_busy_for_long(tmp_path: Path):
+    assert both(stuck, tmp_path, "later") == [0, 0]
+    assert (tmp_path / "0.txt").read_text() == ""
 
 
 def test_an_error_of_one_process_is_said_by_it(config: TrainConfig, data: Path):

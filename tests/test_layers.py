@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.toy import Operations
 from torch import nn
 
 from minirtmdet.layers import (
@@ -179,3 +180,12 @@ def test_normal_init_leaves_norms_alone():
     assert (module[1].bias == -3).all()
     assert (module[0].bn.weight == 1).all()
     assert (module[0].bn.bias == 0).all()
+
+
+def test_training_copies_no_map():
+    """An activation in place would: what it overwrites is wanted on the way back."""
+    module = ConvModule(3, 8, 3)
+    with Operations() as operations:
+        module(torch.zeros(1, 3, 8, 8, requires_grad=True)).sum().backward()
+    assert operations.count["silu"] == 1
+    assert operations.count["clone"] == 0

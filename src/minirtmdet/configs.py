@@ -252,10 +252,13 @@ class TrainConfig:
     """Auto takes the GPU where there is one."""
     amp: Literal["auto", "off", "bf16"] = "auto"
     """Mixed precision of the network; losses stay in fp32.  Auto: bf16 on CUDA devices that have it."""
-    compile: Literal["off", "step", "graph"] = "off"
-    """Step: compile network and losses; graph: also replay the whole step as one CUDA graph.  Both take a minute."""
-    sync_bn: bool = True
-    """Several processes on GPUs: BatchNorm over the pictures of all of them, not over each process's own."""
+    compile: Literal["auto", "off", "step", "record", "graph"] = "auto"
+    """Step: compile network and losses, which takes a minute; where the compiler fails, the run goes on without.
+    Record: replay the whole step as one CUDA graph, in one process.  Graph: both.  Auto: step on CUDA, whose GPU waits
+    for the launches of some 1,500 small operations a step otherwise; off elsewhere."""
+    sync_bn: bool = False
+    """Several processes on GPUs: BatchNorm over the pictures of all of them, as in the original, not over each
+    process's own.  torch's way waits for the device three times a layer and a step; worth it below some 16 pictures."""
     save_minutes: Weight = 10.0
     """Within a long epoch, save the run's state so many minutes after the last time; 0: at the end of epochs alone."""
     weights: Path | None = None

@@ -8,10 +8,12 @@ import json
 import os
 import re
 import signal
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
@@ -25,9 +27,14 @@ from torch.nn.parallel import DistributedDataParallel
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for one that lives; one that has died is noticed at once, by its closed connection."""
+"""How long a process waits for one that lives; one that has died is noticed at once, by its closed connection, or where
+GPUs wait for it, by its silence (:func:`beating`)."""
 GRACE = 3.0
 """Seconds in which a process that fails can tell the others, before they take it for dead."""
+BEAT = 1.0
+"""Seconds between two signs of life of a process on a GPU."""
+SILENCE = 60.0
+"""Seconds without one after which it is taken for dead; reading a large JSON file holds a thread up for some."""
 RESUME = "the same command with --resume continues"
 """How to go on with a training."""
 
@@ -210,6 +217,63 @@ class World:
         return words
 
 
+@contextmanager
+def beating(world: World, advice: str = RESUME, silence: float = SILENCE) -> Iterator[None]:
+    """Give signs of life in a thread, and end this process where another one has given none for a while.
+
+    A GPU that waits for one that is gone waits for ever, and with it the host, inside CUDA, where no exception reaches
+    it; torch's own watchdog ends such a process after :data:`TIMEOUT`.  The processes meet in the store that torchrun
+    or process 0 holds, over a connection of its own, since a wait on the other one would hold this thread up.
+
+    Args:
+        world: this process, and how many there are.
+        advice: how to go on after another process has ended.
+        silence: seconds without a sign of life after which a process is taken for dead.
+    """
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=TIMEOUT)
+    stop, peace = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_beat, args=(world, store, stop, peace, advice, silence), daemon=True)
+    thread.start()
+    try:
+        yield
+        peace.set()
+    finally:
+        stop.set()
+        thread.join(2 * BEAT)
+
+
+def _beat(
+    world: World, store: dist.Store, stop: threading.Event, peace: threading.Event, advice: str, silence: float
+) -> None:
+    """Until told to stop, or until another process is silent; one that ended in peace said so, others need not wait."""
+    heard = {rank: ("", time.monotonic()) for rank in range(world.size) if rank != world.rank}
+    number = 0
+    while True:
+        number += 1
+        ended = stop.wait(BEAT)
+        try:
+            if not ended or peace.is_set():
+                store.set(f"beat/{world.rank}", PEACE if ended else str(number))
+            for rank, (last, _) in heard.items():
+                beat = store.get(f"beat/{rank}").decode() if store.check([f"beat/{rank}"]) else ""
+                if beat != last or beat == PEACE:
+                    heard[rank] = beat, time.monotonic()
+        except RuntimeError:
+            pass  # the store has gone with its process, which is silent from now on
+        if ended:
+            return
+        if any(time.monotonic() - moment > silence for _, moment in heard.values()):
+            break
+    with suppress(SystemExit):  # another process says it
+        error = world.explain(RuntimeError("Connection closed: a process is silent"), advice)
+        print(f"minirtmdet: error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)  # the main thread cannot be reached
+
+
+PEACE = "ended in peace"
+
+
 ALONE = World()
 """One process."""
 
@@ -241,7 +305,9 @@ def joined(device: str = "auto", advice: str = RESUME) -> Iterator[World]:
         if not world.is_writer:
             warnings.simplefilter("ignore")
         try:
-            yield world
+            # processors and gloo need none: a connection that closes is an error at once
+            with beating(world, advice) if gpu else nullcontext():
+                yield world
         except Exception as error:
             # the group is left as it is: to close it would be to wait for who is gone
             explained = world.explain(error, advice)

@@ -26,7 +26,7 @@ class ConvModule(nn.Module):
             in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm2d(out_channels)
-        self.activate = nn.SiLU(inplace=True)
+        self.activate = nn.SiLU()  # in place it would first be copied in training: its gradient needs its input
 
     def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         """Features ``[B, in, H, W]`` to ``[B, out, H / stride, W / stride]``."""

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.toy import Operations
 from torch import nn
 
 from minirtmdet import build_detector
@@ -93,3 +94,27 @@ def test_a_share_on_the_device_blends_as_a_number_does():
 def test_settings_without_sense_raise(momentum: float, ramp: int):
     with pytest.raises(ValueError, match=r"expected 0\.\.1 and above 0"):
         ExpMomentumEMA(nn.Linear(1, 1), momentum, ramp)
+
+
+def test_an_update_is_few_operations_and_lists_nothing_anew(monkeypatch: pytest.MonkeyPatch):
+    model = build_detector("tiny", num_classes=2)
+    ema = ExpMomentumEMA(model, momentum=0.25, ramp=1)
+    ema.update(model)
+    monkeypatch.setattr(nn.Module, "state_dict", None)
+    with Operations() as operations:
+        ema.update(model)
+    # once for what levels have of their own, once for what they share
+    assert operations.count == {"_foreach_mul_": 2, "_foreach_add_": 2, "_foreach_copy_": 1}
+
+
+def test_tensors_that_were_replaced_are_found():
+    model = nn.BatchNorm1d(1)
+    ema = ExpMomentumEMA(model, momentum=0.5, ramp=1)
+    ema.update(model)
+    model._apply(torch.clone)  # as model.to does: other buffers under the same names
+    with torch.no_grad():
+        model.running_mean.fill_(8.0)
+        model.num_batches_tracked.fill_(7)
+    ema.blend(model, 0.25)
+    assert ema.module.running_mean.item() == 6.0
+    assert ema.module.num_batches_tracked == 7

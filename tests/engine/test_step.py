@@ -3,6 +3,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_a_recorded_step_is_the_step():
         kept.append((recorded([batch], lr), eager([batch], lr)))
     for found, expected in kept:  # a replay leaves the losses of earlier ones alone
         assert torch.equal(found, expected)
-    assert (recorded.asides, recorded.captures) == (6, 2)
+    assert (recorded.asides, recorded.captures, recorded.replays) == (6, 2, 4)
     same_state(recorded, eager, rtol=1e-5, atol=1e-6)
     groups = recorded.optimizer.param_groups
     assert all(isinstance(group["lr"], float) and not group["capturable"] for group in groups)
@@ -202,6 +203,35 @@ def test_a_recorded_step_takes_one_batch():
 def test_a_graph_needs_a_gpu():
     with pytest.raises(ValueError, match="compile graph needs a CUDA GPU, and the network is on cpu"):
         build_step(*parts(), compile="graph")
+
+
+def test_where_compiling_fails_the_run_goes_on_without(monkeypatch: pytest.MonkeyPatch):
+    calls: list[str] = []
+
+    def failing(*_: Any, **__: Any) -> None:
+        calls.append("compiled")
+        raise torch._dynamo.exc.BackendCompilerFailed("inductor", RuntimeError("no C++ compiler\nmore"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda network, fullgraph: failing)
+    lines: list[str] = []
+    step, eager = build_step(*parts(), compile="step", say=lines.append), build_step(*parts())
+    for seed in range(2):
+        assert torch.equal(step([inputs(seed=seed)], 1e-3), eager([inputs(seed=seed)], 1e-3))
+    assert calls == ["compiled"]
+    (line,) = lines
+    assert line.startswith("compiling failed, the run goes on without it (")
+    assert "no C++ compiler more" in line
+    assert "--compile off" in line
+    assert "\n" not in line
+
+
+def test_other_errors_of_a_compiled_step_are_errors(monkeypatch: pytest.MonkeyPatch):
+    def failing(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda network, fullgraph: failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        build_step(*parts(), compile="step")([inputs()], 1e-3)
 
 
 @pytest.mark.compile
@@ -246,6 +276,6 @@ def _boxes(compiled: TrainStep) -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     what, backend = sys.argv[1:]
-    step = build_step(*parts())
-    step.forward = torch.compile(step.model, fullgraph=True, backend=backend)
+    torch.compile = partial(torch.compile, backend=backend)  # type: ignore[assignment]
+    step = build_step(*parts(), compile="step", say=sys.exit)
     _equal(step, build_step(*parts())) if what == "equal" else _boxes(step)

@@ -342,3 +342,12 @@ def test_logits_and_boxes_of_background_spoil_no_assignment():
     boxes[0, (priors[:, 0] > 40)] = math.inf
     for one, other in zip(expected, ASSIGNER.assign(logits, boxes, priors, gt), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("device", "boxes", "expected"), [("cpu", 3, 3), ("meta", 32, 1), ("meta", 768, 7)])
+def test_boxes_are_worked_on_in_blocks_that_fit_the_device(device: str, boxes: int, expected: int):
+    """32 images of 640 pixels: a GPU takes 124 boxes at a time, 128 MiB, and a core one."""
+    made = assignment.blocks(boxes, torch.empty(32, 8_400, device=device))
+    assert len(made) == expected
+    rows = [row for block in made for row in range(*block.indices(boxes))]
+    assert rows == list(range(boxes))

@@ -1,6 +1,7 @@
 """Inputs that several tests share: random batches with the shapes and the spread of a real head."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -53,20 +54,40 @@ def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
     return inspect.unwrap(getattr(function, "__func__", function))
 
 
-class HostReads(TorchDispatchMode):
-    """Records the operations that would make a GPU wait: a value read by Python, or a shape that depends on data."""
+class Operations(TorchDispatchMode):
+    """Counts operations by name."""
 
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item")
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count[function._schema.name.split("::")[1]] += 1
+        return function(*args, **(kwargs or {}))
+
+
+class HostReads(TorchDispatchMode):
+    """Records the operations that would make a GPU wait; see :func:`reads_a_value`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[str] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function._schema.name.split("::")[1]
-        boolean_index = name in ("index", "index_put", "index_put_") and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        if boolean_index or any(name.startswith(n) or name.startswith("_" + n) for n in self.NAMES):
-            self.seen.append(name)
+        if reads_a_value(function, args):
+            self.seen.append(function._schema.name.split("::")[1])
         return function(*args, **(kwargs or {}))
+
+
+def reads_a_value(function: Any, args: Any) -> bool:
+    """Whether an operation hands a value to Python, or makes a shape that depends on data."""
+    name = function._schema.name.split("::")[1].lstrip("_")
+    if name in ("index", "index_put", "index_put_", "index_put_impl_"):
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return name.startswith(READS)
+
+
+READS = (
+    "local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item", "bincount",
+    "repeat_interleave",
+)  # fmt: skip

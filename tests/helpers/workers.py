@@ -27,12 +27,12 @@ from minirtmdet.configs import TrainConfig
 from minirtmdet.data.augment import Sample
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader, _start_worker
-from minirtmdet.distributed import joined
+from minirtmdet.distributed import beating, joined
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.evaluation.coco import run_evaluation
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["workers"])
+SERVER.set_forkserver_preload(["helpers.workers"])
 
 
 def start(target: Callable[..., None], *args: Any) -> BaseProcess:
@@ -224,6 +224,19 @@ def gradients(config: TrainConfig, out: Path) -> None:
             grads.append({name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None})
         content = {"grads": grads[0], "later": grads[2], "losses": trainer._recent[0].mean, "lr": trainer.schedule.lr}
         torch.save(content, out / f"{world.size}.{world.rank}.pt")
+
+
+def stuck(out: Path, ends: str) -> None:
+    """Process 0 waits inside a call that nothing interrupts, as for a GPU; process 1 ends, in one way or another."""
+    with (out / f"{os.environ['RANK']}.txt").open("w") as file, redirect_stderr(file), joined("cpu") as world, \
+         beating(world, silence=4):  # fmt: skip
+        time.sleep(3)
+        if world.rank == 1 and ends == "killed":
+            die()
+        if world.rank == 1 and ends == "failed":
+            raise ValueError("no room")
+        time.sleep(8 if ends == "later" else 30)
+    raise SystemExit(0)
 
 
 def evaluate(config: TrainConfig, out: Path) -> None:

@@ -38,7 +38,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over :func:`parameter_groups`; the learning rate is set before each step by :class:`FlatCosine`."""
     groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
     # one kernel for hundreds of small tensors, which keeps the step count on the device; the CPU takes the same path
-    fused = {parameter.device.type for group in groups for parameter in group["params"]} <= {"cpu", "cuda"}
+    fused = "mps" not in {parameter.device.type for group in groups for parameter in group["params"]}
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
+from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Num
-from torch import Tensor
+from torch import Tensor, nn
 
 from minirtmdet.detector import RTMDet
 from minirtmdet.engine.ema import ExpMomentumEMA
@@ -107,6 +108,8 @@ class GraphStep(TrainStep):
 
     WARM_UP = 3
     """Steps of a shape before it is recorded."""
+    replays = 0
+    """Steps that a graph did."""
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class GraphStep(TrainStep):
         self._lr.fill_(lr)
         self._kept.fill_(1 - self.ema.momentum_at(self.ema.steps))
         replay()
+        self.replays += 1
         self.ema.steps += 1
         return losses.clone()
 
@@ -165,6 +169,7 @@ class GraphStep(TrainStep):
         """Record what ``run`` launches; returns what repeats it, and the tensor in which its answer appears."""
         graph = torch.cuda.CUDAGraph()
         # thread_local: the loader's thread pins memory meanwhile, which a stricter mode would take for a mistake
+        # torch gives back first what the steps before left in the allocator's cache: there is one pool, not two
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             losses = run()
         self._pool = graph.pool()  # graphs run one after the other, and can share what they need in between
@@ -214,12 +219,48 @@ def _tensors(batch: Inputs) -> list[Tensor]:
     return [tensor for tensor in (batch.images, *batch.ground_truth, batch.img_shapes) if tensor is not None]
 
 
+class Compiled(nn.Module):
+    """A network compiled with its losses into one piece, or, where the compiler fails, the network as it is.
+
+    A compiler is a large machine that needs others (Triton, a C++ compiler), and a run is worth more than its speed.
+    Parameters are the network's own, under other names; so is everything else that reaches it through ``network``.
+
+    Args:
+        network: what is compiled when it is called first, and again for other shapes.
+        say: prints a line.
+    """
+
+    def __init__(self, network: nn.Module, say: Callable[[str], None]) -> None:
+        super().__init__()
+        from torch._dynamo import exc  # a second, which only those who compile should wait
+
+        self.network = network
+        self.say = say
+        self.failures = (exc.TorchDynamoException, exc.FailOnRecompileLimitHit)
+        # each size of image may be compiled anew, and torch gives up after eight
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
+        self._run: Callable[..., dict[str, Tensor]] = torch.compile(network.__call__, fullgraph=True)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """What the network returns."""
+        try:
+            return self._run(*args, **kwargs)
+        except self.failures as error:
+            reason = shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
+            self.say(f"compiling failed, the run goes on without it ({reason}); --compile off keeps from trying")
+            self._run = self.network
+            return self._run(*args, **kwargs)
+
+
 def build_step(
     model: RTMDet,
     optimizer: torch.optim.Optimizer,
     ema: ExpMomentumEMA[RTMDet],
     amp_dtype: torch.dtype | None = None,
-    compile: Literal["off", "step", "graph"] = "off",
+    compile: Literal["off", "step", "record", "graph"] = "off",
+    *,
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
+    say: Callable[[str], None] = print,
 ) -> TrainStep:
     """The step that a setting asks for.
 
@@ -228,18 +269,21 @@ def build_step(
         optimizer: over its parameters.
         ema: its moving average.
         amp_dtype: what the network computes in.
-        compile: ``off``, operation by operation; ``step``, with network and losses compiled into one piece; ``graph``,
-            that and the whole step recorded as a CUDA graph.
+        compile: ``off``, operation by operation; ``step``, with network and losses compiled into one piece;
+            ``record``, with the whole step recorded as a CUDA graph; ``graph``, both.
+        wrap: what several processes put round the network, compiled or not.
+        say: prints a line where compiling fails.
 
     Raises:
         ValueError: for a graph on a device that has none.
     """
     device = next(model.parameters()).device
-    if compile == "graph" and device.type != "cuda":
-        raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
-    step = (GraphStep if compile == "graph" else TrainStep)(model, optimizer, ema, amp_dtype)
-    if compile != "off":
-        # each size of picture may be compiled anew, and torch gives up after eight
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
-        step.forward = torch.compile(model, fullgraph=True)
+    records = compile in ("record", "graph")
+    if records and device.type != "cuda":
+        raise ValueError(
+            f"compile {compile} needs a CUDA GPU, and the network is on {device}: set compile to step or off"
+        )
+    step = (GraphStep if records else TrainStep)(model, optimizer, ema, amp_dtype)
+    forward = Compiled(model, say) if compile in ("step", "graph") else model
+    step.forward = forward if wrap is None else wrap(forward)
     return step

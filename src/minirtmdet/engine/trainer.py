@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -146,9 +146,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config.optim)
         self.schedule = self._make_schedule()
         self.amp_dtype = pick_amp(config.amp, self.device)
-        self.train_step = build_step(self.model, self.optimizer, self.ema, self.amp_dtype, config.compile)
-        if world.size > 1:
-            self.train_step.forward = world.wrap(self.model)
+        compile = pick_compile(config.compile, self.device)
+        parts = (self.model, self.optimizer, self.ema, self.amp_dtype)
+        self.train_step = build_step(*parts, compile, wrap=world.wrap, say=say)
 
         self.epoch = self.step = self.position = 0
         self.seconds = 0.0
@@ -173,6 +173,7 @@ class Trainer:
         self._clock = self._saved_at = self._fit_at = time.perf_counter()
         self._fit_step = self.step
         precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
+        precision += ", compiled in the first step, which takes a minute" if compile in ("step", "graph") else ""
         where = f"{self.device}, {world.size} processes" if world.size > 1 else f"{self.device}"
         say(f"run: {self.run_dir} on {where}, {precision}, {config.epochs} epochs of {self.steps_per_epoch} steps")
 
@@ -639,15 +640,15 @@ def _check_together(config: TrainConfig, world: World, device: torch.device) -> 
     """Raise a ValueError for settings that do not go together, or with the machine, as whoever uses them would."""
     if config.name in ("", ".", ".."):
         raise ValueError(f"name is {config.name!r}: expected the name of a folder of its own")
-    if config.compile != "off" and world.size > 1:
-        raise ValueError(f"compile is {config.compile}, which is for one process: set it to off for {world.size}")
-    if config.compile == "graph" and config.optim.accumulate > 1:
-        raise ValueError(
-            f"compile is graph and optim.accumulate is {config.optim.accumulate}: a recorded step is one batch; set "
-            "compile to step, or optim.accumulate to 1"
-        )
-    if config.compile == "graph" and device.type != "cuda":
-        raise ValueError(f"compile graph needs a CUDA GPU, and the network is on {device}: set compile to step or off")
+    if config.compile in ("record", "graph"):
+        setting, advice = f"compile is {config.compile}", "set compile to step or off"
+        if world.size > 1:
+            raise ValueError(f"{setting}, which is for one process: {advice} for {world.size}")
+        if config.optim.accumulate > 1:
+            accumulate = f"optim.accumulate is {config.optim.accumulate}"
+            raise ValueError(f"{setting} and {accumulate}: a recorded step is one batch; {advice}, or accumulate to 1")
+        if device.type != "cuda":
+            raise ValueError(f"compile {config.compile} needs a CUDA GPU, and the network is on {device}: {advice}")
     TrainPipeline(config.augment, config.data.input_size, config.seed, config.epochs)
     with torch.device("meta"):  # without memory or time
         build_detector(config.model, assigner=config.assigner, loss=config.loss)
@@ -670,6 +671,19 @@ def _has_head(checkpoint: Checkpoint) -> bool:
 def is_lost_worker(error: RuntimeError) -> bool:
     """Whether an error says that a process that loads pictures has ended, or is stuck."""
     return str(error).startswith(("DataLoader worker", "DataLoader timed out"))
+
+
+def pick_compile(
+    setting: Literal["auto", "off", "step", "record", "graph"], device: torch.device
+) -> Literal["off", "step", "record", "graph"]:
+    """How a step runs; ``auto`` compiles on a CUDA GPU, which a thousand launches a step would keep waiting.
+
+    >>> pick_compile("auto", torch.device("cpu")), pick_compile("auto", torch.device("cuda"))
+    ('off', 'step')
+    """
+    if setting == "auto":
+        return "step" if device.type == "cuda" else "off"
+    return setting
 
 
 def _silent(_: str) -> None:

@@ -26,7 +26,7 @@ from minirtmdet.data.loader import Batch
 from minirtmdet.detector import Detector
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.evaluation.matching import Match, match_detections
-from minirtmdet.structures import Detections
+from minirtmdet.structures import Detections, on_host
 
 METRICS = {
     "AP": "mean over IoU .50 to .95",
@@ -127,7 +127,7 @@ def run_evaluation(
     quiet = {} if progress and world.is_writer else {"disable": True}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
         images = batch.images.to(model.device, non_blocking=True, memory_format=torch.channels_last)
-        detections = model.predict(images, config, batch.img_shapes, batch.scale_factors)
+        detections = on_host(model.predict(images, config, batch.img_shapes, batch.scale_factors))
         image_ids += batch.image_ids
         for image_id, found in zip(batch.image_ids, detections, strict=True):
             results += coco_results(found, image_id, dataset.category_ids)

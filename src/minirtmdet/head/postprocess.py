@@ -1,9 +1,15 @@
-"""From logits and distances to detections: threshold, best candidates a level, boxes, NMS."""
+"""From logits and distances to detections: threshold, best candidates a level, boxes, NMS.
 
+The whole batch at once, as in training.  How many detections there are depends on the data, so that the host has to
+wait for the device now and then: a few times a batch, however many images it has.
+"""
+
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps
@@ -12,8 +18,10 @@ from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.structures import Detections
 
-# candidates that NMS compares at a time: large enough to keep the device busy, small enough for a square matrix
+# candidates of an image that NMS compares at a time, and pairs of them in all images: large enough to keep a device
+# busy, small enough for the memory of one
 NMS_CHUNK = 1024
+NMS_PAIRS = 2**25
 
 
 @torch.no_grad()
@@ -39,45 +47,54 @@ def predict_by_feat(
         scale_factors: ``(width, height)`` factors from original picture to network input, that boxes are divided
             by; boxes stay in pixels of the network input where left out.
     """
-    featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
-    dtype = torch.promote_types(bbox_preds[0].dtype, torch.float32)
-    levels = MlvlPointGenerator(offset=prior_offset).grid_priors(featmap_sizes, dtype, bbox_preds[0].device)
-    coder = DistancePointBBoxCoder()
-    results = []
-    for image in range(len(cls_scores[0])):
-        picked: list[tuple[Tensor, Tensor, Tensor]] = []
-        for cls_score, bbox_pred, priors in zip(cls_scores, bbox_preds, levels, strict=True):
-            logits = cls_score[image].flatten(1).T.to(dtype)  # [H*W,C]
-            scores, labels, cells = _best_candidates(logits.sigmoid(), config)
-            distances = bbox_pred[image].flatten(1).T[cells].to(dtype)
-            shape = None if img_shapes is None else img_shapes[image]
-            picked.append((coder.decode(priors[cells, :2], distances, shape), scores, labels))
-        boxes, scores, labels = (torch.cat(parts) for parts in zip(*picked, strict=True))
-        if scale_factors is not None:
-            width, height = (1 / factor for factor in scale_factors[image])
-            boxes = boxes * boxes.new_tensor([width, height, width, height])
-        has_area = (boxes[:, 2:] > boxes[:, :2]).all(-1)
-        boxes, scores, labels = boxes[has_area], scores[has_area], labels[has_area]
-        limits = config.nms_iou_threshold, config.max_per_image
-        keep = batched_nms(boxes, scores, labels, *limits, as_mmcv=config.nms_as_mmcv)
-        results.append(Detections(boxes[keep], scores[keep], labels[keep]))
-    return results
+    if not len(cls_scores[0]):
+        return []
+    found = _best_candidates(cls_scores, bbox_preds, config, prior_offset)
+    device = found.scores.device
+    shapes = None if img_shapes is None else torch.tensor(img_shapes).to(device, non_blocking=True)
+    boxes = DistancePointBBoxCoder().decode(found.points, found.distances, shapes)  # [B,M,4]
+    if scale_factors is not None:
+        factors = torch.tensor([[1 / width, 1 / height] * 2 for width, height in scale_factors], dtype=boxes.dtype)
+        boxes = boxes * factors.to(device, non_blocking=True)[:, None]
+    counts = (boxes[..., 2:] > boxes[..., :2]).all(-1) & (found.scores > config.score_threshold)  # [B,M]
+    shifted = _apart_by_class(boxes, found.labels, counts, config.nms_as_mmcv)
+    keep, kept = _nms(shifted, counts, config.nms_iou_threshold, config.max_per_image)
+    boxes = boxes.gather(1, keep[..., None].expand(-1, -1, 4))
+    scores, labels = found.scores.gather(1, keep), found.labels.gather(1, keep)
+    return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in enumerate(kept)]
+
+
+class _Candidates(NamedTuple):
+    """The ``M`` best of each image, best first; where an image has fewer, their scores are not over the threshold."""
+
+    scores: Float[Tensor, "batch best"]
+    labels: Int[Tensor, "batch best"]
+    points: Float[Tensor, "batch best 2"]
+    distances: Float[Tensor, "batch best 4"]
 
 
 def _best_candidates(
-    scores: Float[Tensor, "cells classes"], config: PredictConfig
-) -> tuple[Float[Tensor, " best"], Int[Tensor, " best"], Int[Tensor, " best"]]:
-    """Scores, classes and cells over the threshold, best first (MMDetection: ``filter_scores_and_topk``)."""
-    flat = scores.flatten()
-    over = (flat > config.score_threshold).nonzero()[:, 0]
-    kept = flat[over]
-    if len(kept) > config.nms_pre:
-        # the last score that counts is found without sorting; so most need never be sorted
-        top = kept >= kept.topk(config.nms_pre, sorted=False).values.min()
-        over, kept = over[top], kept[top]
-    best, order = kept.sort(descending=True)
-    index = over[order[: config.nms_pre]]
-    return best[: config.nms_pre], index % scores.shape[1], index // scores.shape[1]
+    cls_scores: Sequence[Float[Tensor, "batch classes _ _"]],
+    bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
+    config: PredictConfig,
+    prior_offset: float,
+) -> _Candidates:
+    """Those over the threshold, at most ``nms_pre`` a level (MMDetection: ``filter_scores_and_topk``)."""
+    featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
+    dtype = torch.promote_types(bbox_preds[0].dtype, torch.float32)
+    levels = MlvlPointGenerator(offset=prior_offset).grid_priors(featmap_sizes, dtype, bbox_preds[0].device)
+    every = [level.to(dtype).sigmoid().flatten(1) for level in cls_scores]  # [B,C*H*W] each, a class after the other
+    most = torch.stack([(scores > config.score_threshold).sum(1).amax() for scores in every]).tolist()
+    picked = []
+    for scores, bbox_pred, priors, count in zip(every, bbox_preds, levels, most, strict=True):
+        best, index = scores.topk(min(count, config.nms_pre))  # [B,M]
+        label, cell = index // len(priors), index % len(priors)
+        distances = bbox_pred.flatten(2).mT.gather(1, cell[..., None].expand(-1, -1, 4)).to(dtype)
+        picked.append(_Candidates(best, label, priors[cell, :2], distances))
+    scores, labels, points, distances = (torch.cat(parts, 1) for parts in zip(*picked, strict=True))
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    row = torch.arange(len(order), device=order.device)[:, None]
+    return _Candidates(scores, labels[row, order], points[row, order], distances[row, order])
 
 
 def batched_nms(
@@ -103,34 +120,98 @@ def batched_nms(
     MMDetection (mmcv ``batched_nms``) compares all candidates and cuts afterwards: the same boxes, and, where no
     coordinate is negative, the same shift by class, so that rounding is the same too.
     """
-    if not len(boxes):
-        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    span = boxes.max() + 1 if as_mmcv else boxes.max() + 1 - boxes.min().clamp(max=0)
-    shifted = boxes + (labels.to(boxes.dtype) * span)[:, None]
     order = scores.argsort(descending=True, stable=True)
-    kept = order[:0]
-    for chunk in order.split(NMS_CHUNK):
-        chunk = chunk[~_overlaps(shifted, kept, chunk, iou_threshold).any(0)]
-        suppresses = _overlaps(shifted, chunk, chunk, iou_threshold).triu(1)  # row suppresses column
-        kept = torch.cat([kept, chunk[_greedy(suppresses)]])[:max_out]
-        if len(kept) == max_out:
+    counts = torch.ones_like(order, dtype=torch.bool)[None]
+    shifted = _apart_by_class(boxes[order][None], labels[order][None], counts, as_mmcv)
+    keep, (count,) = _nms(shifted, counts, iou_threshold, max_out)
+    return order[keep[0, :count]]
+
+
+def _apart_by_class(
+    boxes: Float[Tensor, "batch candidates 4"],
+    labels: Int[Tensor, "batch candidates"],
+    counts: Bool[Tensor, "batch candidates"],
+    as_mmcv: bool,
+) -> Float[Tensor, "batch candidates 4"]:
+    """Boxes of each class moved to a place of their own; only those that count say how far."""
+    if not labels.numel():
+        return boxes
+    span = boxes.masked_fill(~counts[..., None], -torch.inf).flatten(1).amax(1) + 1  # [B]
+    if not as_mmcv:
+        span = span - boxes.masked_fill(~counts[..., None], 0).flatten(1).amin(1).clamp(max=0)
+    return boxes + (labels * span[:, None])[..., None]
+
+
+def _nms(
+    boxes: Float[Tensor, "batch candidates 4"],
+    counts: Bool[Tensor, "batch candidates"],
+    iou_threshold: float,
+    max_out: int,
+) -> tuple[Int[Tensor, "batch kept"], list[int]]:
+    """Non-maximum suppression in every image, whose candidates come best first.
+
+    Args:
+        boxes: of classes that are apart.
+        counts: candidates that do not are passed over.
+        iou_threshold: largest overlap that survives.
+        max_out: the most that are kept of an image.
+
+    Returns:
+        Indices that are kept, and how many they are in each image; what comes after them means nothing.
+    """
+    if boxes.device.type != "cpu":
+        return _nms_together(boxes, counts, iou_threshold, max_out)
+    # a processor waits for no one: one image after the other stays in its cache, and each ends when it is done
+    shares = [_nms_together(boxes[i : i + 1], counts[i : i + 1], iou_threshold, max_out) for i in range(len(boxes))]
+    return torch.cat([keep for keep, _ in shares]), [count for _, (count,) in shares]
+
+
+def _nms_together(
+    boxes: Float[Tensor, "batch candidates 4"],
+    counts: Bool[Tensor, "batch candidates"],
+    iou_threshold: float,
+    max_out: int,
+) -> tuple[Int[Tensor, "batch kept"], list[int]]:
+    """Chunk by chunk, all images side by side, until each has ``max_out`` or nothing is left."""
+    batch, candidates = counts.shape
+    size = min(NMS_CHUNK, math.isqrt(NMS_PAIRS // max(batch, 1)))
+    left = counts.sum(1)  # [B]: candidates still to come
+    number = torch.zeros_like(left)  # [B]: kept so far
+    keep = torch.zeros(batch, max_out + 1, dtype=torch.int64, device=boxes.device)  # the last column is for what goes
+    found: list[int] = number.tolist() if not candidates else []
+    place = torch.arange(max_out, device=boxes.device)
+    for start in range(0, candidates, size):
+        chunk = boxes[:, start : start + size]
+        alive = counts[:, start : start + size]
+        left = left - alive.sum(1)
+        if start:
+            before = boxes.gather(1, keep[:, :max_out, None].expand(-1, -1, 4))  # [B,kept,4]
+            rivals = (place < number[:, None])[..., None]  # [B,kept,1]
+            alive = alive & ~((bbox_overlaps(before, chunk) > iou_threshold) & rivals).any(1)
+        suppresses = (bbox_overlaps(chunk, chunk) > iou_threshold).triu(1)  # [B,K,K]: row suppresses column
+        alive = _greedy(suppresses, alive)
+        column = (number[:, None] + alive.cumsum(1) - 1).masked_fill(~alive, max_out).clamp(max=max_out)
+        index = torch.arange(start, start + chunk.shape[1], device=boxes.device)
+        keep.scatter_(1, column, index.expand_as(column))
+        number = (number + alive.sum(1)).clamp(max=max_out)
+        *found, open_ = torch.cat([number, ((number < max_out) & (left > 0)).sum()[None]]).tolist()
+        if not open_:
             break
-    return kept
+    return keep[:, : min(max_out, candidates)], found
 
 
-def _overlaps(boxes: Tensor, first: Tensor, second: Tensor, iou_threshold: float) -> Tensor:
-    return bbox_overlaps(boxes[first], boxes[second]) > iou_threshold
-
-
-def _greedy(suppresses: Tensor) -> Tensor:
-    """Which rows survive when each survivor removes the later ones it suppresses.
+def _greedy(
+    suppresses: Bool[Tensor, "batch rows rows"], alive: Bool[Tensor, "batch rows"]
+) -> Bool[Tensor, "batch rows"]:
+    """Which of the rows survive when each survivor removes the later ones it suppresses.
 
     Each round settles at least the next row for good, so the fixed point is the greedy answer; chains of
     suppression are short, and so are the rounds.
     """
-    alive = torch.ones(len(suppresses), dtype=torch.bool, device=suppresses.device)
+    rounds = 1 if alive.device.type == "cpu" else 8  # a round more costs a device less than a question of the host
+    survivors = alive
     while True:
-        survivors = ~(suppresses & alive[:, None]).any(0)
-        if torch.equal(survivors, alive):
-            return alive
-        alive = survivors
+        for _ in range(rounds):
+            before, survivors = survivors, alive & ~(suppresses & survivors[..., None]).any(1)
+        if torch.equal(survivors, before):
+            return survivors

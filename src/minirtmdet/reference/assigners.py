@@ -45,8 +45,8 @@ def grid_anchors(
     >>> grid_anchors(torch.tensor([[16.0, 16.0, 8.0, 8.0]]), scales=(4.0,), ratios=(1.0, 4.0)).tolist()
     [[[0.0, 0.0, 32.0, 32.0], [8.0, -16.0, 24.0, 48.0]]]
     """
-    tall = torch.tensor(ratios).sqrt()[:, None]  # [R,1]
-    side = torch.tensor(scales)  # [S]
+    tall = priors.new_tensor(ratios).sqrt()[:, None]  # [R,1]
+    side = priors.new_tensor(scales)  # [S]
     sizes = torch.stack([(1 / tall * side).flatten(), (tall * side).flatten()], -1)  # [A,2]
     half = 0.5 * sizes * priors[:, None, 2:]  # [N,A,2]
     return torch.cat([priors[:, None, :2] - half, priors[:, None, :2] + half], -1)
@@ -72,7 +72,7 @@ def max_iou_assign(
     Returns:
         ``gt_inds``, -1 for neither.
     """
-    gt_inds = torch.zeros(len(anchors), dtype=torch.int64)
+    gt_inds = torch.zeros_like(anchors[:, 0], dtype=torch.int64)
     if len(gt_bboxes) == 0:
         return gt_inds
     ious = bbox_overlaps(gt_bboxes, anchors)  # [G,M]
@@ -107,7 +107,7 @@ def fcos_assign(
         ``gt_inds``.
     """
     if len(gt_bboxes) == 0:
-        return torch.zeros(len(priors), dtype=torch.int64)
+        return torch.zeros_like(priors[:, 0], dtype=torch.int64)
     points, stride = priors[:, None, :2], priors[:, None, 2:]  # [N,1,2] twice
     left_top, right_bottom = gt_bboxes[:, :2], gt_bboxes[:, 2:]  # [G,2] twice
     reach = torch.cat([points - left_top, right_bottom - points], -1).amax(-1)  # [N,G]
@@ -116,7 +116,8 @@ def fcos_assign(
         left_top = torch.maximum(center - center_sample_radius * stride, left_top)  # [N,G,2]
         right_bottom = torch.minimum(center + center_sample_radius * stride, right_bottom)  # [N,G,2]
     inside = ((points > left_top) & (points < right_bottom)).all(-1)  # [N,G]
-    least, most = torch.tensor([regress_ranges[int(s)] for s in priors[:, 2]]).T[..., None]  # [N,1] twice
+    ranges = [regress_ranges[int(s)] for s in priors[:, 2].tolist()]
+    least, most = priors.new_tensor(ranges).T[..., None]  # [N,1] twice
     fits = inside & (least <= reach) & (reach <= most)  # [N,G]
     area, box = torch.where(fits, box_area(gt_bboxes), torch.inf).min(1)  # [N], [N]
     return torch.where(area < torch.inf, box + 1, 0)

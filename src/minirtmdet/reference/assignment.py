@@ -105,8 +105,8 @@ def resolve_conflicts(
 
 
 def background(priors: int, like: Float[Tensor, "..."]) -> Assignment:
-    """So many priors, none of which learns a box; IoUs have the type of ``like``."""
-    labels = torch.full((priors,), -1)
+    """So many priors, none of which learns a box; IoUs have the type of ``like``, and all lies where it does."""
+    labels = torch.full((priors,), -1, device=like.device)
     return Assignment(torch.zeros_like(labels), like.new_zeros(priors), labels)
 
 

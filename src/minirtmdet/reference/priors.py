@@ -7,7 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def grid_priors(height: int, width: int, stride: int, offset: float = 0.0) -> Float[Tensor, "cells 4"]:
+def grid_priors(
+    height: int, width: int, stride: int, offset: float = 0.0, device: torch.device | str = "cpu"
+) -> Float[Tensor, "cells 4"]:
     """One prior a cell, row by row: ``(x, y, stride, stride)`` in pixels.
 
     Args:
@@ -15,6 +17,7 @@ def grid_priors(height: int, width: int, stride: int, offset: float = 0.0) -> Fl
         width: columns of cells.
         stride: pixels a cell.
         offset: where the prior lies in its cell, in strides.
+        device: where to put them.
 
     MMDetection: ``MlvlPointGenerator.single_level_grid_priors``.
 
@@ -25,10 +28,12 @@ def grid_priors(height: int, width: int, stride: int, offset: float = 0.0) -> Fl
     for row in range(height):
         for column in range(width):
             rows.append(((column + offset) * stride, (row + offset) * stride, stride, stride))  # noqa: PERF401
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    return torch.tensor(rows, dtype=torch.float32, device=device).reshape(-1, 4)
 
 
-def valid_flags(height: int, width: int, stride: int, pad_shape: tuple[int, int]) -> Bool[Tensor, " cells"]:
+def valid_flags(
+    height: int, width: int, stride: int, pad_shape: tuple[int, int], device: torch.device | str = "cpu"
+) -> Bool[Tensor, " cells"]:
     """Whether each cell lies in the padded image, row by row.
 
     Args:
@@ -36,6 +41,7 @@ def valid_flags(height: int, width: int, stride: int, pad_shape: tuple[int, int]
         width: columns of cells.
         stride: pixels a cell.
         pad_shape: ``(height, width)`` of the image after its own padding, in pixels.
+        device: where to put them.
 
     MMDetection: ``MlvlPointGenerator.valid_flags``.
 
@@ -44,6 +50,6 @@ def valid_flags(height: int, width: int, stride: int, pad_shape: tuple[int, int]
     """
     valid_rows = min(math.ceil(pad_shape[0] / stride), height)
     valid_columns = min(math.ceil(pad_shape[1] / stride), width)
-    flags = torch.zeros(height, width, dtype=torch.bool)
+    flags = torch.zeros(height, width, dtype=torch.bool, device=device)
     flags[:valid_rows, :valid_columns] = True
     return flags.reshape(-1)

@@ -28,11 +28,10 @@ class ImageTargets(NamedTuple):
 
 def fill(assignment: Assignment, sampling: Sampling, num_classes: int) -> ImageTargets:
     """Targets of the priors that took part in the assignment, background first, then the positives."""
-    num_priors = len(assignment.gt_inds)
-    labels = torch.full((num_priors,), num_classes)
-    label_weights = torch.zeros(num_priors)
-    bbox_targets = torch.zeros(num_priors, 4)
-    assign_metrics = torch.zeros(num_priors)
+    labels = torch.full_like(assignment.gt_inds, num_classes)  # [N]
+    label_weights = torch.zeros_like(assignment.max_overlaps)  # [N]
+    bbox_targets = label_weights.new_zeros(len(labels), 4)  # [N,4]
+    assign_metrics = torch.zeros_like(label_weights)  # [N]
 
     labels[sampling.pos_inds] = sampling.pos_gt_labels
     label_weights[sampling.pos_inds] = 1.0
