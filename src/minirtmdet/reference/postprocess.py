@@ -1,9 +1,13 @@
-"""Detections of one image, with non-maximum suppression box by box."""
+"""Detections of one image, with non-maximum suppression box by box and masks one by one."""
 
-from jaxtyping import Float, Int
+import math
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps
+from minirtmdet.reference.dynamic import FEAT_STRIDE
 
 
 def nms(
@@ -26,3 +30,29 @@ def nms(
         if not rivals or bbox_overlaps(boxes[rivals], boxes[index : index + 1]).max() <= iou_threshold:
             kept.append(index)
     return kept
+
+
+def paste_mask(
+    logits: Float[Tensor, "height width"],
+    scale_factor: tuple[float, float],
+    original_shape: tuple[int, int],
+    threshold: float = 0.5,
+    swap_sides: bool = False,
+) -> Bool[Tensor, "_ _"]:
+    """One mask in the pixels of the original picture: logits are stretched twice, cropped and thresholded.
+
+    Args:
+        logits: at the features' stride.
+        scale_factor: ``(width, height)`` factors from original picture to network input.
+        original_shape: ``(height, width)`` of the original picture.
+        threshold: of the probability.
+        swap_sides: stretch each side by the factor of the other, as MMDetection's ``_bbox_mask_post_process`` does.
+    """
+    height, width = (FEAT_STRIDE * side for side in logits.shape)
+    across, down = (1 / factor for factor in scale_factor)
+    if swap_sides:
+        across, down = down, across
+    size = (math.ceil(height * down), math.ceil(width * across))
+    padded = F.interpolate(logits[None, None], size=(height, width), mode="bilinear")
+    picture = F.interpolate(padded, size=size, mode="bilinear")[0, 0]
+    return picture[: original_shape[0], : original_shape[1]].sigmoid() > threshold
