@@ -80,6 +80,11 @@ def loss_by_feat(
     }
 
 
+def finer(logits: Float[Tensor, "masks height width"]) -> Float[Tensor, "masks _ _"]:
+    """Logits at the stride that masks are compared at: four pixels, half the features'."""
+    return F.interpolate(logits[:, None], scale_factor=FEAT_STRIDE // MASK_STRIDE, mode="bilinear")[:, 0]
+
+
 def dice_loss(
     logits: Float[Tensor, "positives height width"], targets: Bool[Tensor, "positives height width"], eps: float = 5e-6
 ) -> Float[Tensor, " positives"]:
@@ -103,8 +108,8 @@ def loss_mask(
     kernels: Sequence[Float[Tensor, "priors 169"]],
     mask_feat: Float[Tensor, "batch 8 _ _"],
     priors: Float[Tensor, "priors 4"],
-    pos_inds: Sequence[Int[Tensor, " positives"]],
-    targets: Sequence[Bool[Tensor, "positives _ _"]],
+    pos_inds: Sequence[Int[Tensor, " _"]],
+    targets: Sequence[Bool[Tensor, "_ rows columns"]],
     mask_weight: float = 2.0,
 ) -> Float[Tensor, ""]:
     """The mean Dice loss over all positives of the batch, whatever their images (MMDetection: ``loss_mask_by_feat``).
@@ -124,6 +129,5 @@ def loss_mask(
     for kernel, feat, positive, target in zip(kernels, mask_feat, pos_inds, targets, strict=True):
         for index, mask in zip(positive.tolist(), target, strict=True):
             logits = mask_logits(kernel[index], priors[index], feat)
-            finer = F.interpolate(logits[None, None], scale_factor=FEAT_STRIDE // MASK_STRIDE, mode="bilinear")[0]
-            total = total + dice_loss(finer, mask[None])[0]
+            total = total + dice_loss(finer(logits[None]), mask[None])[0]
     return total / max(sum(map(len, pos_inds)), 1) * mask_weight

@@ -34,8 +34,8 @@ def nms(
 
 def paste_mask(
     logits: Float[Tensor, "height width"],
-    scale_factor: tuple[float, float],
-    original_shape: tuple[int, int],
+    shape: tuple[int, int],
+    scale_factor: tuple[float, float] | None = None,
     threshold: float = 0.5,
     swap_sides: bool = False,
 ) -> Bool[Tensor, "_ _"]:
@@ -43,16 +43,18 @@ def paste_mask(
 
     Args:
         logits: at the features' stride.
-        scale_factor: ``(width, height)`` factors from original picture to network input.
-        original_shape: ``(height, width)`` of the original picture.
+        shape: ``(height, width)`` of the original picture.
+        scale_factor: ``(width, height)`` factors from original picture to network input; where left out, the mask is
+            that of the input.
         threshold: of the probability.
         swap_sides: stretch each side by the factor of the other, as MMDetection's ``_bbox_mask_post_process`` does.
     """
     height, width = (FEAT_STRIDE * side for side in logits.shape)
-    across, down = (1 / factor for factor in scale_factor)
-    if swap_sides:
-        across, down = down, across
-    size = (math.ceil(height * down), math.ceil(width * across))
-    padded = F.interpolate(logits[None, None], size=(height, width), mode="bilinear")
-    picture = F.interpolate(padded, size=size, mode="bilinear")[0, 0]
-    return picture[: original_shape[0], : original_shape[1]].sigmoid() > threshold
+    stretched = F.interpolate(logits[None, None], size=(height, width), mode="bilinear")
+    if scale_factor is not None:
+        across, down = (1 / factor for factor in scale_factor)
+        if swap_sides:
+            across, down = down, across
+        size = (math.ceil(height * down), math.ceil(width * across))
+        stretched = F.interpolate(stretched, size=size, mode="bilinear")
+    return stretched[0, 0, : shape[0], : shape[1]].sigmoid() > threshold
