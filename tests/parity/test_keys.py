@@ -72,12 +72,13 @@ def test_unique_parameters(name, backbone, neck, head, total):
 
 @pytest.mark.parametrize(
     ("name", "mask_head", "kernels"),
-    zip(
-        INS,
-        (361_064, 641_160, 1_440_968, 2_560_264, 3_999_048),
-        (547_995, 951_675, 2_090_811, 3_672_315, 5_696_187),
-        strict=True,
-    ),
+    [
+        ("ins-tiny", 361_064, 547_995),
+        ("ins-s", 641_160, 951_675),
+        ("ins-m", 1_440_968, 2_090_811),
+        ("ins-l", 2_560_264, 3_672_315),
+        ("ins-x", 3_999_048, 5_696_187),
+    ],
 )
 def test_parameters_that_masks_cost(name, mask_head, kernels):
     head = on_paper(name).bbox_head
