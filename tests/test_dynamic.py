@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from parity import cases, instances
-from toy import HostReads
+from parity import cases
 from torch import Tensor
+from toy import HostReads
 
 from minirtmdet.head import dynamic
 from minirtmdet.head.dynamic import fill_slots, mask_logits, mask_terms
@@ -209,7 +209,7 @@ def test_what_is_kept_for_the_way_back_grows_with_the_maps_or_with_the_positives
             mask_terms(kernels, mask_feat, PRIORS, assignment(*owners), masks, most=39)
         return sum(kept)
 
-    few, many = ({3: 0}, {}), ({prior: 0 for prior in range(100)}, {})
+    few, many = ({3: 0}, {}), (dict.fromkeys(range(100), 0), {})
     growth = numbers(80, few) - numbers(8, few)
     assert growth == numbers(80, many) - numbers(8, many)
     # the original keeps 16 numbers of hidden layers for each cell and each positive, and more at twice the resolution

@@ -46,7 +46,10 @@ def test_masks_of_an_input_that_the_network_pads():
     ("masks", "message"),
     [
         (torch.zeros(1, 4, 0, 0, dtype=torch.bool), r"no masks, and RTMDet-Ins learns them: GroundTruth\.from_list"),
-        (torch.zeros(1, 4, 17, 24, dtype=torch.bool), "masks have 17 x 24 cells of 4 pixels, .* 16 x 24: give masks in"),
+        (
+            torch.zeros(1, 4, 17, 24, dtype=torch.bool),
+            "masks have 17 x 24 cells of 4 pixels, .* 16 x 24: give masks in",
+        ),
         (torch.zeros(1, 4, 16, 15, dtype=torch.bool), "masks have 16 x 15 cells .* 16 x 24"),
         (torch.zeros(1, 4, 64, 96, dtype=torch.bool), "masks have 64 x 96 cells"),
     ],

@@ -170,7 +170,9 @@ def leaves_of(outputs):
 
 def image_of(outputs, truth, image):
     """One image of a batch, as the batch of another process."""
-    one = InsOutputs(*(tuple(m[image : image + 1] for m in part) for part in outputs[:3]), outputs[3][image : image + 1])
+    one = InsOutputs(
+        *(tuple(m[image : image + 1] for m in part) for part in outputs[:3]), outputs[3][image : image + 1]
+    )
     return one, truth.image(image)
 
 

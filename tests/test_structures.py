@@ -196,7 +196,10 @@ def test_an_ignored_box_has_a_mask_too():
         ([full(0), full(2)], r"b\.jpg: masks have shape \(2, 8, 12\), expected \[n, H, W\] for 1 boxes"),
         ([full(0), full(1)[0]], r"b\.jpg: masks have shape \(8, 12\), expected \[n, H, W\]"),
         ([full(0), full(1).float()], r"b\.jpg: masks are torch\.float32, expected bool: use masks > 0"),
-        ([full(0), full(1, 8, 16)], r"b\.jpg: masks are \(8, 16\), those of a\.jpg \(8, 12\): give all masks in the size"),
+        (
+            [full(0), full(1, 8, 16)],
+            r"b\.jpg: masks are \(8, 16\), those of a\.jpg \(8, 12\): give all masks in the size",
+        ),
     ],
 )
 def test_bad_masks_name_the_image(masks, message):
