@@ -215,6 +215,13 @@ def test_a_process_without_positives_gives_zeros_to_every_map():
     assert all((leaf.grad == 0).all() for leaf in leaves_of(outputs)[3:])
 
 
+def test_a_batch_without_a_row_for_boxes_has_no_positives():
+    outputs, truth = with_masks("no-instance")
+    bare = GroundTruth(*(field[:, :0] for field in truth))
+    assert bare.masks.shape[1] == 0
+    assert RTMDetInsLoss(instances.CLASSES)(*outputs, bare) == RTMDetInsLoss(instances.CLASSES)(*outputs, truth)
+
+
 def test_the_weight_of_the_mask_loss_and_what_empty_masks_cost():
     outputs, truth = with_masks("empty-mask")
     plain, heavy, without = (

@@ -232,6 +232,7 @@ class RTMDetInsLoss(RTMDetLoss):
             assigned: the batch's assignment, for these boxes.
             ground_truth: as in a call.
         """
+        ground_truth = ground_truth.with_rows()
         return mask_terms(
             flatten_levels(kernel_preds),
             mask_feat,
