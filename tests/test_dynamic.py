@@ -34,6 +34,13 @@ def assignment(*owners: dict[int, int]) -> Tensor:
     return gt_inds
 
 
+def maps(kernels: Tensor) -> list[Tensor]:
+    """``[B,N,169]`` as the network gives them, a map a level."""
+    sizes = cases.featmaps(64, 96)
+    parts = kernels.mT.split([rows * columns for rows, columns in sizes], 2)
+    return [part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
+
+
 OWNERS = ({3: 0, 40: 1, 41: 0, 100: 2, 124: 0}, {0: 1, 125: 1})
 
 
@@ -111,7 +118,7 @@ def test_slots_have_a_fixed_number_where_a_device_would_be_waited_for(monkeypatc
 def test_losses_and_gradients_equal_the_reading_lane_in_blocks_of_any_size(budget, monkeypatch):
     monkeypatch.setattr(dynamic, "CACHED", budget)
     kernels, mask_feat, masks = batch(dtype=torch.float64)
-    terms = mask_terms(kernels, mask_feat, PRIORS, assignment(*OWNERS), masks, most=39)
+    terms = mask_terms(maps(kernels), mask_feat, PRIORS, assignment(*OWNERS), masks, most=39)
     found = torch.autograd.grad(terms.total * 3, (kernels, mask_feat))
     total = read(kernels, mask_feat, masks, OWNERS)
     torch.testing.assert_close(terms.total, total)
@@ -125,7 +132,7 @@ def test_losses_and_gradients_equal_the_reading_lane_in_blocks_of_any_size(budge
 
 def test_an_empty_mask_costs_one_whatever_is_predicted_and_teaches_nothing():
     kernels, mask_feat, masks = batch()
-    terms = mask_terms(kernels, mask_feat, PRIORS, assignment({40: 2}, {}), masks, most=39)
+    terms = mask_terms(maps(kernels), mask_feat, PRIORS, assignment({40: 2}, {}), masks, most=39)
     assert terms.each.tolist() == [[1.0], [0.0]]
     assert all((grad == 0).all() for grad in torch.autograd.grad(terms.total, (kernels, mask_feat)))
 
@@ -134,7 +141,7 @@ def test_empty_masks_can_be_left_out():
     kernels, mask_feat, masks = batch()
     gt_inds = assignment({40: 2, 41: 0}, {})
     counted, dropped = (
-        mask_terms(kernels, mask_feat, PRIORS, gt_inds, masks, most=39, drop_empty=drop) for drop in (False, True)
+        mask_terms(maps(kernels), mask_feat, PRIORS, gt_inds, masks, most=39, drop_empty=drop) for drop in (False, True)
     )
     assert (counted.positives, dropped.positives) == (2, 1)
     torch.testing.assert_close(counted.total, dropped.total + 1)
@@ -144,7 +151,7 @@ def test_without_positives_every_gradient_is_zero_and_none_is_missing(monkeypatc
     for compiling in (False, True):
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
         kernels, mask_feat, masks = batch()
-        terms = mask_terms(kernels, mask_feat, PRIORS, assignment({}, {}), masks, most=39)
+        terms = mask_terms(maps(kernels), mask_feat, PRIORS, assignment({}, {}), masks, most=39)
         assert (terms.total, terms.positives) == (0, 0)
         assert all((grad == 0).all() for grad in torch.autograd.grad(terms.total, (kernels, mask_feat)))
 
@@ -155,7 +162,7 @@ def test_a_bad_prediction_on_background_spoils_nothing(monkeypatch):
     bad = kernels.detach().clone()
     bad[0, [0, 50]] = torch.tensor([[torch.nan], [torch.inf]])
     bad.requires_grad_()
-    terms = mask_terms(bad, mask_feat, PRIORS, assignment(*OWNERS), masks, most=39)
+    terms = mask_terms(maps(bad), mask_feat, PRIORS, assignment(*OWNERS), masks, most=39)
     grads = torch.autograd.grad(terms.total, (bad, mask_feat))
     torch.testing.assert_close(terms.total, read(kernels, mask_feat, masks, OWNERS))
     assert all(grad.isfinite().all() for grad in grads)
@@ -164,9 +171,9 @@ def test_a_bad_prediction_on_background_spoils_nothing(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_fp32(dtype):
     kernels, mask_feat, masks = (part.detach() for part in batch())
-    low = mask_terms(kernels.to(dtype), mask_feat.to(dtype), PRIORS, assignment(*OWNERS), masks, most=39)
+    low = mask_terms(maps(kernels.to(dtype)), mask_feat.to(dtype), PRIORS, assignment(*OWNERS), masks, most=39)
     exact = mask_terms(
-        kernels.to(dtype).double(), mask_feat.to(dtype).double(), PRIORS, assignment(*OWNERS), masks, most=39
+        maps(kernels.to(dtype).double()), mask_feat.to(dtype).double(), PRIORS, assignment(*OWNERS), masks, most=39
     )
     assert low.total.dtype == torch.float32
     assert low.total.item() == pytest.approx(exact.total.item(), rel=1e-6)
@@ -176,7 +183,7 @@ def test_nothing_is_learned_where_nothing_is_to_be(monkeypatch):
     kernels, mask_feat, masks = batch()
     monkeypatch.setattr(dynamic, "_slopes_of_convolutions", None)  # not called
     with torch.no_grad():
-        total = mask_terms(kernels, mask_feat, PRIORS, assignment(*OWNERS), masks, most=39).total
+        total = mask_terms(maps(kernels), mask_feat, PRIORS, assignment(*OWNERS), masks, most=39).total
     assert not total.requires_grad
     torch.testing.assert_close(total, read(kernels, mask_feat, masks, OWNERS).detach())
 
@@ -186,14 +193,14 @@ def test_the_device_is_never_waited_for(monkeypatch):
     kernels, mask_feat, masks = batch()
     gt_inds = assignment(*OWNERS)
     with HostReads() as reads:
-        mask_terms(kernels, mask_feat, PRIORS, gt_inds, masks, most=39).total.backward()
+        mask_terms(maps(kernels), mask_feat, PRIORS, gt_inds, masks, most=39).total.backward()
     assert reads.seen == []
 
 
 def test_shapes_alone_are_enough():
     # meta tensors hold no values: whatever asks for one, or sends one there, raises
     kernels, mask_feat, masks = (part.detach().to("meta").requires_grad_(part.is_floating_point()) for part in batch())
-    terms = mask_terms(kernels, mask_feat, PRIORS.to("meta"), assignment(*OWNERS).to("meta"), masks, most=39)
+    terms = mask_terms(maps(kernels), mask_feat, PRIORS.to("meta"), assignment(*OWNERS).to("meta"), masks, most=39)
     terms.total.backward()
     assert terms.each.shape == (2, 39)
     assert kernels.grad.shape == kernels.shape
@@ -206,7 +213,7 @@ def test_what_is_kept_for_the_way_back_grows_with_the_maps_or_with_the_positives
         masks = torch.ones(2, 3, 2 * rows, 24, dtype=torch.bool)
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-            mask_terms(kernels, mask_feat, PRIORS, assignment(*owners), masks, most=39)
+            mask_terms(maps(kernels), mask_feat, PRIORS, assignment(*owners), masks, most=39)
         return sum(kept)
 
     few, many = ({3: 0}, {}), (dict.fromkeys(range(100), 0), {})

@@ -6,7 +6,7 @@ linear in the cell's position, what differs can move into the weights.  All inst
 ten channels, and their first convolutions are one product of matrices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +59,28 @@ def fill_slots(positive: Bool[Tensor, "batch priors"], most: int) -> Slots:
     priors = slot.new_zeros(len(slot), most + 1).scatter(1, slot, index)[:, :most]
     used = torch.arange(most, device=positive.device) < count
     return Slots(priors * used, used)
+
+
+def at_priors(
+    maps: Sequence[Float[Tensor, "batch channels _ _"]], priors: Int[Tensor, "batch slots"]
+) -> Float[Tensor, "batch slots channels"]:
+    """What the maps of all levels hold at some priors; nothing is copied of the others.
+
+    Args:
+        maps: of each level.
+        priors: indices among the priors of all levels.
+
+    >>> at_priors([torch.arange(4.0).view(1, 1, 2, 2), torch.full((1, 1, 1, 1), 9.0)], torch.tensor([[4, 1]])).tolist()
+    [[[9.0], [1.0]]]
+    """
+    picked = maps[0].new_zeros(())
+    first = 0
+    for level in maps:
+        flat = level.flatten(2)  # [B,C,cells]
+        cell = (priors - first).clamp(0, flat.shape[-1] - 1)[:, None]  # [B,1,K]
+        picked = torch.where(priors[:, None] < first, picked, flat.gather(2, cell.expand(-1, flat.shape[1], -1)))
+        first += flat.shape[-1]
+    return picked.mT
 
 
 class Kernels(NamedTuple):
@@ -155,7 +177,7 @@ def _blocks(slots: int, channels: Float[Tensor, "batch 10 cells"]) -> Iterator[s
 
 
 def mask_terms(
-    kernels: Float[Tensor, "batch priors 169"],
+    kernel_preds: Sequence[Float[Tensor, "batch kernel _ _"]],
     mask_feat: Float[Tensor, "batch 8 height width"],
     priors: Float[Tensor, "priors 4"],
     gt_inds: Int[Tensor, "batch priors"],
@@ -170,7 +192,7 @@ def mask_terms(
     one takes no part, every positive after it trains a stranger's kernel.  Here both count all.
 
     Args:
-        kernels: what the kernel branch predicts at every prior.
+        kernel_preds: what the kernel branch predicts on each level.
         mask_feat: the prototypes of each image.
         priors: ``(x, y, stride, stride)`` in pixels.
         gt_inds: from the assignment.
@@ -180,14 +202,14 @@ def mask_terms(
         drop_empty: do not count positives whose mask is empty.
     """
     slots = fill_slots(gt_inds > 0, most)
+    kernels = at_priors(kernel_preds, slots.priors)
     dtype = torch.promote_types(torch.promote_types(kernels.dtype, mask_feat.dtype), torch.float32)
     box = (gt_inds.gather(1, slots.priors) - 1).clamp(min=0)
     area = masks.sum((-2, -1)).gather(1, box)
     counts = (slots.used & (area > 0) if drop_empty else slots.used).to(dtype)
-    chosen = kernels.gather(1, slots.priors[..., None].expand(-1, -1, kernels.shape[-1])).to(dtype)
     # hidden before anything is computed of it: a masked loss has the gradient 0 * inf = NaN
-    chosen = torch.where(slots.used[..., None], chosen, 0)
-    folded = fold(chosen, priors.to(dtype)[slots.priors], (mask_feat.shape[-2], mask_feat.shape[-1]))
+    kernels = torch.where(slots.used[..., None], kernels.to(dtype), 0)
+    folded = fold(kernels, priors.to(dtype)[slots.priors], (mask_feat.shape[-2], mask_feat.shape[-1]))
     channels = shared_channels(mask_feat.to(dtype))
     learn = torch.is_grad_enabled() and (kernels.requires_grad or mask_feat.requires_grad)
     total, each = DiceOfSlots.apply(channels, *folded, masks, box, area.to(dtype), counts, eps, learn)

@@ -234,7 +234,7 @@ class RTMDetInsLoss(RTMDetLoss):
         """
         ground_truth = ground_truth.with_rows()
         return mask_terms(
-            flatten_levels(kernel_preds),
+            kernel_preds,
             mask_feat,
             priors,
             assigned.gt_inds,

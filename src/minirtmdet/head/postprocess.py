@@ -11,7 +11,7 @@ from torch import Tensor
 from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.configs import INS_PREDICT, STRIDES, PredictConfig
 from minirtmdet.head.coder import DistancePointBBoxCoder
-from minirtmdet.head.dynamic import mask_logits
+from minirtmdet.head.dynamic import at_priors, mask_logits
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.structures import Detections, InsOutputs
 
@@ -110,8 +110,9 @@ def predict_instances_by_feat(
     priors = torch.cat(MlvlPointGenerator(offset=prior_offset).grid_priors(sizes, dtype, mask_feat.device))
     results = []
     for image, (detections, origin) in enumerate(found):
-        kernels = torch.cat([level[image].flatten(1) for level in kernel_preds], 1)[:, origin].T.to(dtype)
-        logits = mask_logits(kernels[None], priors[origin][None], mask_feat[image : image + 1].to(dtype))[0]
+        one = slice(image, image + 1)
+        kernels = at_priors([level[one] for level in kernel_preds], origin[None]).to(dtype)
+        logits = mask_logits(kernels, priors[origin][None], mask_feat[one].to(dtype))[0]
         factors = None if scale_factors is None else scale_factors[image]
         results.append(Detections(*detections, stretch_masks(logits, mask_shapes[image], factors, config)))
     return results
