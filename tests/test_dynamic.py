@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import cases
 from torch import Tensor
 from toy import HostReads
@@ -128,6 +129,16 @@ def test_losses_and_gradients_equal_the_reading_lane_in_blocks_of_any_size(budge
     assert terms.each.shape == (2, 5)
     torch.testing.assert_close(terms.each.sum(), terms.total)
     assert not terms.each.requires_grad
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 2)])
+def test_the_way_back_from_twice_the_resolution(size):
+    cells = cases.normal("doubling", 3, 1, *size).requires_grad_()
+    slope = cases.normal("doubling/slope", 3, 1, 2 * size[0], 2 * size[1])
+    doubled = F.interpolate(cells, scale_factor=dynamic.FINER, mode="bilinear")
+    expected = torch.autograd.grad(doubled, cells, slope)[0]
+    found = dynamic._slope_of_doubling(dynamic._slope_of_doubling(slope[:, 0], 1), 2)
+    torch.testing.assert_close(found, expected[:, 0])
 
 
 def test_an_empty_mask_costs_one_whatever_is_predicted_and_teaches_nothing():

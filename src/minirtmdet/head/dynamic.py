@@ -230,6 +230,7 @@ class DiceOfSlots(torch.autograd.Function):
         """Sum and each slot's loss; arguments as :func:`mask_terms` makes them."""
         *parts, masks, box, area, counts, eps, learn = arguments
         folded = Kernels(*parts)
+        masks = masks.view(torch.uint8)  # of which numbers are made five times as fast
         size = channels.shape[-2:]
         flat = channels.flatten(2)
         image = torch.arange(len(flat), device=flat.device)[:, None]
@@ -241,7 +242,7 @@ class DiceOfSlots(torch.autograd.Function):
             hidden1, hidden2, logits = convolve(flat, kernels)
             finer = F.interpolate(logits.view(-1, 1, *size), scale_factor=FINER, mode="bilinear")
             probability = finer.sigmoid_().flatten(2)  # [rows,1,cells]
-            target = masks[image, box[:, block]].to(flat).view_as(probability)
+            target = masks[image, box[:, block]].to(flat.dtype).view_as(probability)
             overlap = torch.bmm(probability, target.mT)  # [rows,1,1]
             sizes = torch.bmm(probability, probability.mT) + eps + (area[:, block].reshape(-1, 1, 1) + eps)
             counted = counts[:, block]
@@ -250,9 +251,7 @@ class DiceOfSlots(torch.autograd.Function):
                 weight = counted.reshape(-1, 1, 1) * 2 / sizes
                 slope = probability * (weight * 2 * overlap / sizes)
                 slope.sub_(target.mul_(weight)).mul_(probability).mul_(1 - probability)
-                slope = torch.ops.aten.upsample_bilinear2d_backward(
-                    slope.view_as(finer), finer.shape[-2:], (len(finer), 1, *size), False, FINER, FINER
-                ).flatten(2)
+                slope = _slope_of_doubling(_slope_of_doubling(slope.view_as(finer)[:, 0], 1), 2).flatten(1)[:, None]
                 own, slope = _slopes_of_convolutions(slope, hidden1, hidden2, flat, kernels)
                 channels_slope += slope
                 for part, piece in zip(slopes, own, strict=True):
@@ -269,6 +268,22 @@ class DiceOfSlots(torch.autograd.Function):
         return (*(slope * gradient for slope in ctx.saved_tensors), *[None] * 6)
 
 
+def _slope_of_doubling(slope: Float[Tensor, "rows _ _"], side: int) -> Float[Tensor, "rows _ _"]:
+    """From the slope of an axis that was made twice as long, bilinearly, to that of the axis itself.
+
+    A cell gives three quarters to each of its two halves, and a quarter to the nearer half of each neighbour; where it
+    has none, that stays its own.  PyTorch's own way back takes eight times as long on a processor.
+    """
+    first, second = slope.unflatten(side, (-1, 2)).unbind(side + 1)
+    cells = first.shape[side]
+    whole = (first + second) * 0.75
+    whole.narrow(side, 1, cells - 1).add_(second.narrow(side, 0, cells - 1), alpha=0.25)
+    whole.narrow(side, 0, cells - 1).add_(first.narrow(side, 1, cells - 1), alpha=0.25)
+    whole.narrow(side, 0, 1).add_(first.narrow(side, 0, 1), alpha=0.25)
+    whole.narrow(side, cells - 1, 1).add_(second.narrow(side, cells - 1, 1), alpha=0.25)
+    return whole
+
+
 def _slopes_of_convolutions(
     slope: Float[Tensor, "rows 1 cells"],
     hidden1: Float[Tensor, "rows 8 cells"],
@@ -282,7 +297,7 @@ def _slopes_of_convolutions(
         *(part.flatten(0, 1) for part in (kernels.weight2, kernels.weight3)),
     )
     own3 = torch.bmm(slope, hidden2.mT), slope.sum(-1)
-    slope = torch.ops.aten.threshold_backward(torch.bmm(weight3.mT, slope), hidden2, 0)
+    slope = torch.ops.aten.threshold_backward(weight3.mT * slope, hidden2, 0)
     own2 = torch.bmm(slope, hidden1.mT), slope.sum(-1)
     slope = torch.ops.aten.threshold_backward(torch.bmm(weight2.mT, slope), hidden1, 0)
     by_image = slope.view(len(channels), -1, slope.shape[-1])  # [B,8K,cells]
