@@ -34,9 +34,13 @@ def largest_difference(first: nn.Module, second: nn.Module) -> float:
 @pytest.mark.parametrize("size", MODELS)
 def test_outputs_stay_for_all_sizes(size: str):
     model = filled(size)
-    if model.config.masks:  # four more convolutions in a row than without: in fp32 they round by more than 1e-5
-        model.double()
     assert largest_difference(model, fuse_batch_norm(model)) < 1e-5
+
+
+@pytest.mark.parametrize("size", ["ins-tiny", "ins-s"])
+def test_outputs_with_masks_stay(size: str):
+    model = filled(size).double()  # the mask head is four more convolutions in a row: fp32 rounds more
+    assert largest_difference(model, fuse_batch_norm(model)) < 1e-9
 
 
 @pytest.mark.parametrize(

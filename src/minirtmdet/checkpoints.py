@@ -27,7 +27,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from minirtmdet.configs import MODELS, ModelConfig, TrainConfig
+from minirtmdet.configs import INS_MODELS, MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.fuse import fuse_batch_norm, is_fused, unfuse_state_dict
 from minirtmdet.head.network import RTMDetHead, RTMDetSepBNHead
@@ -423,9 +423,10 @@ def build_from_checkpoint(
         CheckpointError: where the file does not say and ``model`` is left out, or does not fit.
     """
     checkpoint = read_checkpoint(path)
-    if isinstance(model, str) and model not in MODELS:
-        raise ValueError(f"unknown model {model!r}: expected one of {', '.join(MODELS)}")
-    settings = MODELS[model] if isinstance(model, str) else model
+    models = MODELS | INS_MODELS
+    if isinstance(model, str) and model not in models:
+        raise ValueError(f"unknown model {model!r}: expected one of {', '.join(models)}")
+    settings = models[model] if isinstance(model, str) else model
     origin = checkpoint.origin
     if isinstance(model, str) and settings is not None and origin is not None and origin.model is not None:
         settings = replace(settings, **{name: getattr(origin.model, name) for name in SILENT})
@@ -434,7 +435,7 @@ def build_from_checkpoint(
             looks = describe_weights(checkpoint.state_dict)
             raise CheckpointError(
                 f"{checkpoint.path} does not say which model it belongs to{looks and f' (it looks like {looks})'}: "
-                f"give the size with --model, one of {', '.join(MODELS)}"
+                f"give the size with --model, one of {', '.join(models)}"
             )
         settings = origin.model
     num_classes = count_classes(checkpoint.state_dict) or settings.num_classes
@@ -480,9 +481,10 @@ def _widen_factor(state_dict: Mapping[str, Tensor]) -> float | None:
 
 def _size(state_dict: Mapping[str, Tensor]) -> str | None:
     """The published size that weights look like, by their width."""
-    kind = (_widen_factor(state_dict), any("conv1.depthwise" in key for key in state_dict))
-    sizes = [name for name, config in MODELS.items() if (config.widen_factor, config.use_depthwise) == kind]
-    return sizes[0] if sizes else None
+    depthwise, masks = (any(word in key for key in state_dict) for word in ("conv1.depthwise", "rtm_kernel"))
+    kind = (_widen_factor(state_dict), depthwise, masks)
+    known = (MODELS | INS_MODELS).items()
+    return next((name for name, size in known if (size.widen_factor, size.use_depthwise, size.masks) == kind), None)
 
 
 def _meaning(model: nn.Module) -> dict[str, Any]:

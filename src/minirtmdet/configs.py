@@ -95,7 +95,10 @@ MODELS: dict[str, ModelConfig] = {
     "l": ModelConfig(1.0, 1.0, 3),
     "x": ModelConfig(1.33, 1.25, 4),
 }
-MODELS |= {f"ins-{size}": replace(MODELS[size], exp_on_reg=False, masks=True) for size in ("tiny", "s", "m", "l", "x")}
+INS_MODELS: dict[str, ModelConfig] = {
+    f"ins-{size}": replace(MODELS[size], exp_on_reg=False, masks=True) for size in ("tiny", "s", "m", "l", "x")
+}
+"""RTMDet-Ins, by size: the same networks with a head that finds masks."""
 
 
 @dataclass(frozen=True)
@@ -501,6 +504,7 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 __all__ = [
+    "INS_MODELS",
     "INS_PREDICT",
     "MASK_STRIDE",
     "MODELS",

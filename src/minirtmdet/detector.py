@@ -12,7 +12,16 @@ from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor, nn
 
 from minirtmdet.backbone import CSPNeXt
-from minirtmdet.configs import INS_PREDICT, MODELS, STRIDES, AssignerConfig, LossConfig, ModelConfig, PredictConfig
+from minirtmdet.configs import (
+    INS_MODELS,
+    INS_PREDICT,
+    MODELS,
+    STRIDES,
+    AssignerConfig,
+    LossConfig,
+    ModelConfig,
+    PredictConfig,
+)
 from minirtmdet.head.network import HeadOutputs, RTMDetHead, RTMDetInsSepBNHead, RTMDetSepBNHead
 from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss
 from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat
@@ -191,9 +200,10 @@ def build_detector(
     4896168
     """
     if isinstance(model, str):
-        if model not in MODELS:
-            raise ValueError(f"unknown model {model!r}: expected one of {', '.join(MODELS)}, or a ModelConfig")
-        model = MODELS[model]
+        models = MODELS | INS_MODELS
+        if model not in models:
+            raise ValueError(f"unknown model {model!r}: expected one of {', '.join(models)}, or a ModelConfig")
+        model = models[model]
     if num_classes is not None:
         model = replace(model, num_classes=num_classes)
     return RTMDet(model, assigner=assigner, loss=loss)

@@ -254,11 +254,20 @@ def random_step(seed: int) -> InstanceStep:
     return _step(key, (seed % 5, int(integers(key, 1, high=5))))
 
 
+def published_size(seed: int) -> InstanceStep:
+    """One of the five published networks, in turn."""
+    key, size = f"ins-size{seed}", (64, 96)
+    model = {**cases.SIZES[seed % len(cases.SIZES)], "num_classes": CLASSES, "exp_on_reg": False, "masks": True}
+    network = ForwardCase(model, normal(f"{key}/pixels", 2, 3, *size), training=True, double=True)
+    return InstanceStep(network, instances(key, size, (2, 1)))
+
+
 RANDOM: dict[str, Callable[[int], Any]] = {
     "ins_losses": random_instances,
     "ins_predict": random_paste,
     "ins_forward": random_forward,
     "ins_step": random_step,
+    "ins_sizes": published_size,
 }
 """From a seed to a case of every kind."""
 ALL: dict[str, dict[str, Callable[[], Any]]] = {

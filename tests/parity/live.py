@@ -73,6 +73,9 @@ KINDS = {
     "ins_predict": Kind(50, "RTMDet-Ins: detections and every pixel of their masks, pictures of any size"),
     "ins_forward": Kind(12, "RTMDet-Ins: small networks, both modes; BatchNorm statistics"),
     "ins_step": Kind(8, "RTMDet-Ins: the same networks: losses, assignment, size of every parameter's gradient"),
+    "ins_sizes": Kind(
+        5, "RTMDet-Ins tiny, s, m, l, x: both modes, BatchNorm statistics, losses, sizes of all gradients"
+    ),
 }
 RANDOM = cases.RANDOM | instances.RANDOM
 

@@ -200,9 +200,17 @@ def step(case: instances.InstanceStep) -> Answer:
     }
 
 
+def sizes(case: instances.InstanceStep) -> Answer:
+    """Both modes and one step."""
+    evaluated = forward(case.network._replace(training=False))
+    trained = {f"training/{name}": value for name, value in forward(case.network).items()}
+    return evaluated | trained | step(case)
+
+
 ANSWERS: dict[str, Callable[[Any], Answer]] = {
     "ins_losses": losses,
     "ins_predict": predict,
     "ins_forward": forward,
     "ins_step": step,
+    "ins_sizes": sizes,
 }

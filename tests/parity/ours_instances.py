@@ -193,10 +193,17 @@ def step(case: instances.InstanceStep) -> Answer:
     }
 
 
+def sizes(case: instances.InstanceStep) -> Answer:
+    evaluated = forward(case.network._replace(training=False))
+    trained = {f"training/{name}": value for name, value in forward(case.network).items()}
+    return evaluated | trained | step(case)
+
+
 RACING: dict[str, Callable[[Any], Answer]] = {
     "ins_losses": losses,
     "ins_predict": predict,
     "ins_forward": forward,
     "ins_step": step,
+    "ins_sizes": sizes,
 }
 READING: dict[str, Callable[[Any], Answer]] = {"ins_losses": read_losses, "ins_predict": read_predict}

@@ -217,14 +217,13 @@ class RTMDetInsSepBNHead(nn.Module):
         cls_scores, bbox_preds, kernel_preds = [], [], []
         for level, (feat, stride) in enumerate(zip(feats, self.strides, strict=True)):
             tower = self.cls_convs[level](feat)
-            cls_scores.append(_at_least_fp32(self.rtm_cls[level](tower)))
-            bbox_preds.append(_at_least_fp32(self.rtm_reg[level](tower)).relu() * stride)
-            kernel_preds.append(_at_least_fp32(self.rtm_kernel[level](self.kernel_convs[level](feat))))
+            cls_scores.append(_predict(self.rtm_cls[level], tower))
+            bbox_preds.append(_predict(self.rtm_reg[level], tower).relu() * stride)
+            kernel_preds.append(_predict(self.rtm_kernel[level], self.kernel_convs[level](feat)))
         for norm in _norms(self.cls_convs):
             if norm.training and norm.num_batches_tracked is not None:
                 norm.num_batches_tracked += 1  # of the second name
-        mask_feat = _at_least_fp32(self.mask_head(feats))
-        return InsOutputs(tuple(cls_scores), tuple(bbox_preds), tuple(kernel_preds), mask_feat)
+        return InsOutputs(tuple(cls_scores), tuple(bbox_preds), tuple(kernel_preds), self.mask_head(feats))
 
 
 class MaskFeatModule(nn.Module):
@@ -241,7 +240,7 @@ class MaskFeatModule(nn.Module):
         finest, *others = feats
         size = finest.shape[-2:]
         raised = [F.interpolate(feat, size=size, mode="bilinear", align_corners=False) for feat in others]
-        return self.projection(self.stacked_convs(self.fusion_conv(torch.cat([finest, *raised], 1))))
+        return _predict(self.projection, self.stacked_convs(self.fusion_conv(torch.cat([finest, *raised], 1))))
 
 
 def _norms(branches: nn.ModuleList) -> list[_BatchNorm]:
