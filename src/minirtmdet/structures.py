@@ -28,8 +28,8 @@ class GroundTruth(NamedTuple):
         ignore: true for regions where background must not be learned (crowds).
         centers: the point that the soft centre cost is measured from: the box centre, or the centre
             of mass of a mask.
-        masks: what belongs to each box, at every fourth pixel of every fourth row of the input; ``[B, G, 0, 0]`` where
-            boxes have no masks.
+        masks: what belongs to each box, at every fourth pixel of every fourth row of the input; a tensor without
+            numbers, ``[B, G, 0, 0]``, where boxes have no masks.
     """
 
     boxes: Float[Tensor, "batch boxes 4"]
@@ -37,7 +37,7 @@ class GroundTruth(NamedTuple):
     mask: Bool[Tensor, "batch boxes"]
     ignore: Bool[Tensor, "batch boxes"]
     centers: Float[Tensor, "batch boxes 2"]
-    masks: Bool[Tensor, "batch boxes _ _"]
+    masks: Bool[Tensor, "batch boxes _ _"] = torch.zeros(0, 0, 0, 0, dtype=torch.bool)
 
     @classmethod
     def from_list(
