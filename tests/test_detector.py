@@ -1,5 +1,6 @@
 """The whole detector: what goes in, what comes out, and in which mode, size and precision."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minirtmdet.configs import MODELS, AssignerConfig, ModelConfig, PredictConfig
-from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, build_detector
+from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, _original_shapes, build_detector
 from minirtmdet.structures import GroundTruth
 
 SMALL = ModelConfig(deepen_factor=0.1, widen_factor=0.125, neck_csp_blocks=1, num_classes=3)
@@ -358,6 +359,15 @@ def test_masks_come_in_the_pixels_of_the_original_pictures():
     (whole,) = model.predict(images[:1], config, scale_factors=[(2.0, 2.0)])
     assert whole.masks.shape == (7, 32, 48)
     assert model.training
+
+
+@pytest.mark.parametrize("size", [(93, 117), (91, 203), (7, 5), (1080, 1921), (33, 3000)])
+def test_the_size_of_a_picture_is_found_again_from_its_content(size):
+    scale = min(640 / size[0], 640 / size[1])
+    content = tuple(max(1, round(side * scale)) for side in size)
+    assert _original_shapes([content], [(content[1] / size[1], content[0] / size[0])]) == [size]
+    if scale > 1:  # a factor that was asked for, and content that ends in a part of a pixel
+        assert _original_shapes([tuple(math.ceil(side * scale) for side in size)], [(scale, scale)]) == [size]
 
 
 def test_masks_of_images_of_odd_sides_end_where_the_image_does():

@@ -230,9 +230,13 @@ def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMD
 def _original_shapes(
     img_shapes: Sequence[tuple[int, int]], scale_factors: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int]]:
-    """Height and width of each picture before it was resized."""
+    """Height and width of each picture before it was resized.
+
+    Exact for the factors that whole pixels of content make.  Of one that was asked for, where an enlarged picture then
+    got a part of a pixel more, the fraction is dropped; the hundredth is for the rounding of numbers.
+    """
     pairs = zip(img_shapes, scale_factors, strict=True)
-    return [(round(height / down), round(width / across)) for (height, width), (across, down) in pairs]
+    return [(int(height / down + 0.01), int(width / across + 0.01)) for (height, width), (across, down) in pairs]
 
 
 def _normalise(
