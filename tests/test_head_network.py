@@ -298,6 +298,15 @@ def test_the_average_takes_in_the_tower_once_a_name():
         torch.testing.assert_close(average.module.state_dict()[name], before[name] * kept**count)
 
 
+def test_norms_of_several_processes_keep_both_names_and_the_momentum_of_two_updates():
+    head = nn.SyncBatchNorm.convert_sync_batchnorm(RTMDetInsSepBNHead(5, CHANNELS))
+    for level in range(3):
+        norm = head.cls_convs[level][0].bn
+        assert isinstance(norm, nn.SyncBatchNorm)
+        assert norm is head.reg_convs[level][0].bn
+        assert norm.momentum == pytest.approx(0.19)
+
+
 def test_no_distance_is_negative_and_none_is_exponentiated():
     head = RTMDetInsSepBNHead(5, CHANNELS).eval()
     for bias, expected in ((-2.0, 0.0), (3.0, 3.0)):
