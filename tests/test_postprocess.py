@@ -147,7 +147,7 @@ def test_masks_equal_the_reading_lane_in_strips_of_any_height(shape, factors, st
     assert (masks != expected).sum() <= 3  # where a logit is nearly 0
 
 
-@pytest.mark.parametrize("threshold", [0.2, 0.9])
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.9, 1.0])
 def test_a_threshold_is_one_of_the_probability(threshold):
     masks = stretch_masks(LOGITS, (128, 160), None, replace(INS_PREDICT, mask_threshold=threshold))
     expected = torch.stack([reference.paste_mask(logits, (128, 160), None, threshold) for logits in LOGITS])

@@ -131,9 +131,9 @@ class LossConfig:
     """Exponent of the quality focal loss: how little an easy prior counts."""
     clamp_inverted: bool = False
     """Give a predicted box whose sides are swapped no area; false (official): its GIoU may exceed 1."""
-    mask_weight: float = 2.0
+    mask_weight: Weight = 2.0
     """Weight of the Dice loss of masks."""
-    dice_eps: float = 5e-6
+    dice_eps: Factor = 5e-6
     """Added twice to the denominator of the Dice loss, in cells: an empty mask costs the full weight."""
     drop_empty_masks: bool = False
     """Leave priors whose mask is empty out of the mask loss; false (official): a constant that dilutes the others."""
@@ -157,7 +157,7 @@ class PredictConfig:
     clip: Literal["input", "content"] = "input"
     """Where boxes end: at the border of the padded input, as in the original, whose boxes may leave the picture; or at
     the border of the picture itself."""
-    mask_threshold: float = 0.5
+    mask_threshold: Share = 0.5
     """Probability from which on a pixel belongs to a mask."""
     swap_mask_sides: Literal["rounding", "never", "always"] = "rounding"
     """The original stretches each side of a mask by the other side's factor.  As there, where that is a matter of

@@ -140,7 +140,7 @@ def stretch_masks(
     stretched = padded if scale_factors is None else _stretched_size(padded, shape, scale_factors, config)
     rows, columns = (_stretch(*sides, logits) for sides in zip(padded, stretched, shape, strict=True))
     masks = torch.empty(len(logits), len(rows), len(columns), dtype=torch.bool, device=logits.device)
-    threshold = math.log(config.mask_threshold / (1 - config.mask_threshold))
+    threshold = float(torch.logit(torch.tensor(config.mask_threshold)))  # minus infinity for 0
     budget = CACHED if logits.device.type == "cpu" else ROOM
     step = max(1, budget // max(1, len(logits) * len(columns)))
     for top in range(0, len(rows), step):
