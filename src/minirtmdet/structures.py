@@ -120,7 +120,7 @@ class GroundTruth(NamedTuple):
 
     def pin_memory(self) -> "GroundTruth":
         """The same ground truth in page-locked memory, so that the copy to a GPU does not wait."""
-        return type(self)(*(field.pin_memory() for field in self))
+        return type(self)(*(field.pin_memory() if field.numel() else field for field in self))
 
     def image(self, index: int) -> "GroundTruth":
         """Image ``index`` alone, as a batch of one, with the same padding."""
