@@ -1,5 +1,6 @@
 """The whole detector: what goes in, what comes out, and in which mode, size and precision."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minirtmdet.configs import AssignerConfig, ModelConfig, PredictConfig
-from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, build_detector
+from minirtmdet.configs import MODELS, AssignerConfig, ModelConfig, PredictConfig
+from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, _original_shapes, build_detector
 from minirtmdet.structures import GroundTruth
 
 SMALL = ModelConfig(deepen_factor=0.1, widen_factor=0.125, neck_csp_blocks=1, num_classes=3)
@@ -295,6 +296,101 @@ def test_predict_keeps_no_graph(detector):
     assert not any(detections.scores.requires_grad for detections in detector.predict(pixels(), EVERYTHING))
 
 
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+WITH_MASKS = replace(SMALL, masks=True)
+
+
+def two_instances(height: int = 64, width: int = 96) -> GroundTruth:
+    truth = two_images()
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, 8:40, 8:40] = True
+    masks[1, 4:30, 50:90] = True
+    boxes, labels = [truth.boxes[0, :2], torch.zeros(0, 4)], [truth.labels[0, :2], torch.zeros(0, dtype=torch.int64)]
+    return GroundTruth.from_list(boxes, labels, masks=[masks, masks[:0]])
+
+
+@pytest.mark.parametrize(("name", "width"), [("tiny", 96), ("s", 128), ("m", 192), ("l", 256), ("x", 320)])
+def test_named_models_with_masks(name, width):
+    with torch.device("meta"):
+        model = build_detector(f"ins-{name}")
+    assert model.bbox_head.rtm_kernel[0].weight.shape == (169, width, 1, 1)
+    assert model.bbox_head.rtm_cls[0].weight.shape == (80, width, 1, 1)
+    assert model.config == replace(MODELS[name], masks=True, exp_on_reg=False)
+
+
+def test_a_detector_with_masks_gives_four_outputs_by_name():
+    outputs = build_detector(WITH_MASKS)(pixels(2, 50, 70))
+    assert outputs._fields == ("cls_scores", "bbox_preds", "kernel_preds", "mask_feat")
+    assert [tuple(x.shape) for x in outputs.kernel_preds] == [(2, 169, 8, 12), (2, 169, 4, 6), (2, 169, 2, 3)]
+    assert outputs.mask_feat.shape == (2, 8, 8, 12)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 91)])
+def test_three_losses_and_a_gradient_to_every_parameter(height, width):
+    torch.manual_seed(0)
+    model = build_detector(WITH_MASKS)
+    for truth in (two_instances(height, width), two_instances(height, width)._replace(mask=torch.zeros(2, 4).bool())):
+        losses = model(pixels(2, height, width), truth)
+        assert losses.keys() == {"loss_cls", "loss_bbox", "loss_mask", "num_pos"}
+        (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_mask"]).backward()
+        # with several processes a parameter without a gradient would keep all of them waiting
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        model.zero_grad()
+
+
+def test_the_second_call_is_like_the_first():
+    model, truth = build_detector(WITH_MASKS).eval(), two_instances()
+    before = [field.clone() for field in truth]
+    assert model(pixels(), truth) == model(pixels(), truth)
+    assert all(torch.equal(a, b) for a, b in zip(before, truth, strict=True))
+
+
+def test_masks_come_in_the_pixels_of_the_original_pictures():
+    torch.manual_seed(0)
+    model, config = build_detector(WITH_MASKS), PredictConfig(score_threshold=0.0, max_per_image=7)
+    images = pixels(2, 64, 96)
+    for found in model.predict(images, config):
+        assert found.masks.shape == (7, 64, 96)
+        assert found.masks.dtype == torch.bool
+    shapes, factors = [(64, 80), (43, 96)], [(0.5, 0.5), (96 / 203, 43 / 91)]
+    first, second = model.predict(images, config, shapes, factors)
+    assert (first.masks.shape, second.masks.shape) == ((7, 128, 160), (7, 91, 203))
+    (whole,) = model.predict(images[:1], config, scale_factors=[(2.0, 2.0)])
+    assert whole.masks.shape == (7, 32, 48)
+    assert model.training
+
+
+@pytest.mark.parametrize("size", [(93, 117), (91, 203), (7, 5), (1080, 1921), (33, 3000)])
+def test_the_size_of_a_picture_is_found_again_from_its_content(size):
+    scale = min(640 / size[0], 640 / size[1])
+    content = tuple(max(1, round(side * scale)) for side in size)
+    assert _original_shapes([content], [(content[1] / size[1], content[0] / size[0])]) == [size]
+    if scale > 1:  # a factor that was asked for, and content that ends in a part of a pixel
+        assert _original_shapes([tuple(math.ceil(side * scale) for side in size)], [(scale, scale)]) == [size]
+
+
+def test_masks_of_images_of_odd_sides_end_where_the_image_does():
+    (found,) = build_detector(WITH_MASKS).predict(pixels(1, 50, 70), PredictConfig(score_threshold=0.0))
+    assert found.masks.shape[1:] == (50, 70)
+
+
+def test_what_is_left_out_is_what_was_published():
+    torch.manual_seed(0)
+    model = build_detector(WITH_MASKS)
+    nn.init.constant_(model.bbox_head.rtm_cls[0].bias, -2.0)  # scores of about 0.12, over 0.05
+    (found,) = model.predict(pixels(1))
+    assert 0 < len(found.scores) <= 100
+    assert found.scores.min() > 0.05
+    (found,) = build_detector(SMALL).predict(pixels(1))
+    assert found.masks is None
+
+
+def test_nothing_found_is_a_mask_of_no_rows():
+    (found,) = build_detector(WITH_MASKS).predict(pixels(1), PredictConfig(score_threshold=0.99))
+    assert found.masks.shape == (0, 64, 96)
+
+
 # -- compile ---------------------------------------------------------------------------------------------------------
 
 COMPILE = """
@@ -318,6 +414,14 @@ assert all(p.grad is not None for p in model.parameters())
 model = build_detector(replace(config, separate_bn=False, with_objectness=True)).eval()
 outputs = torch.compile(model, fullgraph=True, backend="aot_eager")(images)
 torch.testing.assert_close(outputs, model(images))
+
+masks = [torch.ones(1, 50, 64, dtype=torch.bool), torch.zeros(0, 50, 64, dtype=torch.bool)]
+ground_truth = GroundTruth.from_list(boxes, [torch.tensor([1]), torch.zeros(0, dtype=torch.int64)], masks=masks)
+model = build_detector(replace(config, masks=True))
+losses = torch.compile(model, fullgraph=True, backend="aot_eager")(images, ground_truth)
+torch.testing.assert_close(losses, model(images, ground_truth))
+(losses["loss_cls"] + losses["loss_bbox"] + losses["loss_mask"]).backward()
+assert all(p.grad is not None for p in model.parameters())
 """
 
 

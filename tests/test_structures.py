@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from helpers.toy import grid, unchecked
@@ -5,7 +7,7 @@ from helpers.toy import grid, unchecked
 from minirtmdet.configs import AssignerConfig
 from minirtmdet.head.pipeline import RTMDetLoss
 from minirtmdet.reference.assignment import assign
-from minirtmdet.structures import GroundTruth, padded_count
+from minirtmdet.structures import Detections, GroundTruth, padded_count
 
 BOX = torch.tensor([[1.0, 2.0, 5.0, 8.0]])
 LABEL = torch.tensor([3])
@@ -148,3 +150,70 @@ def test_image_keeps_the_padding():
     one = make().image(1)
     assert one.boxes.shape == (1, 4, 4)
     assert one.mask.sum() == 1
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+
+def full(n: int, height: int = 8, width: int = 12) -> torch.Tensor:
+    return torch.ones(n, height, width, dtype=torch.bool)
+
+
+def test_masks_are_kept_at_every_fourth_pixel_and_bring_their_centres():
+    mask = torch.zeros(1, 8, 12, dtype=torch.bool)
+    mask[0, 2:8, 1:4] = True
+    gt = make(masks=[full(0), mask])
+    assert gt.masks.shape == (2, 4, 2, 3)
+    assert gt.masks[1, 0].tolist() == [[True, False, False], [True, False, False]]
+    assert not gt.masks[0].any()
+    assert not gt.masks[1, 1:].any()
+    assert gt.centers[1, 0].tolist() == [2.0, 4.5]
+    assert gt.boxes[1, 0].tolist() == [1, 2, 5, 8]  # the box is what it was given as
+
+
+def test_without_masks_there_are_none_and_every_field_is_a_tensor():
+    gt = make()
+    assert gt.masks.shape == (2, 4, 0, 0)
+    assert gt.centers[1, 0].tolist() == [3, 5]
+    assert gt.to("cpu").image(1).masks.shape == (1, 4, 0, 0)
+
+
+def test_centres_that_are_given_are_not_those_of_masks():
+    gt = GroundTruth.from_list([BOX], [LABEL], centers=[torch.tensor([[2.0, 7.0]])], masks=[full(1)])
+    assert gt.centers[0, 0].tolist() == [2, 7]
+
+
+def test_an_ignored_box_has_a_mask_too():
+    gt = GroundTruth.from_list([BOX], [LABEL], ignore=[torch.tensor([True])], masks=[full(1)])
+    assert gt.masks[0, 0].all()
+    assert not gt.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([full(0)], "2 images have boxes, but 1 have masks: give one entry an image"),
+        ([full(0), full(2)], r"b\.jpg: masks have shape \(2, 8, 12\), expected \[n, H, W\] for 1 boxes"),
+        ([full(0), full(1)[0]], r"b\.jpg: masks have shape \(8, 12\), expected \[n, H, W\]"),
+        ([full(0), full(1).float()], r"b\.jpg: masks are torch\.float32, expected bool: use masks > 0"),
+        (
+            [full(0), full(1, 8, 16)],
+            r"b\.jpg: masks are \(8, 16\), those of a\.jpg \(8, 12\): give all masks in the size",
+        ),
+    ],
+)
+def test_bad_masks_name_the_image(masks, message):
+    boxes, labels = [torch.empty(0, 4), BOX], [torch.empty(0, dtype=torch.int64), LABEL]
+    with pytest.raises(ValueError, match=message):
+        unchecked(GroundTruth.from_list)(GroundTruth, boxes, labels, masks=masks, names=["a.jpg", "b.jpg"])
+
+
+def test_detections_are_a_tuple_of_three_with_masks_beside():
+    found = Detections(BOX, torch.ones(1), LABEL)
+    assert found.masks is None
+    boxes, scores, labels = with_masks = Detections(BOX, torch.ones(1), LABEL, full(1))
+    assert (boxes is BOX, scores.tolist(), labels is LABEL) == (True, [1.0], True)
+    assert with_masks.masks is not None
+    copied = pickle.loads(pickle.dumps(with_masks))
+    assert torch.equal(copied.masks, with_masks.masks)
+    assert isinstance(copied, Detections)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +22,11 @@ from minirtmdet.settings import (
 )
 
 STRIDES = (8, 16, 32)
+PROTOTYPES = 8
+"""Channels of the mask features, and of the hidden layers of an instance's own convolutions."""
+MASK_STRIDE = 4
+"""Pixels of the input a cell of the map that masks are compared on."""
+
 Side = Annotated[int, Range(STRIDES[-1], multiple=STRIDES[-1])]
 
 
@@ -53,6 +58,8 @@ class ModelConfig:
     """Add an objectness branch; the class score becomes the geometric mean of both."""
     prior_offset: Share = 0.0
     """Where a prior lies in its cell, in strides: 0 the corner (official), 0.5 the centre."""
+    masks: bool = False
+    """Find masks too, as RTMDet-Ins (RTMDetInsSepBNHead); of the head's settings it reads ``stacked_convs`` alone."""
 
 
 # deepen, widen, neck blocks and exp_on_reg of the published configs; nano is the published person detector
@@ -64,6 +71,10 @@ MODELS: dict[str, ModelConfig] = {
     "l": ModelConfig(1.0, 1.0, 3),
     "x": ModelConfig(1.33, 1.25, 4),
 }
+INS_MODELS: dict[str, ModelConfig] = {
+    f"ins-{size}": replace(MODELS[size], exp_on_reg=False, masks=True) for size in ("tiny", "s", "m", "l", "x")
+}
+"""RTMDet-Ins, by size: the same networks with a head that finds masks."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class AssignerConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The two losses and their weights."""
+    """The losses and their weights; RTMDet-Ins has three, others two."""
 
     cls_weight: Weight = 1.0
     """Weight of the quality focal loss."""
@@ -96,6 +107,12 @@ class LossConfig:
     """Exponent of the quality focal loss: how little an easy prior counts."""
     clamp_inverted: bool = False
     """Give a predicted box whose sides are swapped no area; false (official): its GIoU may exceed 1."""
+    mask_weight: Weight = 2.0
+    """Weight of the Dice loss of masks."""
+    dice_eps: Factor = 5e-6
+    """Added twice to the denominator of the Dice loss, in cells: an empty mask costs the full weight."""
+    drop_empty_masks: bool = False
+    """Leave priors whose mask is empty out of the mask loss; false (official): a constant that dilutes the others."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,15 @@ class PredictConfig:
     clip: Literal["input", "content"] = "input"
     """Where boxes end: at the border of the padded input, as in the original, whose boxes may leave the picture; or at
     the border of the picture itself."""
+    mask_threshold: Share = 0.5
+    """Probability from which on a pixel belongs to a mask."""
+    swap_mask_sides: Literal["rounding", "never", "always"] = "rounding"
+    """The original stretches each side of a mask by the other side's factor.  As there, where that is a matter of
+    rounding: no side is then more than a pixel off, or too short; never; or always, as in the original."""
+
+
+INS_PREDICT = PredictConfig(score_threshold=0.05, nms_pre=1000, nms_iou_threshold=0.6, max_per_image=100)
+"""The published settings of RTMDet-Ins, whose masks cost more than boxes do."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,21 @@ from jaxtyping import Float, Int, Num, UInt8
 from torch import Tensor, nn
 
 from minirtmdet.backbone import CSPNeXt
-from minirtmdet.configs import MODELS, STRIDES, AssignerConfig, LossConfig, ModelConfig, PredictConfig
-from minirtmdet.head.network import HeadOutputs, RTMDetHead, RTMDetSepBNHead
-from minirtmdet.head.pipeline import RTMDetLoss
-from minirtmdet.head.postprocess import predict_by_feat
+from minirtmdet.configs import (
+    INS_MODELS,
+    INS_PREDICT,
+    MODELS,
+    STRIDES,
+    AssignerConfig,
+    LossConfig,
+    ModelConfig,
+    PredictConfig,
+)
+from minirtmdet.head.network import HeadOutputs, RTMDetHead, RTMDetInsSepBNHead, RTMDetSepBNHead
+from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss
+from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat
 from minirtmdet.neck import CSPNeXtPAFPN
-from minirtmdet.structures import Detections, GroundTruth
+from minirtmdet.structures import Detections, GroundTruth, InsOutputs
 
 # of BGR pixels in 0..255, measured on ImageNet
 MEAN = (103.53, 116.28, 123.675)
@@ -54,7 +63,7 @@ class RTMDet(nn.Module):
     Args:
         config: the network.
         assigner: which priors learn which box, in training.
-        loss: the two losses and their weights.
+        loss: the losses and their weights.
 
     Attributes:
         backbone, neck, bbox_head: the three parts, under MMDetection's names and keys.
@@ -78,7 +87,8 @@ class RTMDet(nn.Module):
             self.backbone.out_channels, width, config.neck_csp_blocks, use_depthwise=config.use_depthwise
         )
         self.bbox_head = _build_head(config, width)
-        self.loss = RTMDetLoss(config.num_classes, assigner, loss, config.prior_offset)
+        criterion = RTMDetInsLoss if config.masks else RTMDetLoss
+        self.loss = criterion(config.num_classes, assigner, loss, config.prior_offset)
         # not in the state_dict: MMDetection's checkpoints have no such keys
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
@@ -94,7 +104,7 @@ class RTMDet(nn.Module):
         ground_truth: GroundTruth | None = None,
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
         img_shapes: Int[Tensor, "batch 2"] | None = None,
-    ) -> HeadOutputs | dict[str, Tensor]:
+    ) -> HeadOutputs | InsOutputs | dict[str, Tensor]:
         """Outputs, or losses where boxes are given; training goes through here, or DDP would not see it.
 
         Args:
@@ -107,23 +117,24 @@ class RTMDet(nn.Module):
         Returns:
             ``(cls_scores, bbox_preds)``: class logits ``[B, C, H, W]`` and (left, top, right, bottom) distances in
             pixels ``[B, 4, H, W]``, one a level; with ground truth, a dict with the scalars ``loss_cls`` and
-            ``loss_bbox`` to add and train on, and ``num_pos``, positives an image.
+            ``loss_bbox`` to add and train on, and ``num_pos``, positives an image.  A detector that finds masks gives
+            :class:`~minirtmdet.structures.InsOutputs`, and ``loss_mask`` as a third one to add.
 
         Raises:
-            ValueError: for images of another shape or type.
+            ValueError: for images of another shape or type; where masks are to be learned and there are none.
         """
-        cls_scores, bbox_preds = self.bbox_head(self.neck(self.backbone(self.preprocess(images))))
+        outputs = self.bbox_head(self.neck(self.backbone(self.preprocess(images))))
         if ground_truth is None:
-            return cls_scores, bbox_preds
+            return outputs
         # areas of boxes overflow half precision
         with torch.autocast(images.device.type, enabled=False):
-            return self.loss(cls_scores, bbox_preds, ground_truth, pad_shapes, img_shapes)
+            return self.loss(*outputs, ground_truth, pad_shapes, img_shapes)  # type: ignore[call-arg]  # two or four
 
     @torch.no_grad()
     def predict(
         self,
         images: Num[Tensor, "batch channels height width"],
-        config: PredictConfig = PredictConfig(),
+        config: PredictConfig | None = None,
         img_shapes: Sequence[tuple[int, int]] | None = None,
         scale_factors: Sequence[tuple[float, float]] | None = None,
     ) -> list[Detections]:
@@ -131,16 +142,23 @@ class RTMDet(nn.Module):
 
         Args:
             images: as in :meth:`forward`.
-            config: thresholds and limits.
+            config: thresholds and limits; the published ones of this kind of detector where left out.
             img_shapes: (height, width) of the content of each image, which boxes are clipped to unless ``config``
                 says otherwise; all of it where left out.
             scale_factors: (width, height) factors by which each picture was resized, which boxes are divided by.
+                Masks then have the size of the original picture, which is that of the content divided by them;
+                without factors they have that of the images.
         """
-        if img_shapes is None or config.clip == "input":
-            img_shapes = [(images.shape[-2], images.shape[-1])] * len(images)
+        whole = [(images.shape[-2], images.shape[-1])] * len(images)
+        config = config or (INS_PREDICT if self.config.masks else PredictConfig())
+        clip = whole if img_shapes is None or config.clip == "input" else img_shapes
         with _evaluating(self):
-            cls_scores, bbox_preds = self(images)
-        return predict_by_feat(cls_scores, bbox_preds, config, self.config.prior_offset, img_shapes, scale_factors)
+            outputs = self(images)
+        if self.config.masks:
+            shapes = whole if scale_factors is None else _original_shapes(img_shapes or whole, scale_factors)
+            return predict_instances_by_feat(outputs, shapes, config, self.config.prior_offset, clip, scale_factors)
+        cls_scores, bbox_preds = outputs
+        return predict_by_feat(cls_scores, bbox_preds, config, self.config.prior_offset, clip, scale_factors)
 
     def preprocess(self, images: Num[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 3 _ _"]:
         """Normalise uint8 pixels, and pad right and bottom with grey to the next multiple of 32."""
@@ -169,10 +187,11 @@ def build_detector(
     """Build a detector with fresh weights.
 
     Args:
-        model: ``nano``, ``tiny``, ``s``, ``m``, ``l``, ``x``, or settings of your own.
+        model: ``nano``, ``tiny``, ``s``, ``m``, ``l``, ``x``; ``ins-tiny`` to ``ins-x``, which find masks too; or
+            settings of your own.
         num_classes: classes, background not counted; those of ``model`` (80) where left out.
         assigner: which priors learn which box, in training.
-        loss: the two losses and their weights.
+        loss: the losses and their weights.
 
     Raises:
         ValueError: for an unknown name or no class.
@@ -181,16 +200,19 @@ def build_detector(
     4896168
     """
     if isinstance(model, str):
-        if model not in MODELS:
-            raise ValueError(f"unknown model {model!r}: expected one of {', '.join(MODELS)}, or a ModelConfig")
-        model = MODELS[model]
+        models = MODELS | INS_MODELS
+        if model not in models:
+            raise ValueError(f"unknown model {model!r}: expected one of {', '.join(models)}, or a ModelConfig")
+        model = models[model]
     if num_classes is not None:
         model = replace(model, num_classes=num_classes)
     return RTMDet(model, assigner=assigner, loss=loss)
 
 
-def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMDetHead:
+def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMDetHead | RTMDetInsSepBNHead:
     """The head that the settings ask for."""
+    if config.masks:
+        return RTMDetInsSepBNHead(config.num_classes, in_channels, stacked_convs=config.stacked_convs)
     head: Callable[..., RTMDetSepBNHead | RTMDetHead] = RTMDetHead
     if config.separate_bn:
         head = partial(RTMDetSepBNHead, share_conv=config.share_conv)
@@ -203,6 +225,18 @@ def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMD
         with_objectness=config.with_objectness,
         exp_on_reg=config.exp_on_reg,
     )
+
+
+def _original_shapes(
+    img_shapes: Sequence[tuple[int, int]], scale_factors: Sequence[tuple[float, float]]
+) -> list[tuple[int, int]]:
+    """Height and width of each picture before it was resized.
+
+    Exact for the factors that whole pixels of content make.  Of one that was asked for, where an enlarged picture then
+    got a part of a pixel more, the fraction is dropped; the hundredth is for the rounding of numbers.
+    """
+    pairs = zip(img_shapes, scale_factors, strict=True)
+    return [(int(height / down + 0.01), int(width / across + 0.01)) for (height, width), (across, down) in pairs]
 
 
 def _normalise(

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minirtmdet.masks import center_of_mass, subsample
+
 
 class GroundTruth(NamedTuple):
     """The annotated boxes of a batch, padded to a common number ``G`` and checked once, when made.
@@ -26,6 +28,8 @@ class GroundTruth(NamedTuple):
         ignore: true for regions where background must not be learned (crowds).
         centers: the point that the soft centre cost is measured from: the box centre, or the centre
             of mass of a mask.
+        masks: what belongs to each box, at every fourth pixel of every fourth row of the input; a tensor without
+            numbers, ``[B, G, 0, 0]``, where boxes have no masks.
     """
 
     boxes: Float[Tensor, "batch boxes 4"]
@@ -33,6 +37,7 @@ class GroundTruth(NamedTuple):
     mask: Bool[Tensor, "batch boxes"]
     ignore: Bool[Tensor, "batch boxes"]
     centers: Float[Tensor, "batch boxes 2"]
+    masks: Bool[Tensor, "batch boxes _ _"] = torch.zeros(0, 0, 0, 0, dtype=torch.bool)
 
     @classmethod
     def from_list(
@@ -43,6 +48,7 @@ class GroundTruth(NamedTuple):
         num_classes: int | None = None,
         ignore: Sequence[Bool[Tensor, " _"]] | None = None,
         centers: Sequence[Float[Tensor, "_ 2"]] | None = None,
+        masks: Sequence[Bool[Tensor, "_ _ _"]] | None = None,
         names: Sequence[str] | None = None,
     ) -> "GroundTruth":
         """Check and pad the boxes of ``B`` images.
@@ -52,7 +58,8 @@ class GroundTruth(NamedTuple):
             labels: one ``[n]`` tensor of class indices an image.
             num_classes: where given, labels must lie in ``0..num_classes-1``; those of ignore regions may be any.
             ignore: one ``[n]`` mask an image of boxes that are ignore regions.
-            centers: one ``[n, 2]`` tensor an image; the box centres where left out.
+            centers: one ``[n, 2]`` tensor an image; the box centres where left out, or the centres of mass of masks.
+            masks: one ``[n, H, W]`` tensor an image, in pixels of the padded input, which is of one size for all.
             names: what error messages call each image; ``image 0``, ``image 1``, … where left out.
 
         Raises:
@@ -66,6 +73,9 @@ class GroundTruth(NamedTuple):
         batch = len(boxes)
         names = names or [f"image {i}" for i in range(batch)]
         ignore = ignore or [torch.zeros(len(b), dtype=torch.bool, device=b.device) for b in boxes]
+        if masks is not None:
+            _check_masks(names, boxes, masks)
+            centers = centers or [center_of_mass(m) for m in masks]
         centers = centers or [(b[:, :2] + b[:, 2:]) / 2 if b.ndim == 2 else b for b in boxes]
         columns = {"labels": labels, "ignore": ignore, "centers": centers, "names": names}
         for column, values in columns.items():
@@ -84,6 +94,7 @@ class GroundTruth(NamedTuple):
             mask=torch.zeros(batch, size, dtype=torch.bool, device=device),
             ignore=torch.zeros(batch, size, dtype=torch.bool, device=device),
             centers=torch.zeros(batch, size, 2, dtype=dtype, device=device),
+            masks=torch.zeros(batch, size, *_cells(masks), dtype=torch.bool, device=device),
         )
         for i, image_boxes in enumerate(boxes):
             n = len(image_boxes)
@@ -93,6 +104,8 @@ class GroundTruth(NamedTuple):
             padded.mask[i, :n] = ~ignore[i]
             padded.ignore[i, :n] = ignore[i]
             padded.centers[i, :n] = centers[i].to(dtype)
+            if masks is not None:
+                padded.masks[i, :n] = subsample(masks[i])
         return padded
 
     def with_rows(self) -> "GroundTruth":
@@ -107,7 +120,7 @@ class GroundTruth(NamedTuple):
 
     def pin_memory(self) -> "GroundTruth":
         """The same ground truth in page-locked memory, so that the copy to a GPU does not wait."""
-        return type(self)(*(field.pin_memory() for field in self))
+        return type(self)(*(field.pin_memory() if field.numel() else field for field in self))
 
     def image(self, index: int) -> "GroundTruth":
         """Image ``index`` alone, as a batch of one, with the same padding."""
@@ -162,6 +175,32 @@ def _check_image(
         if bad.any():
             i = int(bad.nonzero()[0])
             raise ValueError(f"{name}, box {i}: label {int(labels[i])} is outside 0..{num_classes - 1}")
+
+
+def _check_masks(names: Sequence[str], boxes: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Raise a ValueError that names the first image whose masks are wrong."""
+    if len(masks) != len(boxes):
+        raise ValueError(f"{len(boxes)} images have boxes, but {len(masks)} have masks: give one entry an image")
+    for name, image_boxes, image_masks in zip(names, boxes, masks, strict=False):
+        if image_masks.dtype != torch.bool:
+            raise ValueError(f"{name}: masks are {image_masks.dtype}, expected bool: use masks > 0")
+        if image_masks.ndim != 3 or len(image_masks) != len(image_boxes):
+            raise ValueError(
+                f"{name}: masks have shape {tuple(image_masks.shape)}, expected [n, H, W] for {len(image_boxes)} boxes"
+            )
+        if image_masks.shape[1:] != masks[0].shape[1:]:
+            raise ValueError(
+                f"{name}: masks are {tuple(image_masks.shape[1:])}, those of {names[0]} {tuple(masks[0].shape[1:])}: "
+                f"give all masks in the size (height, width) of the padded input, also where there are none"
+            )
+
+
+def _cells(masks: Sequence[Bool[Tensor, "_ height width"]] | None) -> tuple[int, int]:
+    """Rows and columns of masks as they are kept."""
+    if not masks:
+        return 0, 0
+    height, width = subsample(masks[0]).shape[1:]
+    return height, width
 
 
 class AssignResult(NamedTuple):
@@ -224,18 +263,67 @@ class LossTerms(NamedTuple):
     iou_sum: Float[Tensor, ""]
 
 
-class Detections(NamedTuple):
-    """The detections of one image, best first.
+class InsOutputs(NamedTuple):
+    """What a head that finds masks predicts.
+
+    Attributes:
+        cls_scores: class logits of each level.
+        bbox_preds: distances ``ltrb`` of each level, in pixels, never negative.
+        kernel_preds: each prior's own convolutions, which make its mask of the features.
+        mask_feat: prototypes at the first level's stride, one map for all instances of an image.
+    """
+
+    cls_scores: tuple[Float[Tensor, "batch classes _ _"], ...]
+    bbox_preds: tuple[Float[Tensor, "batch 4 _ _"], ...]
+    kernel_preds: tuple[Float[Tensor, "batch kernel _ _"], ...]
+    mask_feat: Float[Tensor, "batch prototypes _ _"]
+
+
+class MaskTerms(NamedTuple):
+    """The mask loss before it is divided.
+
+    Attributes:
+        each: Dice loss of each slot, to look at; 0 where a slot is not used.
+        total: their sum, with a gradient.
+        positives: how many slots count: what the sum is divided by.
+    """
+
+    each: Float[Tensor, "batch slots"]
+    total: Float[Tensor, ""]
+    positives: Float[Tensor, ""]
+
+
+class _Found(NamedTuple):
+    """Boxes, scores and labels."""
+
+    boxes: Float[Tensor, "detections 4"]
+    scores: Float[Tensor, " detections"]
+    labels: Int[Tensor, " detections"]
+
+
+class Detections(_Found):
+    """The detections of one image, best first; as a tuple, with masks or without, ``(boxes, scores, labels)``.
 
     Attributes:
         boxes: ``xyxy`` in pixels of the original picture.
         scores: probability in 0..1.
         labels: class index.
+        masks: the pixels of each detection, in the original picture's size; None from a detector of boxes alone.
     """
 
-    boxes: Float[Tensor, "detections 4"]
-    scores: Float[Tensor, " detections"]
-    labels: Int[Tensor, " detections"]
+    masks: Bool[Tensor, "detections height width"] | None
+
+    def __new__(
+        cls,
+        boxes: Float[Tensor, "detections 4"],
+        scores: Float[Tensor, " detections"],
+        labels: Int[Tensor, " detections"],
+        masks: Bool[Tensor, "detections height width"] | None = None,
+    ) -> "Detections":
+        """Three fields and, where there are some, masks beside them."""
+        found = super().__new__(cls, boxes, scores, labels)
+        found.masks = masks
+        return found
 
 
 def on_host(batch: Sequence[Detections]) -> list[Detections]:

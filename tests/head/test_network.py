@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minirtmdet.head.network import RTMDetHead, RTMDetSepBNHead
+from minirtmdet.engine.ema import ExpMomentumEMA
+from minirtmdet.head.network import RTMDetHead, RTMDetInsSepBNHead, RTMDetSepBNHead
 from minirtmdet.layers import ConvModule
+from minirtmdet.weights.fuse import fuse_batch_norm
 
 CHANNELS = 8
 HEADS = (RTMDetSepBNHead, RTMDetHead)
@@ -222,3 +224,145 @@ def test_without_autocast_outputs_are_the_plain_convolutions(head_class):
     for level, feat in enumerate(maps):
         assert torch.equal(cls_scores[level], rtm_cls[level](cls_convs[level](feat)))
         assert torch.equal(bbox_preds[level], rtm_reg[level](reg_convs[level](feat)) * (8 << level))
+
+
+# -- RTMDet-Ins ------------------------------------------------------------------------------------------------------
+
+
+def trained(head: RTMDetInsSepBNHead, maps: list[Tensor]) -> list[Tensor]:
+    """Outputs of a head in training."""
+    cls_scores, bbox_preds, kernel_preds, mask_feat = head.train()(maps)
+    return [*cls_scores, *bbox_preds, *kernel_preds, mask_feat]
+
+
+def test_shapes_of_masks_on_rectangular_maps():
+    outputs = RTMDetInsSepBNHead(5, CHANNELS, stacked_convs=3)(feats(8, 16))
+    assert [tuple(x.shape) for x in outputs.cls_scores] == [(2, 5, 8, 16), (2, 5, 4, 8), (2, 5, 2, 4)]
+    assert [tuple(x.shape) for x in outputs.bbox_preds] == [(2, 4, 8, 16), (2, 4, 4, 8), (2, 4, 2, 4)]
+    assert [tuple(x.shape) for x in outputs.kernel_preds] == [(2, 169, 8, 16), (2, 169, 4, 8), (2, 169, 2, 4)]
+    assert outputs.mask_feat.shape == (2, 8, 8, 16)
+
+
+def test_class_and_box_are_one_tower_whose_levels_share_convolutions_and_the_kernels_share_none():
+    head = RTMDetInsSepBNHead(5, CHANNELS)
+    assert head.reg_convs is head.cls_convs
+    for branches, shared in ((head.cls_convs, True), (head.kernel_convs, False)):
+        first = conv_modules(branches[0])
+        for branch in branches[1:]:
+            for module, other in zip(conv_modules(branch), first, strict=True):
+                assert (module.conv is other.conv) == shared
+                assert module.bn is not other.bn
+
+
+def test_the_tower_is_computed_once_and_counts_twice():
+    torch.manual_seed(0)
+    head, maps = RTMDetInsSepBNHead(5, CHANNELS), feats()
+    runs = []
+    tower, kernel = head.cls_convs[0][0], head.kernel_convs[0][0]
+    tower.register_forward_hook(lambda module, inputs, output: runs.append(inputs[0]))
+    trained(head, maps)
+    assert len(runs) == 1
+    convolved = tower.conv(maps[0])
+    mean, variance = convolved.mean((0, 2, 3)), convolved.var((0, 2, 3))
+    expected_mean, expected_variance = torch.zeros(CHANNELS), torch.ones(CHANNELS)
+    for _ in range(2):  # as two passes with momentum 0.1 leave them
+        expected_mean = 0.9 * expected_mean + 0.1 * mean
+        expected_variance = 0.9 * expected_variance + 0.1 * variance
+    torch.testing.assert_close(tower.bn.running_mean, expected_mean)
+    torch.testing.assert_close(tower.bn.running_var, expected_variance)
+    assert (tower.bn.num_batches_tracked, kernel.bn.num_batches_tracked) == (2, 1)
+    assert kernel.bn.momentum == 0.1
+
+
+def test_a_frozen_tower_counts_nothing():
+    head = RTMDetInsSepBNHead(5, CHANNELS).train()
+    head.cls_convs.eval()
+    head(feats())
+    assert head.cls_convs[0][0].bn.num_batches_tracked == 0
+    head.eval()(feats())
+    assert {int(m.bn.num_batches_tracked) for m in conv_modules(head.kernel_convs)} == {1}
+
+
+def test_the_average_takes_in_the_tower_once_a_name():
+    head = RTMDetInsSepBNHead(5, CHANNELS)
+    average = ExpMomentumEMA(head, momentum=0.01, ramp=10)
+    average.update(head)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+    before = {name: value.clone() for name, value in average.module.state_dict().items()}
+    kept = 1 - average.momentum_at(1)
+    average.update(head)
+    times = {"cls_convs.0.0.conv.weight": 6, "cls_convs.0.0.bn.weight": 2, "kernel_convs.0.0.conv.weight": 1}
+    for name, count in times.items():
+        torch.testing.assert_close(average.module.state_dict()[name], before[name] * kept**count)
+
+
+def test_norms_of_several_processes_keep_both_names_and_the_momentum_of_two_updates():
+    head = nn.SyncBatchNorm.convert_sync_batchnorm(RTMDetInsSepBNHead(5, CHANNELS))
+    for level in range(3):
+        norm = head.cls_convs[level][0].bn
+        assert isinstance(norm, nn.SyncBatchNorm)
+        assert norm is head.reg_convs[level][0].bn
+        assert norm.momentum == pytest.approx(0.19)
+
+
+def test_no_distance_is_negative_and_none_is_exponentiated():
+    head = RTMDetInsSepBNHead(5, CHANNELS).eval()
+    for bias, expected in ((-2.0, 0.0), (3.0, 3.0)):
+        for prediction in head.rtm_reg:
+            nn.init.constant_(prediction.bias, bias)
+        for distances, stride in zip(head(feats(fill=0.0)).bbox_preds, (8, 16, 32), strict=True):
+            assert (distances == expected * stride).all()
+
+
+def test_where_a_head_with_masks_starts():
+    torch.manual_seed(0)
+    head = RTMDetInsSepBNHead(40, 32).eval()
+    outputs = head(feats_of(32))
+    for score, distances, stride in zip(outputs.cls_scores, outputs.bbox_preds, (8, 16, 32), strict=True):
+        torch.testing.assert_close(score.sigmoid(), torch.full_like(score, 0.01), rtol=1e-4, atol=0)
+        assert (distances == stride).all()
+    assert all((kernels == 0).all() for kernels in outputs.kernel_preds)
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.std().item() == pytest.approx(0.01, rel=0.3)
+    biases = {round(value, 3) for name, p in head.named_parameters() if name.endswith("bias") for value in p.tolist()}
+    assert biases == {0.0, 1.0, -4.595}
+
+
+def feats_of(channels: int) -> list[Tensor]:
+    return [torch.zeros(2, channels, size, size) for size in (8, 4, 2)]
+
+
+def test_coarse_levels_reach_the_prototypes_stretched():
+    head = RTMDetInsSepBNHead(5, CHANNELS)
+    seen = []
+    head.mask_head.fusion_conv.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    maps = feats()
+    head.mask_head(maps)
+    (joined,) = seen
+    assert torch.equal(joined[:, :CHANNELS], maps[0])
+    # between the middles of two cells a pixel is their mean, weighted by how near it is
+    left, right = maps[1][:, :, 0, 0], maps[1][:, :, 0, 1]
+    torch.testing.assert_close(joined[:, CHANNELS : 2 * CHANNELS, 0, 1], 0.75 * left + 0.25 * right)
+
+
+def test_gradients_reach_every_parameter():
+    head, maps = RTMDetInsSepBNHead(5, CHANNELS), feats()
+    sum(output.square().sum() for output in trained(head, maps)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_outputs_with_masks_are_at_least_fp32():
+    head = RTMDetInsSepBNHead(5, CHANNELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {output.dtype for output in trained(head, feats())} == {torch.float32}
+
+
+def test_a_folded_head_keeps_its_two_names():
+    fused = fuse_batch_norm(RTMDetInsSepBNHead(5, CHANNELS))
+    assert fused.reg_convs is fused.cls_convs
+    keys = fused.state_dict()
+    assert torch.equal(keys["cls_convs.1.0.conv.bias"], keys["reg_convs.1.0.conv.bias"])
+    fused(feats())

@@ -1,12 +1,14 @@
 import pytest
 import torch
-from helpers.toy import HostReads, random_batch
+from helpers.toy import HostReads, random_batch, unchecked
+from parity import instances
+from parity.ours_instances import _leaves, _truth
 
 from minirtmdet.configs import AssignerConfig, LossConfig
-from minirtmdet.head.pipeline import RTMDetLoss, flatten_levels
+from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss, flatten_levels
 from minirtmdet.reference import losses as reference_losses
 from minirtmdet.reference import targets as reference_targets
-from minirtmdet.structures import GroundTruth
+from minirtmdet.structures import GroundTruth, InsOutputs
 
 CLASSES = 5
 
@@ -148,3 +150,110 @@ def test_the_counter_sees_a_wait():
         x.nonzero()
         float(x[0])
     assert len(reads.seen) >= 3
+
+
+# -- with masks ------------------------------------------------------------------------------------------------------
+
+INS_LOSSES = ("loss_cls", "loss_bbox", "loss_mask")
+
+
+def with_masks(name="plain"):
+    """Outputs and ground truth of a case with masks."""
+    case = instances.LOSSES[name]()
+    return _leaves(case), _truth(case)
+
+
+def leaves_of(outputs):
+    cls_scores, bbox_preds, kernel_preds, mask_feat = outputs
+    return [*cls_scores, *bbox_preds, *kernel_preds, mask_feat]
+
+
+def image_of(outputs, truth, image):
+    """One image of a batch, as the batch of another process."""
+    one = InsOutputs(
+        *(tuple(m[image : image + 1] for m in part) for part in outputs[:3]), outputs[3][image : image + 1]
+    )
+    return one, truth.image(image)
+
+
+def test_masks_change_nothing_for_classes_and_boxes_but_the_centres():
+    outputs, truth = with_masks()
+    losses = RTMDetInsLoss(instances.CLASSES)(*outputs, truth)
+    without = RTMDetLoss(instances.CLASSES)(*outputs[:2], truth)
+    assert losses.keys() == {*INS_LOSSES, "num_pos"}
+    assert {name: losses[name] for name in without} == without
+    half = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
+    assert RTMDetLoss(instances.CLASSES)(*outputs[:2], truth._replace(centers=half))["loss_cls"] != without["loss_cls"]
+
+
+def test_two_processes_exchange_two_numbers_at_once_and_learn_as_one():
+    outputs, truth = with_masks("three-images")
+    together = RTMDetInsLoss(instances.CLASSES)(*outputs, truth)
+    expected = torch.autograd.grad(sum(together[name] for name in INS_LOSSES), leaves_of(outputs))
+
+    criterion, seen = RTMDetInsLoss(instances.CLASSES), []
+    criterion.reduce_mean = lambda values: seen.append(values.detach()) or values
+    for image in range(3):
+        criterion(*image_of(outputs, truth, image)[0], truth.image(image))
+    assert [values.shape for values in seen] == [(2,)] * 3  # one exchange for each process
+    mean = torch.stack(seen).mean(0)
+    criterion.reduce_mean = lambda values: mean
+    apart = [criterion(*image_of(outputs, truth, image)[0], truth.image(image)) for image in range(3)]
+    for name in INS_LOSSES:
+        torch.testing.assert_close(sum(losses[name] for losses in apart) / 3, together[name])
+    total = sum(losses[name] for losses in apart for name in INS_LOSSES) / 3
+    for ours, theirs in zip(torch.autograd.grad(total, leaves_of(outputs)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_a_process_without_positives_gives_zeros_to_every_map():
+    outputs, truth = with_masks("no-instance")
+    losses = RTMDetInsLoss(instances.CLASSES)(*outputs, truth)
+    assert (losses["loss_mask"], losses["num_pos"]) == (0, 0)
+    sum(losses[name] for name in INS_LOSSES).backward()
+    assert all(leaf.grad is not None for leaf in leaves_of(outputs))
+    assert all((leaf.grad == 0).all() for leaf in leaves_of(outputs)[3:])
+
+
+def test_a_batch_without_a_row_for_boxes_has_no_positives():
+    outputs, truth = with_masks("no-instance")
+    bare = GroundTruth(*(field[:, :0] for field in truth))
+    assert bare.masks.shape[1] == 0
+    assert RTMDetInsLoss(instances.CLASSES)(*outputs, bare) == RTMDetInsLoss(instances.CLASSES)(*outputs, truth)
+
+
+def test_the_weight_of_the_mask_loss_and_what_empty_masks_cost():
+    outputs, truth = with_masks("empty-mask")
+    plain, heavy, without = (
+        RTMDetInsLoss(instances.CLASSES, loss=loss)(*outputs, truth)["loss_mask"]
+        for loss in (LossConfig(), LossConfig(mask_weight=6.0), LossConfig(drop_empty_masks=True))
+    )
+    torch.testing.assert_close(heavy, 3 * plain)
+    assert without < plain < 2
+
+
+def test_masks_of_an_input_that_is_no_multiple_of_32_are_padded_as_it_is():
+    outputs, truth = with_masks()
+    cut = truth._replace(masks=truth.masks[..., :-3, :-2])
+    blank = truth.masks.clone()
+    blank[..., -3:, :] = False
+    blank[..., -2:] = False
+    criterion = RTMDetInsLoss(instances.CLASSES)
+    assert criterion(*outputs, cut) == criterion(*outputs, truth._replace(masks=blank))
+
+
+def test_boxes_without_masks_raise():
+    outputs, truth = with_masks()
+    plain = GroundTruth.from_list([truth.boxes[0, :1]] * 2, [truth.labels[0, :1]] * 2)
+    with pytest.raises(ValueError, match="these boxes have no masks, and RTMDet-Ins learns them"):
+        unchecked(RTMDetInsLoss.__call__)(RTMDetInsLoss(instances.CLASSES), *outputs, plain)
+
+
+def test_the_training_path_with_masks_never_waits_for_the_device(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    outputs, truth = with_masks()
+    pad_shapes = torch.tensor([[128, 160], [96, 128]])
+    with HostReads() as reads:
+        losses = RTMDetInsLoss(instances.CLASSES)(*outputs, truth, pad_shapes)
+        sum(losses[name] for name in INS_LOSSES).backward()
+    assert reads.seen == []

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.toy import random_boxes
+from parity import cases
 
-from minirtmdet.configs import PredictConfig
-from minirtmdet.head.postprocess import batched_nms, predict_by_feat
+from minirtmdet.configs import INS_PREDICT, PredictConfig
+from minirtmdet.head import postprocess
+from minirtmdet.head.postprocess import batched_nms, predict_by_feat, predict_instances_by_feat, stretch_masks
 from minirtmdet.reference import postprocess as reference
+from minirtmdet.structures import InsOutputs
 
 
 def one_cell(logits, distances):
@@ -117,3 +122,105 @@ def test_unclipped_maps_say_how_classes_are_kept_apart(as_mmcv, expected):
     config = PredictConfig(score_threshold=0.5, nms_as_mmcv=as_mmcv)
     (found,) = predict_by_feat(cls_scores, bbox_preds, config)
     assert sorted(found.labels.tolist()) == expected
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+LOGITS = cases.normal("stretch", 5, 16, 20)  # of an input of 128 x 160
+SIZES = [  # original picture, factors of width and height
+    ((128, 160), None),
+    ((120, 150), None),
+    ((256, 320), (0.5, 0.5)),
+    ((93, 117), (160 / 117, 127 / 93)),
+    ((43, 61), (2.6, 2.6)),
+    ((256, 80), (2.0, 0.5)),
+]
+
+
+@pytest.mark.parametrize(("shape", "factors"), SIZES)
+@pytest.mark.parametrize("strip", [1, 700, 2**20])
+def test_masks_equal_the_reading_lane_in_strips_of_any_height(shape, factors, strip, monkeypatch):
+    monkeypatch.setattr(postprocess, "CACHED", strip)
+    masks = stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides="never"))
+    expected = torch.stack([reference.paste_mask(logits, shape, factors) for logits in LOGITS])
+    assert masks.shape == (5, *shape)
+    assert (masks != expected).sum() <= 3  # where a logit is nearly 0
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.9, 1.0])
+def test_a_threshold_is_one_of_the_probability(threshold):
+    masks = stretch_masks(LOGITS, (128, 160), None, replace(INS_PREDICT, mask_threshold=threshold))
+    expected = torch.stack([reference.paste_mask(logits, (128, 160), None, threshold) for logits in LOGITS])
+    assert (masks != expected).sum() <= 3
+
+
+def test_each_side_has_its_own_factor():
+    # a picture of 256 x 80 that was made half as high and twice as wide; its upper half is the mask
+    logits = torch.full((1, 16, 20), -1.0)
+    logits[:, :8] = 1.0
+    mask = stretch_masks(logits, (256, 80), (2.0, 0.5))[0]
+    assert mask.shape == (256, 80)
+    assert mask[:126].all()
+    assert not mask[130:].any()
+    original = stretch_masks(logits, (256, 80), (2.0, 0.5), replace(INS_PREDICT, swap_mask_sides="always"))
+    assert original.shape == (1, 64, 80)
+
+
+def test_a_mask_has_the_size_of_its_picture_whatever_is_rounded():
+    # of 100 rows the original gives 99: the tools that measure then count a mask as none, without a word
+    shape, factors = (100, 27), (35 / 27, 128 / 100)
+    short = stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides="always"))
+    assert short.shape == (5, 99, 27)
+    for sides in ("never", "rounding"):
+        assert stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides=sides)).shape == (5, *shape)
+
+
+def test_every_picture_that_is_resized_with_its_ratio_gets_masks_of_its_size():
+    for height, width in cases.integers("pictures", 200, 2, high=1500).tolist():
+        height, width = height + 10, width + 10
+        scale = min(128 / height, 160 / width)
+        content = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        factors = content[1] / width, content[0] / height
+        for sides in ("never", "rounding"):
+            size = postprocess._stretched_size(
+                (128, 160), (height, width), factors, replace(INS_PREDICT, swap_mask_sides=sides)
+            )
+            assert size[0] >= height
+            assert size[1] >= width
+
+
+def test_no_detection_has_no_mask_of_the_pictures_size():
+    assert stretch_masks(torch.zeros(0, 16, 20), (43, 61), (2.6, 2.6)).shape == (0, 43, 61)
+
+
+def test_memory_is_that_of_a_strip(monkeypatch):
+    largest = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.is_floating_point():
+                largest.append(result.untyped_storage().nbytes())
+            return result
+
+    logits = cases.normal("memory", 100, 16, 20)
+    with Watch():
+        masks = stretch_masks(logits, (720, 900), (160 / 900, 128 / 720))
+    assert masks.shape == (100, 720, 900)
+    assert max(largest) <= 4 * postprocess.CACHED  # of 100 masks in numbers it would be 259 MB
+
+
+def test_a_mask_is_made_of_its_own_priors_kernel():
+    cls_scores = [torch.full((1, 2, n, n), -20.0) for n in (8, 4, 2)]
+    bbox_preds = [torch.full((1, 4, n, n), 8.0) for n in (8, 4, 2)]
+    kernels = [torch.zeros(1, 169, n, n) for n in (8, 4, 2)]
+    found = [(0, 0, 3, 5, 3.0), (1, 1, 2, 1, 2.0), (1, 0, 2, 1, 1.0), (2, 1, 1, 0, 0.5)]  # level, class, row, column
+    for number, (level, label, row, column, logit) in enumerate(found):
+        cls_scores[level][0, label, row, column] = logit
+        kernels[level][0, 168, row, column] = (-1.0) ** number if label else 1.0  # all of the picture, or nothing
+    outputs = InsOutputs(tuple(cls_scores), tuple(bbox_preds), tuple(kernels), torch.zeros(1, 8, 8, 8))
+    (detections,) = predict_instances_by_feat(outputs, [(50, 60)], img_shapes=[(64, 64)])
+    assert detections.labels.tolist() == [0, 1, 0, 1]
+    assert detections.masks.shape == (4, 50, 60)
+    # the second and the third are two classes of one prior, which has one mask
+    assert detections.masks.flatten(1).float().mean(1).tolist() == [1.0, 1.0, 1.0, 0.0]

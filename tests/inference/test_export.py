@@ -260,6 +260,8 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         with pytest.raises(ExportError, match=message):
             export_onnx(model, tmp_path / path, **{"input_size": 64, **settings})
+    with pytest.raises(ExportError, match="a detector that finds masks cannot be exported"):
+        export_onnx(detector(replace(SMALL, masks=True)), tmp_path / "a.onnx", input_size=64)
     missing = SimpleNamespace(name="onnxscript")
 
     def fail(name: str):

@@ -127,9 +127,9 @@ def featmaps(height: int, width: int, strides: tuple[int, ...] = STRIDES) -> lis
 
 
 def mask_centers(masks: Tensor) -> Tensor:
-    """``[n,2]`` centres of mass of ``[n,H,W]`` 0/1 masks, exact sums of integers and one division."""
+    """``[n,2]`` centres of mass of ``[n,H,W]`` 0/1 masks, exact sums and one division; (0, 0) of an empty one."""
     masks = masks.long()
-    count = masks.sum((1, 2)).float()
+    count = masks.sum((1, 2)).clamp(min=1).float()
     x = (masks * torch.arange(masks.shape[2])).sum((1, 2)) / count
     y = (masks * torch.arange(masks.shape[1])[:, None]).sum((1, 2)) / count
     return torch.stack([x, y], -1)

@@ -1,11 +1,12 @@
 """How answers are shortened for a fixture, and how two of them are compared.
 
-Plain torch: both environments import this file.
+Plain torch and NumPy: both environments import this file.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,6 +77,42 @@ def network_answer(detector: nn.Module, outputs: Sequence[Sequence[Tensor]], tra
             values = torch.cat([state[key].flatten() for key in sorted(state) if key.endswith(name)])
             answer[name] = values.float() if values.is_floating_point() else values
     return answer
+
+
+def instance_network_answer(detector: nn.Module, outputs: Sequence, training: bool) -> dict[str, Tensor]:
+    """As :func:`network_answer`, for a network with masks.
+
+    Statistics of norms that have two names are listed twice, those of the mask head and the kernels once.
+    """
+    *maps, kernels, mask_feat = outputs
+    answer = network_answer(detector, maps, training) | {f"kernel_preds/{i}": x.float() for i, x in enumerate(kernels)}
+    return answer | {"mask_feat": mask_feat.float()}
+
+
+def pack_masks(masks: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Masks of several images as bits: ``[n,H,W]`` bool each, and their sizes."""
+    flat = [np.packbits(image.flatten(1).numpy(), axis=1).reshape(-1) for image in masks]
+    return {
+        "masks": torch.from_numpy(np.concatenate(flat)),
+        "mask_sizes": torch.tensor([list(image.shape) for image in masks]),
+    }
+
+
+def settle_masks(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Two answers without the pixels that rounding may turn, as many of each mask as the original says.
+
+    An answer without masks stays as it is; masks of other sizes, or with more pixels that differ, stay different.
+    """
+    if "near" not in theirs:
+        return ours, theirs
+    theirs = dict(theirs)
+    near = theirs.pop("near").tolist()
+    if not torch.equal(ours["mask_sizes"], theirs["mask_sizes"].long()):
+        return ours, theirs
+    sizes = [-(-height * width // 8) for n, height, width in ours["mask_sizes"].tolist() for _ in range(n)]
+    pairs = zip(ours["masks"].split(sizes), theirs["masks"].split(sizes), near, strict=True)
+    settled = [b if int(np.unpackbits((a ^ b).numpy()).sum()) <= most else a for a, b, most in pairs]
+    return {**ours, "masks": torch.cat([ours["masks"][:0], *settled])}, theirs
 
 
 def settle_order(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:

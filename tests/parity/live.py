@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from parity import cases
-from parity.compare import TOLERANCE, difference, differences
+from parity import cases, instances
+from parity.compare import TOLERANCE, difference, differences, settle_masks
 from torch import Tensor
 
 # errors of one step are inputs of the next
@@ -67,7 +67,17 @@ KINDS = {
     "training": Kind(
         3, "the recipe's first 20 steps: maps, assignments and losses of each, up to a first tie", TRAINING_TOLERANCE
     ),
+    "ins_losses": Kind(
+        100, "RTMDet-Ins: three losses, Dice of each positive, gradients to all maps; empty masks, padding"
+    ),
+    "ins_predict": Kind(50, "RTMDet-Ins: detections and every pixel of their masks, pictures of any size"),
+    "ins_forward": Kind(12, "RTMDet-Ins: small networks, both modes; BatchNorm statistics"),
+    "ins_step": Kind(8, "RTMDet-Ins: the same networks: losses, assignment, size of every parameter's gradient"),
+    "ins_sizes": Kind(
+        5, "RTMDet-Ins tiny, s, m, l, x: both modes, BatchNorm statistics, losses, sizes of all gradients"
+    ),
 }
+RANDOM = cases.RANDOM | instances.RANDOM
 
 
 class Row(NamedTuple):
@@ -100,15 +110,16 @@ def seeds(seed: int, count: int) -> range:
 
 def answer(seed: int, scale: float, kinds: list[str], folder: Path) -> None:
     """In the reference environment: write what MMDetection says, a file a kind, and print its name when it is there."""
-    from parity import original
+    from parity import original, original_instances
 
+    answers_of = original.ANSWERS | original_instances.ANSWERS
     original.quiet()
     print(json.dumps(original.versions()), flush=True)
     for kind in kinds:
         answers = []
         for case_seed in seeds(seed, scaled(KINDS[kind].count, scale)):
-            case = cases.RANDOM[kind](case_seed)
-            answers.append(original.ANSWERS[kind](case))
+            case = RANDOM[kind](case_seed)
+            answers.append(answers_of[kind](case))
             if kind in ("targets", "losses"):
                 answers[-1]["gt_inds"] = original.assign(case)["gt_inds"]
             if kind == "losses":
@@ -134,21 +145,22 @@ def scaled(count: int, scale: float) -> int:
 
 def compare(kind: str, seed: int, theirs: list[dict[str, Tensor]]) -> Iterator[Row]:
     """In the project's environment: one row a lane."""
-    from parity import ours
+    from parity import ours, ours_instances
 
-    for lane, table in (("racing", ours.RACING), ("reading", ours.READING)):
+    racing, reading = ours.RACING | ours_instances.RACING, ours.READING | ours_instances.READING
+    for lane, table in (("racing", racing), ("reading", reading)):
         if kind not in table:
             continue
         numbers, largest, ties, wide, failed = 0, 0.0, 0, 0, []
         for case_seed, original in zip(seeds(seed, len(theirs)), theirs, strict=True):
-            case = cases.RANDOM[kind](case_seed)
+            case = RANDOM[kind](case_seed)
             mine = table[kind](case)
             if kind in ("targets", "losses"):
                 mine["gt_inds"] = table["assign"](case)["gt_inds"]
             own = {name: float(value) for name, value in original.items() if name.startswith("round-off/")}
             original = {name: value for name, value in original.items() if name not in own}
             mine, original, found, mistakes = settle_ties(kind, case, mine, original)
-            measured = differences(mine, original)
+            measured = differences(*settle_masks(mine, original))
             excess = {name for name, d in measured.items() if d.largest > KINDS[kind].tolerance}
             beyond = {
                 n for n in excess if measured[n].largest > min(2 * own.get(f"round-off/{n}", 0), WIDEST_TOLERANCE)
@@ -172,6 +184,11 @@ def settle_ties(
     """
     from parity.ties import compare_assignments
 
+    if kind == "ins_losses":  # all of an answer hangs on the assignment
+        verdict = compare_assignments(case.scene, mine["gt_inds"], theirs["gt_inds"])
+        if verdict.ties:
+            mine, theirs = {}, {}
+        return mine, theirs, len(verdict.ties), len(verdict.mistakes)
     if kind in ("assign", "targets", "losses"):
         verdict = compare_assignments(case, mine["gt_inds"], theirs["gt_inds"])
         if verdict.ties and kind == "losses":

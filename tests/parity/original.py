@@ -265,7 +265,8 @@ def build_detector(model: dict[str, Any]) -> Any:
 
     register_all_modules()
     recipes = Path(mmdet.__file__).parent / ".mim" / "configs" / "rtmdet"
-    config = Config.fromfile(recipes / "rtmdet_l_8xb32-300e_coco.py").model
+    masks = model.get("masks", False)
+    config = Config.fromfile(recipes / f"rtmdet{'-ins' if masks else ''}_l_8xb32-300e_coco.py").model
     widen = model["widen_factor"]
     depthwise = model.get("use_depthwise", False)
     width = int(256 * widen)
@@ -285,8 +286,10 @@ def build_detector(model: dict[str, Any]) -> Any:
         feat_channels=width,
         stacked_convs=model.get("stacked_convs", 2),
         pred_kernel_size=model.get("pred_kernel_size", 1),
-        with_objectness=model.get("with_objectness", False),
     )
+    if masks:
+        return revert_sync_batchnorm(MODELS.build(config))
+    head.update(with_objectness=model.get("with_objectness", False))
     if model.get("separate_bn", True):
         head.update(
             exp_on_reg=model.get("exp_on_reg", True),

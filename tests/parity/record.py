@@ -2,13 +2,14 @@
 
 From the repository, in the reference environment (``tests/parity/reference_env/setup.sh``)::
 
-    PYTHONPATH=tests .venv-reference/bin/python -m parity.record
+    PYTHONPATH=tests .venv-reference/bin/python -m parity.record [KIND ...]
 
 A fixture is a compressed ``.npz`` with arrays ``case/name`` and ``versions``.  Inputs are not in it: ``cases.py``
 makes the same bits everywhere, and ``case/inputs`` holds their checksum.
 """
 
 import json
+import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from parity import cases, original
+from parity import cases, instances, original, original_instances
 from parity.compare import shorten
 from torch import Tensor
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
+ANSWERS = original.ANSWERS | original_instances.ANSWERS
 # kind -> name -> case; a whole step of training is compared live only, its gradients are too many to keep
 KINDS: dict[str, Mapping[str, Callable[[], Any]]] = {
     "priors": cases.PRIORS,
@@ -38,6 +40,7 @@ KINDS: dict[str, Mapping[str, Callable[[], Any]]] = {
     "losses": cases.LOSSES,
     "predict": cases.PREDICT,
     "forward": cases.FORWARD,
+    **instances.ALL,
 }
 
 
@@ -67,11 +70,13 @@ def main() -> None:
     versions = json.dumps(original.versions())
     total = 0
     for kind, makers in KINDS.items():
+        if len(sys.argv) > 1 and kind not in sys.argv[1:]:
+            continue
         start = time.perf_counter()
         arrays: dict[str, np.ndarray] = {"versions": np.array(versions)}
         for name, make in makers.items():
             case = make()
-            answer = shorten(original.ANSWERS[kind](case))
+            answer = shorten(ANSWERS[kind](case))
             arrays[f"{name}/inputs"] = np.array(checksum(case), dtype=np.uint32)
             arrays |= {f"{name}/{field}": compact(v) for field, v in answer.items()}
         path = FIXTURES / f"{kind}.npz"

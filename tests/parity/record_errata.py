@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from parity import cases, original
+from parity import cases, instances, original, original_instances
 from parity.record import FIXTURES
 
 INF, NAN = float("inf"), float("nan")
@@ -196,6 +196,71 @@ def repeated_mask_loss() -> Answers:
     return {call: error_of(head.loss_by_feat, *arguments) for call in ("first call", "second call")}
 
 
+def one_tower() -> Answers:
+    head = original_instances.head().train()
+    head([torch.randn(2, 32, n, n) for n in (8, 4, 2)])
+    kernels = head.kernel_convs
+    return {
+        "reg_convs[0] is cls_convs[0]": head.reg_convs[0] is head.cls_convs[0],
+        "updates of its BatchNorms in one step": int(head.cls_convs[0][0].bn.num_batches_tracked),
+        "levels share the convolutions of the kernels": kernels[0][0].conv is kernels[1][0].conv,
+    }
+
+
+def strangers_kernels() -> Answers:
+    case = instances.LOSSES["padded"]()  # 128 x 160; the second image fills 96 x 128 of it
+    given, meant = (original_instances.losses(case, corrected) for corrected in (False, True))
+    positive = given["gt_inds"] > 0
+    # of each level [B,169,h,w], one after the other
+    sizes = [2 * 169 * rows * columns for rows, columns in case.scene.featmap_sizes]
+    levels = zip(given["grad_kernels"].split(sizes), case.scene.featmap_sizes, strict=True)
+    grads = torch.cat([level.view(2, 169, rows * columns) for level, (rows, columns) in levels], 2).mT
+    return {
+        "loss_mask": round(float(given["loss_mask"]), 4),
+        "with the kernels of the positives": round(float(meant["loss_mask"]), 4),
+        "positives": int(positive.sum()),
+        "largest gradient of a kernel that is no positive's": round(float(grads[~positive].abs().max()), 6),
+    }
+
+
+def short_masks() -> Answers:
+    case = instances.PASTE["short"]()
+    found = original_instances.predict(case)
+    return {"picture": list(case.originals[0]), "its masks": found["mask_sizes"][0, 1:].tolist()}
+
+
+def empty_masks() -> Answers:
+    from mmdet.models.losses import DiceLoss
+
+    logits = cases.normal("errata/dice", 2, 16, 16).requires_grad_()
+    target = torch.zeros(2, 16, 16)
+    target[0, 4:8, 4:12] = 1  # the other one holds nothing
+    each = DiceLoss(loss_weight=2.0, eps=5e-6, reduction="none")(logits, target)
+    each.sum().backward()
+    return {
+        "loss": [round(float(loss), 4) for loss in each],
+        "largest gradient": [round(float(g.abs().max()), 4) for g in logits.grad],
+    }
+
+
+def no_mask_gradient() -> Answers:
+    case = instances.STEP["none"]()  # two images without a box
+    detector = original_instances.build(case.network)
+    *maps, mask_feat = detector.bbox_head(detector.extract_feat(case.network.images.double()))
+    maps = [[level.float() for level in branch] for branch in maps]
+    size = (case.network.images.shape[-2], case.network.images.shape[-1])
+    scene = case.target.scene
+    losses = detector.bbox_head.loss_by_feat(
+        *maps, mask_feat.float(), original_instances.truth(scene, size), original_instances.metas(scene)
+    )
+    (sum(losses["loss_cls"]) + sum(losses["loss_bbox"]) + losses["loss_mask"]).backward()
+    missing = [name for name, parameter in detector.named_parameters() if parameter.grad is None]
+    return {
+        "parameters without a gradient": len(missing),
+        "of the branches": sorted({n.split(".")[1] for n in missing}),
+    }
+
+
 def ties() -> Answers:
     equal = torch.zeros(40)
     return {"the three smallest of forty zeros": equal.topk(3, largest=False).indices.tolist()}
@@ -320,6 +385,11 @@ ERRATA: dict[str, Callable[[], Answers]] = {
         odd_sizes,
         rescaled_masks,
         repeated_mask_loss,
+        one_tower,
+        strangers_kernels,
+        short_masks,
+        empty_masks,
+        no_mask_gradient,
         ties,
         shared_depthwise,
         objectness_by_default,

@@ -14,13 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity import cases
+from parity import cases, instances, ours_instances
 from parity.record import FIXTURES
 from parity.record_errata import ERRATA, INF, NAN, small
 from torch import Tensor, nn
 
 from minirtmdet.boxes import bbox_overlaps
-from minirtmdet.configs import MODELS, AssignerConfig, AugmentConfig, ModelConfig, OptimConfig
+from minirtmdet.configs import (
+    MODELS,
+    AssignerConfig,
+    AugmentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PredictConfig,
+)
 from minirtmdet.data.augment import Sample
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.detector import build_detector
@@ -28,10 +36,12 @@ from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.optim import FlatCosine
 from minirtmdet.head.assignment import DynamicSoftLabelAssigner, center_cost, match
 from minirtmdet.head.losses import GIoULoss, QualityFocalLoss
-from minirtmdet.head.pipeline import RTMDetLoss
-from minirtmdet.head.postprocess import batched_nms, predict_by_feat
+from minirtmdet.head.network import RTMDetInsSepBNHead
+from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss
+from minirtmdet.head.postprocess import batched_nms, predict_by_feat, stretch_masks
 from minirtmdet.head.priors import border_flags
 from minirtmdet.reference import assignment as reference
+from minirtmdet.reference.losses import dice_loss
 from minirtmdet.structures import GroundTruth
 
 RECORD = json.loads((FIXTURES / "errata.json").read_text())
@@ -174,23 +184,99 @@ def test_width_and_height_are_scaled_back_each_by_its_own() -> None:
     original = ORIGINAL["rescaled_masks"]
     assert original["height and width of the picture"] == [16, 64]
     assert original["height and width of its masks"] == [16, 16]
-    # the package has no masks; its boxes on the same picture, 16 px high and 64 px wide, seen as 32 x 32
+    # the same picture, 16 px high and 64 px wide, seen as 32 x 32
     maps = [torch.full((1, 1, n, n), 3.0) for n in (4, 2, 1)], [torch.full((1, 4, n, n), 99.0) for n in (4, 2, 1)]
     (found,) = predict_by_feat(*maps, img_shapes=[(32, 32)], scale_factors=[(0.5, 2.0)])
     assert found.boxes.amax(0).tolist() == [0, 0, 64, 16]
+    for sides, size in (("rounding", [16, 64]), ("never", [16, 64]), ("always", [16, 16])):
+        config = PredictConfig(swap_mask_sides=sides)
+        masks = stretch_masks(torch.zeros(1, 4, 4), (16, 64), (0.5, 2.0), config)
+        assert list(masks.shape[1:]) == size
+
+
+def test_no_mask_is_a_row_short() -> None:
+    original = ORIGINAL["short_masks"]
+    assert (original["picture"], original["its masks"]) == ([100, 27], [99, 27])
+    case = instances.PASTE["short"]()
+    for sides, height in (("rounding", 100), ("never", 100), ("always", 99)):
+        answer = ours_instances.predict(case._replace(swap_mask_sides=sides))
+        assert answer["mask_sizes"][0, 1:].tolist() == [height, 27]
+
+
+def test_class_and_box_share_one_tower_and_no_level_shares_a_kernel() -> None:
+    original = ORIGINAL["one_tower"]
+    assert original["reg_convs[0] is cls_convs[0]"]
+    assert not original["levels share the convolutions of the kernels"]
+    head = RTMDetInsSepBNHead(3, 16).train()
+    head([torch.randn(2, 16, n, n) for n in (8, 4, 2)])
+    assert head.reg_convs[0] is head.cls_convs[0]
+    assert head.cls_convs[0][0].bn.num_batches_tracked == original["updates of its BatchNorms in one step"] == 2
+    assert head.kernel_convs[0][0].conv is not head.kernel_convs[1][0].conv
+
+
+def test_every_positive_trains_its_own_kernel() -> None:
+    original = ORIGINAL["strangers_kernels"]
+    assert original["loss_mask"] != original["with the kernels of the positives"]
+    assert original["largest gradient of a kernel that is no positive's"] > 0.001
+    case = instances.LOSSES["padded"]()
+    outputs = ours_instances._leaves(case)
+    criterion = RTMDetInsLoss(instances.CLASSES)
+    maps = *outputs, ours_instances._truth(case), torch.tensor(case.scene.pad_shapes)
+    loss = criterion(*maps)["loss_mask"]
+    assert loss.item() == pytest.approx(original["with the kernels of the positives"], abs=1e-4)
+    grads = torch.cat([g.flatten(2).mT for g in torch.autograd.grad(loss, outputs.kernel_preds)], 1)
+    positive = criterion.assign(*outputs[:2], *maps[-2:]).gt_inds > 0
+    assert positive.sum() == original["positives"]
+    assert (grads[positive] != 0).any(-1).all()
+    assert (grads[~positive] == 0).all()
+
+
+def test_an_empty_mask_is_a_constant_that_can_be_left_out() -> None:
+    original = ORIGINAL["empty_masks"]
+    assert original["loss"][1] == 2
+    assert original["largest gradient"][1] == 0 < original["largest gradient"][0]
+    logits = cases.normal("errata/dice", 2, 16, 16)
+    target = torch.zeros(2, 16, 16, dtype=torch.bool)
+    target[0, 4:8, 4:12] = True
+    assert [round(2 * float(loss), 4) for loss in dice_loss(logits, target)] == original["loss"]
+    case = instances.LOSSES["empty-mask"]()
+    losses = {}
+    for drop in (False, True):
+        criterion = RTMDetInsLoss(instances.CLASSES, loss=LossConfig(drop_empty_masks=drop))
+        losses[drop] = criterion(*ours_instances._leaves(case), ours_instances._truth(case))["loss_mask"]
+    assert losses[True] < losses[False] < 2
+
+
+def test_no_parameter_is_left_without_a_gradient() -> None:
+    original = ORIGINAL["no_mask_gradient"]
+    assert (original["parameters without a gradient"], original["of the branches"]) == (
+        24,
+        ["kernel_convs", "rtm_kernel"],
+    )
+    model = build_detector(replace(SMALL, masks=True))
+    truth = GroundTruth.from_list(
+        [torch.zeros(0, 4)] * 2,
+        [torch.zeros(0, dtype=torch.int64)] * 2,
+        masks=[torch.zeros(0, 64, 64, dtype=torch.bool)] * 2,
+    )
+    losses = model(torch.zeros(2, 3, 64, 64), truth)
+    (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_mask"]).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 def test_the_truth_can_be_used_again() -> None:
     original = ORIGINAL["repeated_mask_loss"]
     assert original["first call"] == "none"
     assert original["second call"].startswith("AttributeError")
-    # the package has no masks, only their centres, which stay as they are
     truth = GroundTruth.from_list(
         [torch.tensor([[4.0, 4.0, 28.0, 28.0]])], [torch.tensor([0])], centers=[torch.tensor([[9.0, 9.0]])]
     )
     scene = small([[4.0, 4.0, 28.0, 28.0]])
     assert loss_of(scene, truth) == loss_of(scene, truth)
     assert truth.centers[0, 0].tolist() == [9, 9]
+    case = instances.LOSSES["plain"]()
+    outputs, truth = ours_instances._leaves(case), ours_instances._truth(case)
+    assert RTMDetInsLoss(instances.CLASSES)(*outputs, truth) == RTMDetInsLoss(instances.CLASSES)(*outputs, truth)
 
 
 def test_equal_costs_have_no_order_to_rely_on() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parity.fill import fill
 from torch import Tensor, nn
 
 from minirtmdet import build_detector, load_checkpoint
@@ -324,6 +325,41 @@ def test_a_file_whose_levels_differ_does_not_fit_a_model_that_shares_them(tmp_pa
     torch.save(build_detector(replace(SMALL, share_conv=False)).state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="12 shared in the model, different in the file: bbox_head"):
         load_checkpoint(small(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["official.pth", "own.pt", "own.safetensors"])
+def test_a_file_with_masks_loads_strictly_under_both_names(tmp_path: Path, name: str):
+    model = fill(build_detector(replace(SMALL, masks=True)))
+    if name == "official.pth":  # as MMEngine writes it, each name a tensor of its own
+        content = {key: value.clone() for key, value in model.state_dict().items()}
+        torch.save({"meta": {"dataset_meta": {"classes": CLASSES}}, "state_dict": content}, tmp_path / name)
+    else:
+        save_checkpoint(tmp_path / name, model.state_dict(), TrainConfig(model=model.config), CLASSES)
+    loaded = build_from_checkpoint(tmp_path / name, model=model.config)
+    assert loaded.report.loaded == len(model.state_dict())
+    assert loaded.classes == CLASSES
+    assert equal(loaded.model.state_dict(), model.state_dict())
+
+
+def test_one_name_of_the_tower_is_enough_and_two_that_differ_are_named(tmp_path: Path):
+    model = fill(build_detector(replace(SMALL, masks=True)))
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    once = {key: value for key, value in state.items() if "reg_convs" not in key}
+    torch.save({"state_dict": once}, tmp_path / "once.pth")
+    assert load_checkpoint(build_detector(model.config), tmp_path / "once.pth").fits
+    state["bbox_head.reg_convs.1.0.bn.weight"] += 1
+    torch.save({"state_dict": state}, tmp_path / "two.pth")
+    with pytest.raises(CheckpointError, match=r"bbox_head\.cls_convs\.1\.0\.bn\.weight"):
+        load_checkpoint(build_detector(model.config), tmp_path / "two.pth")
+
+
+def test_weights_with_masks_are_told_from_those_without():
+    with torch.device("meta"):
+        states = [build_detector(name).state_dict() for name in ("s", "ins-s")]
+    assert [describe_weights(state) for state in states] == [
+        "widen_factor 0.5 (as s), 80 classes",
+        "widen_factor 0.5 (as ins-s), 80 classes",
+    ]
 
 
 def test_a_prefix_loads_a_part(tmp_path: Path):

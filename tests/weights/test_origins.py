@@ -1,6 +1,6 @@
 import pytest
 
-from minirtmdet.configs import MODELS, ModelConfig
+from minirtmdet.configs import INS_MODELS, MODELS, ModelConfig
 from minirtmdet.detector import MEAN, STD
 from minirtmdet.weights.origins import mmdet_origin
 
@@ -44,6 +44,15 @@ def test_what_is_left_out_has_mmdetections_defaults():
     assert shared is not None
     assert shared.model is not None
     assert (shared.model.separate_bn, shared.model.exp_on_reg, shared.model.pred_kernel_size) == (False, True, 3)
+
+
+def test_a_config_with_masks_says_so():
+    origin = mmdet_origin(SMALL.replace("RTMDetSepBNHead", "RTMDetInsSepBNHead"))
+    assert origin is not None
+    assert origin.model == INS_MODELS["ins-s"]
+    bare = mmdet_origin("model = dict(bbox_head=dict(type='mmdet.RTMDetInsSepBNHead'))")
+    assert bare is not None
+    assert bare.model == ModelConfig(exp_on_reg=False, stacked_convs=4, prior_offset=0.5, masks=True)
 
 
 @pytest.mark.parametrize(

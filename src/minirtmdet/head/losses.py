@@ -1,4 +1,4 @@
-"""The two losses of the head, unreduced, and their normalisation."""
+"""The losses of classes and boxes, unreduced, and the normalisation of all losses."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from minirtmdet.boxes import aligned_overlaps
 from minirtmdet.head.assignment import activations, blocks
-from minirtmdet.structures import LossTerms, Targets
+from minirtmdet.structures import LossTerms, MaskTerms, Targets
 
 
 class QualityFocalLoss:
@@ -172,3 +172,14 @@ def normalise(terms: LossTerms, iou_sum: Float[Tensor, ""]) -> dict[str, Float[T
     """
     divisor = iou_sum.clamp(min=1)
     return {"loss_cls": terms.cls.sum() / divisor, "loss_bbox": terms.bbox.sum() / divisor}
+
+
+def normalise_masks(terms: MaskTerms, positives: Float[Tensor, ""], mask_weight: float) -> Float[Tensor, ""]:
+    """The mean of the mask loss over the batch's positives, whatever their IoU, class or image.
+
+    Args:
+        terms: of this process.
+        positives: of this process, or their mean over processes.
+        mask_weight: factor on the result.
+    """
+    return terms.total / positives.clamp(min=1) * mask_weight

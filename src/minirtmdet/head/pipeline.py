@@ -1,4 +1,4 @@
-"""The head's training path, the other files of this folder in order: from maps to two losses."""
+"""The head's training path, the other files of this folder in order: from maps to two losses, or three."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,11 +9,13 @@ from torch import Tensor
 from minirtmdet.configs import AssignerConfig, LossConfig
 from minirtmdet.head.assignment import DynamicSoftLabelAssigner
 from minirtmdet.head.coder import DistancePointBBoxCoder
-from minirtmdet.head.losses import GIoULoss, QualityFocalLoss, background_of, loss_terms, normalise
+from minirtmdet.head.dynamic import mask_terms
+from minirtmdet.head.losses import GIoULoss, QualityFocalLoss, background_of, loss_terms, normalise, normalise_masks
 from minirtmdet.head.priors import MlvlPointGenerator, border_flags
 from minirtmdet.head.sampling import PseudoSampler
 from minirtmdet.head.targets import build_targets
-from minirtmdet.structures import AssignResult, GroundTruth, LossTerms, Targets
+from minirtmdet.masks import fit_to_map
+from minirtmdet.structures import AssignResult, GroundTruth, LossTerms, MaskTerms, Targets
 
 
 def flatten_levels(maps: Sequence[Float[Tensor, "batch channels _ _"]]) -> Float[Tensor, "batch priors channels"]:
@@ -63,7 +65,7 @@ class RTMDetLoss:
         self.sampler = PseudoSampler()
         self.loss_cls = QualityFocalLoss(loss.beta, loss.cls_weight)
         self.loss_bbox = GIoULoss(loss_weight=loss.bbox_weight, clamp_inverted=loss.clamp_inverted)
-        self.reduce_mean: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = _of_one_process
+        self.reduce_mean: Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]] = _of_one_process
 
     def __call__(
         self,
@@ -100,6 +102,17 @@ class RTMDetLoss:
         img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> tuple[LossTerms, Targets]:
         """The losses before any sum, and the targets they were measured against.  Arguments as in a call."""
+        return self.assigned_terms(cls_scores, bbox_preds, ground_truth, pad_shapes, img_shapes)[:2]
+
+    def assigned_terms(
+        self,
+        cls_scores: Sequence[Float[Tensor, "batch classes _ _"]],
+        bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
+        ground_truth: GroundTruth,
+        pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
+    ) -> tuple[LossTerms, Targets, AssignResult, Float[Tensor, "priors 4"]]:
+        """As :meth:`terms`, with the assignment behind the targets, and all priors.  Arguments as in a call."""
         logits, boxes, priors, valid = self.flatten(cls_scores, bbox_preds, pad_shapes, img_shapes)
         background = background_of(logits, self.loss_cls.beta)
         # the class cost is the loss itself, where its exponent is the assigner's
@@ -107,7 +120,8 @@ class RTMDetLoss:
         assigned = self.assigner.assign(logits.detach(), boxes.detach(), priors, ground_truth, valid, shared)
         sampled = self.sampler.sample(assigned, ground_truth)
         targets = build_targets(sampled, assigned, self.num_classes)
-        return loss_terms(logits, boxes, targets, self.loss_cls, self.loss_bbox, background), targets
+        terms = loss_terms(logits, boxes, targets, self.loss_cls, self.loss_bbox, background)
+        return terms, targets, assigned, priors
 
     def assign(
         self,
@@ -152,5 +166,84 @@ class RTMDetLoss:
         return logits, boxes, priors, valid
 
 
-def _of_one_process(iou_sum: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    return iou_sum
+class RTMDetInsLoss(RTMDetLoss):
+    """Losses of a batch with masks (MMDetection: ``RTMDetInsHead.loss_by_feat``).  Arguments as its base's.
+
+    Attributes:
+        reduce_mean: takes two numbers at once here: the sum of IoUs, and the positives that the mask loss is a mean of.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        assigner: AssignerConfig = AssignerConfig(),
+        loss: LossConfig = LossConfig(),
+        prior_offset: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, assigner, loss, prior_offset)
+        self.settings = loss
+
+    def __call__(  # type: ignore[override]  # a head that finds masks gives more
+        self,
+        cls_scores: Sequence[Float[Tensor, "batch classes _ _"]],
+        bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
+        kernel_preds: Sequence[Float[Tensor, "batch kernel _ _"]],
+        mask_feat: Float[Tensor, "batch prototypes height width"],
+        ground_truth: GroundTruth,
+        pad_shapes: Int[Tensor, "batch 2"] | None = None,
+        img_shapes: Int[Tensor, "batch 2"] | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """``loss_cls``, ``loss_bbox`` and ``loss_mask`` to minimise, and ``num_pos``, the positives an image.
+
+        Args:
+            cls_scores: logits of each level.
+            bbox_preds: distances ``ltrb`` of each level, in pixels.
+            kernel_preds: each prior's own convolutions, of each level.
+            mask_feat: prototypes.
+            ground_truth: the batch's boxes, with masks.
+            pad_shapes: as in :meth:`RTMDetLoss.__call__`.
+            img_shapes: likewise.
+
+        Raises:
+            ValueError: where boxes have no masks, or masks of another size than the network's input; as there.
+        """
+        boxes = cls_scores, bbox_preds, ground_truth, pad_shapes, img_shapes
+        terms, targets, assigned, priors = self.assigned_terms(*boxes)
+        masks = self.mask_terms(kernel_preds, mask_feat, priors, assigned, ground_truth)
+        iou_sum, masked = self.reduce_mean(torch.stack([terms.iou_sum, masks.positives])).unbind()
+        losses = normalise(terms, iou_sum) | {"loss_mask": normalise_masks(masks, masked, self.settings.mask_weight)}
+        positives = (targets.labels < self.num_classes).sum()
+        return losses | {"num_pos": positives / len(targets.labels)}
+
+    def mask_terms(
+        self,
+        kernel_preds: Sequence[Float[Tensor, "batch kernel _ _"]],
+        mask_feat: Float[Tensor, "batch prototypes height width"],
+        priors: Float[Tensor, "priors 4"],
+        assigned: AssignResult,
+        ground_truth: GroundTruth,
+    ) -> MaskTerms:
+        """The mask loss before it is divided.
+
+        Args:
+            kernel_preds: as in a call.
+            mask_feat: as in a call.
+            priors: of all levels.
+            assigned: the batch's assignment, for these boxes.
+            ground_truth: as in a call.
+        """
+        ground_truth = ground_truth.with_rows()
+        return mask_terms(
+            kernel_preds,
+            mask_feat,
+            priors,
+            assigned.gt_inds,
+            fit_to_map(ground_truth.masks, (mask_feat.shape[-2], mask_feat.shape[-1])),
+            self.assigner.topk * ground_truth.masks.shape[1],
+            self.settings.dice_eps,
+            self.settings.drop_empty_masks,
+        )
+
+
+def _of_one_process(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    return values

@@ -1,4 +1,4 @@
-"""From logits and distances to detections: threshold, best candidates a level, boxes, NMS.
+"""From logits and distances to detections: threshold, best candidates a level, boxes, NMS; then masks.
 
 The whole batch at once, as in training.  How many detections there are depends on the data, so that the host has to
 wait for the device now and then: a few times a batch, however many images it has.
@@ -9,19 +9,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps
-from minirtmdet.configs import PredictConfig
+from minirtmdet.configs import INS_PREDICT, STRIDES, PredictConfig
 from minirtmdet.head.coder import DistancePointBBoxCoder
+from minirtmdet.head.dynamic import at_priors, mask_logits
 from minirtmdet.head.priors import MlvlPointGenerator
-from minirtmdet.structures import Detections
+from minirtmdet.structures import Detections, InsOutputs
 
 # candidates of an image that NMS compares at a time, and pairs of them in all images: large enough to keep a device
 # busy, small enough for the memory of one
 NMS_CHUNK = 1024
 NMS_PAIRS = 2**25
+# pixels of all masks of an image that are worked on at a time: what a core's cache holds, and what keeps a GPU busy
+CACHED, ROOM = 2**20, 2**26
 
 
 @torch.no_grad()
@@ -47,6 +51,19 @@ def predict_by_feat(
         scale_factors: ``(width, height)`` factors from original picture to network input, that boxes are divided
             by; boxes stay in pixels of the network input where left out.
     """
+    found = boxes_by_feat(cls_scores, bbox_preds, config, prior_offset, img_shapes, scale_factors)
+    return [detections for detections, _ in found]
+
+
+def boxes_by_feat(
+    cls_scores: Sequence[Float[Tensor, "batch classes _ _"]],
+    bbox_preds: Sequence[Float[Tensor, "batch 4 _ _"]],
+    config: PredictConfig,
+    prior_offset: float,
+    img_shapes: Sequence[tuple[int, int]] | None,
+    scale_factors: Sequence[tuple[float, float]] | None,
+) -> list[tuple[Detections, Int[Tensor, " detections"]]]:
+    """As :func:`predict_by_feat`, with the prior of each detection: its index among those of all levels."""
     if not len(cls_scores[0]):
         return []
     found = _best_candidates(cls_scores, bbox_preds, config, prior_offset)
@@ -60,17 +77,110 @@ def predict_by_feat(
     shifted = _apart_by_class(boxes, found.labels, counts, config.nms_as_mmcv)
     keep, kept = _nms(shifted, counts, config.nms_iou_threshold, config.max_per_image)
     boxes = boxes.gather(1, keep[..., None].expand(-1, -1, 4))
-    scores, labels = found.scores.gather(1, keep), found.labels.gather(1, keep)
-    return [Detections(boxes[i, :n], scores[i, :n], labels[i, :n]) for i, n in enumerate(kept)]
+    scores, labels, origin = (field.gather(1, keep) for field in (found.scores, found.labels, found.origin))
+    return [(Detections(boxes[i, :n], scores[i, :n], labels[i, :n]), origin[i, :n]) for i, n in enumerate(kept)]
 
 
 class _Candidates(NamedTuple):
-    """The ``M`` best of each image, best first; where an image has fewer, their scores are not over the threshold."""
+    """The ``M`` best of each image, best first; where an image has fewer, their scores are not over the threshold.
+
+    ``origin`` is the number of the prior among those of all levels.
+    """
 
     scores: Float[Tensor, "batch best"]
     labels: Int[Tensor, "batch best"]
     points: Float[Tensor, "batch best 2"]
     distances: Float[Tensor, "batch best 4"]
+    origin: Int[Tensor, "batch best"]
+
+
+@torch.no_grad()
+def predict_instances_by_feat(
+    outputs: InsOutputs,
+    mask_shapes: Sequence[tuple[int, int]],
+    config: PredictConfig = INS_PREDICT,
+    prior_offset: float = 0.0,
+    img_shapes: Sequence[tuple[int, int]] | None = None,
+    scale_factors: Sequence[tuple[float, float]] | None = None,
+) -> list[Detections]:
+    """Detections of every image with masks, which are computed of what NMS has left (MMDetection: ``RTMDetInsHead``).
+
+    Args:
+        outputs: of the network.
+        mask_shapes: ``(height, width)`` of each image's masks: of the original picture, where there are scale factors.
+        config: thresholds and limits.
+        prior_offset: where a prior lies in its cell, in strides.
+        img_shapes: what boxes are clipped to.
+        scale_factors: what boxes are divided by, and masks stretched by.
+    """
+    cls_scores, bbox_preds, kernel_preds, mask_feat = outputs
+    found = boxes_by_feat(cls_scores, bbox_preds, config, prior_offset, img_shapes, scale_factors)
+    sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
+    dtype = torch.promote_types(mask_feat.dtype, torch.float32)
+    priors = torch.cat(MlvlPointGenerator(offset=prior_offset).grid_priors(sizes, dtype, mask_feat.device))
+    results = []
+    for image, (detections, origin) in enumerate(found):
+        one = slice(image, image + 1)
+        kernels = at_priors([level[one] for level in kernel_preds], origin[None]).to(dtype)
+        logits = mask_logits(kernels, priors[origin][None], mask_feat[one].to(dtype))[0]
+        factors = None if scale_factors is None else scale_factors[image]
+        results.append(Detections(*detections, stretch_masks(logits, mask_shapes[image], factors, config)))
+    return results
+
+
+def stretch_masks(
+    logits: Float[Tensor, "detections height width"],
+    shape: tuple[int, int],
+    scale_factors: tuple[float, float] | None,
+    config: PredictConfig = INS_PREDICT,
+) -> Bool[Tensor, "detections _ _"]:
+    """Masks in a picture's pixels: logits stretched to the padded input, then to the picture, cropped, thresholded.
+
+    Stretching works on rows and on columns alike, and twice in a row is still linear: one matrix for each side does
+    both, and a strip of all masks at a time is made, compared and forgotten.  MMDetection makes two maps of numbers
+    of the picture's size for every detection.
+
+    Args:
+        logits: at the features' stride.
+        shape: ``(height, width)`` of the picture.
+        scale_factors: ``(width, height)`` factors from picture to network input; none where it is the input itself.
+        config: the threshold, and whether sides are swapped.
+    """
+    padded = (STRIDES[0] * logits.shape[-2], STRIDES[0] * logits.shape[-1])
+    stretched = padded if scale_factors is None else _stretched_size(padded, shape, scale_factors, config)
+    rows, columns = (_stretch(*sides, logits) for sides in zip(padded, stretched, shape, strict=True))
+    masks = torch.empty(len(logits), len(rows), len(columns), dtype=torch.bool, device=logits.device)
+    threshold = float(torch.logit(torch.tensor(config.mask_threshold)))  # minus infinity for 0
+    budget = CACHED if logits.device.type == "cpu" else ROOM
+    step = max(1, budget // max(1, len(logits) * len(columns)))
+    for top in range(0, len(rows), step):
+        strip = rows[top : top + step] @ logits @ columns.T  # [n,strip,W]
+        masks[:, top : top + step] = strip > threshold
+    return masks
+
+
+def _stretched_size(
+    padded: tuple[int, int], shape: tuple[int, int], scale_factors: tuple[float, float], config: PredictConfig
+) -> tuple[int, int]:
+    """Height and width of the padded input in the picture's pixels, and never less than the picture's.
+
+    MMDetection divides the height by the width's factor, and the width by the height's.  Where a picture was resized
+    with its ratio the two differ by rounding alone, and most masks are to the pixel the same.
+    """
+    across, down = (1 / factor for factor in scale_factors)  # first, as there: another rounding may be another size
+    own = (max(math.ceil(padded[0] * down), shape[0]), max(math.ceil(padded[1] * across), shape[1]))
+    swapped = (math.ceil(padded[0] * across), math.ceil(padded[1] * down))
+    if config.swap_mask_sides == "always":
+        return swapped
+    rounding = all(abs(a - b) <= 1 and a >= c for a, b, c in zip(swapped, own, shape, strict=True))
+    return swapped if rounding and config.swap_mask_sides == "rounding" else own
+
+
+def _stretch(padded: int, stretched: int, kept: int, logits: Tensor) -> Float[Tensor, "_ cells"]:
+    """What stretches one side, as a matrix from cells to pixels: what becomes of each cell alone."""
+    cells = torch.eye(padded // STRIDES[0], dtype=logits.dtype, device=logits.device)[None]
+    pixels = F.interpolate(cells, size=padded, mode="linear", align_corners=False)
+    return F.interpolate(pixels, size=stretched, mode="linear", align_corners=False)[0, :, :kept].T
 
 
 def _best_candidates(
@@ -86,15 +196,17 @@ def _best_candidates(
     every = [level.to(dtype).sigmoid().flatten(1) for level in cls_scores]  # [B,C*H*W] each, a class after the other
     most = torch.stack([(scores > config.score_threshold).sum(1).amax() for scores in every]).tolist()
     picked = []
+    first = 0  # number of the level's first prior
     for scores, bbox_pred, priors, count in zip(every, bbox_preds, levels, most, strict=True):
         best, index = scores.topk(min(count, config.nms_pre))  # [B,M]
         label, cell = index // len(priors), index % len(priors)
         distances = bbox_pred.flatten(2).mT.gather(1, cell[..., None].expand(-1, -1, 4)).to(dtype)
-        picked.append(_Candidates(best, label, priors[cell, :2], distances))
-    scores, labels, points, distances = (torch.cat(parts, 1) for parts in zip(*picked, strict=True))
+        picked.append(_Candidates(best, label, priors[cell, :2], distances, first + cell))
+        first += len(priors)
+    scores, labels, points, distances, origin = (torch.cat(parts, 1) for parts in zip(*picked, strict=True))
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     row = torch.arange(len(order), device=order.device)[:, None]
-    return _Candidates(scores, labels[row, order], points[row, order], distances[row, order])
+    return _Candidates(scores, labels[row, order], points[row, order], distances[row, order], origin[row, order])
 
 
 def batched_nms(

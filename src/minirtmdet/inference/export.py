@@ -132,6 +132,8 @@ def export_onnx(
     import_optional("onnxscript", "writing ONNX")
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: expected a file name that ends with .onnx")
+    if model.config.masks:
+        raise ExportError("a detector that finds masks cannot be exported: train or load one of boxes alone")
     if input_size < 1:
         raise ExportError(f"the input size is {input_size}: expected a positive number of pixels")
     if nms and predict.score_threshold < 0:

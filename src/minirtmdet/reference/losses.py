@@ -1,13 +1,15 @@
-"""Both losses of a list of images, with the indices of the positives."""
+"""The losses of a list of images, with the indices of the positives."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import aligned_overlaps
+from minirtmdet.configs import MASK_STRIDE
+from minirtmdet.reference.dynamic import FEAT_STRIDE, mask_logits
 from minirtmdet.reference.targets import ImageTargets
 
 
@@ -76,3 +78,56 @@ def loss_by_feat(
         "loss_cls": torch.stack(loss_cls).sum() / divisor * cls_weight,
         "loss_bbox": torch.stack(loss_bbox).sum() / divisor * bbox_weight,
     }
+
+
+def finer(logits: Float[Tensor, "masks height width"]) -> Float[Tensor, "masks _ _"]:
+    """Logits at the stride that masks are compared at: four pixels, half the features'."""
+    return F.interpolate(logits[:, None], scale_factor=FEAT_STRIDE // MASK_STRIDE, mode="bilinear")[:, 0]
+
+
+def dice_loss(
+    logits: Float[Tensor, "positives height width"], targets: Bool[Tensor, "positives height width"], eps: float = 5e-6
+) -> Float[Tensor, " positives"]:
+    """One minus twice the overlap over the two sizes, where sizes are sums of squares (V-Net, section 3).
+
+    An empty target costs 1, whatever the logits, and teaches nothing.  MMDetection: ``dice_loss``.
+
+    Args:
+        logits: of each positive's mask.
+        targets: of the same size.
+        eps: added to both sizes, so that nothing is divided by 0.
+    """
+    probability = logits.sigmoid().flatten(1)
+    target = targets.to(logits).flatten(1)
+    overlap = (probability * target).sum(1)
+    sizes = probability.square().sum(1) + eps + target.square().sum(1) + eps
+    return 1 - 2 * overlap / sizes
+
+
+def loss_mask(
+    kernels: Sequence[Float[Tensor, "priors 169"]],
+    mask_feat: Float[Tensor, "batch 8 _ _"],
+    priors: Float[Tensor, "priors 4"],
+    pos_inds: Sequence[Int[Tensor, " _"]],
+    targets: Sequence[Bool[Tensor, "_ rows columns"]],
+    mask_weight: float = 2.0,
+) -> Float[Tensor, ""]:
+    """The mean Dice loss over all positives of the batch, whatever their images (MMDetection: ``loss_mask_by_feat``).
+
+    Args:
+        kernels: what the kernel branch predicts at every prior, one tensor an image.
+        mask_feat: the prototypes of each image.
+        priors: ``(x, y, stride, stride)`` in pixels.
+        pos_inds: positives of each image, as indices of all priors.
+        targets: the mask of each positive, at half the stride of the features, one tensor an image.
+        mask_weight: factor on the loss.
+
+    Where no image has a positive the loss is 0, with gradients of 0 to all that it could depend on: MMDetection gives
+    the kernels no gradient then, and several processes would wait for each other for ever.
+    """
+    total = mask_feat.sum() * 0 + sum(kernel.sum() * 0 for kernel in kernels)
+    for kernel, feat, positive, target in zip(kernels, mask_feat, pos_inds, targets, strict=True):
+        for index, mask in zip(positive.tolist(), target, strict=True):
+            logits = mask_logits(kernel[index], priors[index], feat)
+            total = total + dice_loss(finer(logits[None]), mask[None])[0]
+    return total / max(sum(map(len, pos_inds)), 1) * mask_weight

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from minirtmdet.configs import MASK_STRIDE
 from minirtmdet.reference.assignment import Assignment, assign
 from minirtmdet.reference.sampling import Sampling, sample
 
@@ -60,6 +61,7 @@ def get_targets(
     gt_bboxes: Float[Tensor, "boxes 4"],
     gt_labels: Int[Tensor, " boxes"],
     topk: int = 13,
+    gt_centers: Float[Tensor, "boxes 2"] | None = None,
 ) -> ImageTargets:
     """Targets of all priors of one image (MMDetection: ``RTMDetHead._get_targets_single``).
 
@@ -71,9 +73,10 @@ def get_targets(
         gt_bboxes: ``xyxy`` in pixels.
         gt_labels: class of each box.
         topk: setting of the assigner.
+        gt_centers: centres of mass where boxes have masks; the box centres where left out.
     """
     num_classes = cls_scores.shape[1]
-    assignment = assign(cls_scores[valid], bboxes[valid], priors[valid], gt_bboxes, gt_labels, topk=topk)
+    assignment = assign(cls_scores[valid], bboxes[valid], priors[valid], gt_bboxes, gt_labels, gt_centers, topk)
     targets = fill(assignment, sample(assignment, gt_bboxes), num_classes)
     return ImageTargets(
         labels=unmap(targets.labels, valid, num_classes),
@@ -81,3 +84,19 @@ def get_targets(
         bbox_targets=unmap(targets.bbox_targets, valid),
         assign_metrics=unmap(targets.assign_metrics, valid),
     )
+
+
+def mask_targets(
+    masks: Bool[Tensor, "boxes height width"],
+    pos_assigned_gt_inds: Int[Tensor, " positives"],
+) -> Bool[Tensor, "positives _ _"]:
+    """The mask that each positive learns, at every fourth pixel of every fourth row, from the third on.
+
+    MMDetection: ``loss_mask_by_feat``.
+
+    Args:
+        masks: of each box, in pixels of the padded input.
+        pos_assigned_gt_inds: index of each positive's box, from 0.
+    """
+    first = MASK_STRIDE // 2
+    return masks[pos_assigned_gt_inds][:, first::MASK_STRIDE, first::MASK_STRIDE]

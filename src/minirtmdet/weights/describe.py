@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from minirtmdet.configs import MODELS
+from minirtmdet.configs import INS_MODELS, MODELS
 from minirtmdet.detector import build_detector
 from minirtmdet.weights.fuse import is_fused
 from minirtmdet.weights.origins import Origin
@@ -56,6 +56,7 @@ def _widen_factor(state_dict: Mapping[str, Tensor]) -> float | None:
 
 def _size(state_dict: Mapping[str, Tensor]) -> str | None:
     """The published size that weights look like, by their width."""
-    kind = (_widen_factor(state_dict), any("conv1.depthwise" in key for key in state_dict))
-    sizes = [name for name, config in MODELS.items() if (config.widen_factor, config.use_depthwise) == kind]
-    return sizes[0] if sizes else None
+    depthwise, masks = (any(word in key for key in state_dict) for word in ("conv1.depthwise", "rtm_kernel"))
+    kind = (_widen_factor(state_dict), depthwise, masks)
+    known = (MODELS | INS_MODELS).items()
+    return next((name for name, size in known if (size.widen_factor, size.use_depthwise, size.masks) == kind), None)

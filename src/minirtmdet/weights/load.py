@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from minirtmdet.configs import MODELS, ModelConfig, TrainConfig
+from minirtmdet.configs import INS_MODELS, MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.weights.checkpoint import listed, read_checkpoint
 from minirtmdet.weights.describe import count_classes, describe_weights
@@ -46,9 +46,10 @@ def build_from_checkpoint(
         CheckpointError: where the file does not say and ``model`` is left out, or does not fit.
     """
     checkpoint = read_checkpoint(path)
-    if isinstance(model, str) and model not in MODELS:
-        raise ValueError(f"unknown model {model!r}: expected one of {', '.join(MODELS)}")
-    settings = MODELS[model] if isinstance(model, str) else model
+    models = MODELS | INS_MODELS
+    if isinstance(model, str) and model not in models:
+        raise ValueError(f"unknown model {model!r}: expected one of {', '.join(models)}")
+    settings = models[model] if isinstance(model, str) else model
     origin = checkpoint.origin
     if isinstance(model, str) and settings is not None and origin is not None and origin.model is not None:
         settings = replace(settings, **{name: getattr(origin.model, name) for name in SILENT})
@@ -57,7 +58,7 @@ def build_from_checkpoint(
             looks = describe_weights(checkpoint.state_dict)
             raise CheckpointError(
                 f"{checkpoint.path} does not say which model it belongs to{looks and f' (it looks like {looks})'}: "
-                f"give the size with --model, one of {', '.join(MODELS)}"
+                f"give the size with --model, one of {', '.join(models)}"
             )
         settings = origin.model
     num_classes = count_classes(checkpoint.state_dict) or settings.num_classes

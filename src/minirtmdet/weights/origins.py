@@ -73,12 +73,12 @@ def mmdet_origin(text: str) -> Origin | None:
     model = _model_of(text)
     head, preprocessor = _part(model, "bbox_head"), _part(model, "data_preprocessor")
     kind = str(head.get("type")).rpartition(".")[2]
-    if kind not in ("RTMDetSepBNHead", "RTMDetHead"):
+    if kind not in ("RTMDetSepBNHead", "RTMDetHead", "RTMDetInsSepBNHead"):
         return None
     swapped = preprocessor.get("bgr_to_rgb", False) or preprocessor.get("rgb_to_bgr", False)
     return Origin(
         "MMDetection's config in it",
-        _network(_part(model, "backbone"), _part(model, "neck"), head, kind == "RTMDetSepBNHead"),
+        _network(_part(model, "backbone"), _part(model, "neck"), head, kind),
         ("RGB" if swapped else "BGR") if preprocessor else None,
         _numbers(preprocessor.get("mean")),
         _numbers(preprocessor.get("std")),
@@ -153,10 +153,9 @@ def _part(model: Mapping[str, Any], key: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _network(
-    backbone: dict[str, Any], neck: dict[str, Any], head: dict[str, Any], separate_bn: bool
-) -> ModelConfig | None:
+def _network(backbone: dict[str, Any], neck: dict[str, Any], head: dict[str, Any], kind: str) -> ModelConfig | None:
     """Settings of MMDetection's classes as ours; None where a value is none that they have."""
+    separate_bn = kind != "RTMDetHead"
     offset = _part(head, "anchor_generator").get("offset", 0.5)
     values = {
         "deepen_factor": backbone.get("deepen_factor", 1.0),
@@ -169,8 +168,9 @@ def _network(
         "share_conv": head.get("share_conv", True),
         "stacked_convs": head.get("stacked_convs", 4),
         "pred_kernel_size": head.get("pred_kernel_size", 1 if separate_bn else 3),
-        "with_objectness": head.get("with_objectness", True),
+        "with_objectness": head.get("with_objectness", kind != "RTMDetInsSepBNHead"),
         "prior_offset": offset,
+        "masks": kind == "RTMDetInsSepBNHead",
     }
     if not all(isinstance(value, int | float) for value in values.values()):
         return None
