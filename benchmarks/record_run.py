@@ -23,15 +23,16 @@ from train import RESULTS, surroundings
 
 from minirtmdet import plots
 from minirtmdet.configs import DataConfig, TrainConfig, config_from_json
-from minirtmdet.data.coco import CocoDataset, resolve_splits
+from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
+from minirtmdet.data.splits import resolve_splits
 from minirtmdet.engine.runlog import METRIC_COLUMNS
-from minirtmdet.evaluation.coco import match_pictures, read_ground_truth, run_evaluation
-from minirtmdet.evaluation.matching import Match, mistakes
+from minirtmdet.evaluation.coco import read_ground_truth, run_evaluation
+from minirtmdet.evaluation.matching import Match, match_pictures, mistakes
 from minirtmdet.files import write_json
 from minirtmdet.presets import PRESETS
 from minirtmdet.settings import flat_settings
-from minirtmdet.weights.load import build_from_checkpoint
+from minirtmdet.weights.build import build_from_checkpoint
 
 POINTS = 100
 """The loss curve is thinned to so many points at most."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from minirtmdet.files import check_not_read, check_writable
+from minirtmdet.files import atomic_path, check_not_read, check_writable
 
 ROOT = os.name == "posix" and os.geteuid() == 0
 
@@ -94,3 +94,32 @@ def test_other_places_may_be_written_to(tmp_path: Path):
         (tmp_path / name).touch()
     check_not_read([tmp_path / "b.jpg", tmp_path / "c.jpg", tmp_path / "out"], [tmp_path / "a.jpg"])
     check_not_read([], [tmp_path])
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "w.pt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert os.listdir(tmp_path) == ["w.pt"]
+    assert path.read_text() == "old"
+
+
+def test_what_is_brought_to_the_disk_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Windows refuses any other file: ``os.fsync`` of one that is open for reading ends each save with an error."""
+    written = []
+
+    def fsync(descriptor: int) -> None:
+        written.append(os.write(descriptor, b""))  # an error where it is not open for writing
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_path(tmp_path / "w.pt") as temporary:
+        temporary.write_text("whole")
+    assert written == [0]
+    assert (tmp_path / "w.pt").read_text() == "whole"

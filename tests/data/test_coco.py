@@ -1,6 +1,5 @@
 import io
 import json
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -11,8 +10,10 @@ import pytest
 from helpers.tiny_sets import CATEGORIES, box_entry, image_entry, write_json, write_set
 from PIL import Image
 
-from minirtmdet.configs import DataConfig, ScenesConfig
-from minirtmdet.data.coco import CocoDataset, Split, _doubt, read_image, resolve_splits
+from minirtmdet.configs import DataConfig
+from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.images import read_image
+from minirtmdet.data.splits import Split, resolve_splits
 
 REAL_SETS = Path(__file__).parents[3] / "shared" / "data"
 
@@ -28,41 +29,6 @@ def one_box(tmp_path, box, **settings):
     """A set of one picture (40 x 30) with one box of 10 x 10 and the one in question."""
     annotations = [box_entry(10, 1, [5, 5, 10, 10]), box_entry(11, 1, box)]
     return CocoDataset(*write_set(tmp_path, annotations=annotations), **settings)
-
-
-# ---- boxes of another format
-
-# (x, y, width, height) in a picture of 40 x 30
-BOXES = np.array([[2, 3, 20, 10], [24, 12, 12, 15], [30, 2, 9, 25], [1, 20, 15, 9]], dtype=float)
-SIZES = np.full((4, 2), (30, 40))
-
-
-@pytest.mark.parametrize(
-    ("boxes", "words"),
-    [
-        (np.hstack([BOXES[:, :2], BOXES[:, :2] + BOXES[:, 2:]]), "3 of 4 boxes .* as corners"),
-        (np.hstack([BOXES[:, :2] + BOXES[:, 2:] / 2, BOXES[:, 2:]]), "3 of 4 boxes .* as centres"),
-        (BOXES / [40, 30, 40, 30], "all 4 boxes lie within one pixel: they look like shares"),
-    ],
-)
-def test_another_format_is_noticed(tmp_path, boxes, words):
-    annotations = [box_entry(i, 1, box) for i, box in enumerate(boxes.tolist(), 1)]
-    files = write_set(tmp_path, annotations=annotations)
-    with pytest.warns(UserWarning, match=words):
-        CocoDataset(*files)
-    with pytest.raises(ValueError, match=f"train.json: {words}"):
-        CocoDataset(*files, bad_boxes="raise")
-
-
-def test_labels_that_stick_out_a_little_are_no_other_format():
-    assert _doubt(BOXES, SIZES) is None
-    assert _doubt(np.add(BOXES, [1, 1, 0, 0]), SIZES) is None  # a pixel is rounding
-    assert _doubt(BOXES[:0], SIZES[:0]) is None
-    # as corners the second is impossible, as centres the third
-    assert _doubt(np.array([[20, 5, 30, 10], [20, 5, 10, 10], [2, 5, 30, 10.0]]), SIZES[:3]) is None
-    # one label of many
-    many = np.vstack([np.repeat(BOXES[:1], 10, 0), [[30, 10, 35, 20]]])
-    assert _doubt(many, np.full((11, 2), (30, 40))) is None
 
 
 # ---- what a good set becomes
@@ -348,62 +314,6 @@ def test_missing_pictures_are_found_at_once(tmp_path):
         CocoDataset(json_file, folder, bad_images="skip")
 
 
-@pytest.mark.parametrize(
-    ("written", "there"), [("photo", "photo.jpg"), ("photo.png", "photo.jpg"), ("Photo.JPG", "photo.jpg")]
-)
-def test_a_file_that_may_be_meant_is_named(tmp_path, written, there):
-    json_file, folder = write_set(tmp_path, [image_entry(1, file_name=there)])
-    write_json(json_file, [image_entry(1, file_name=written)], [], [])
-    said = rf"{written} \({there} is there: the JSON's file_name should be that\)"
-    with pytest.raises(FileNotFoundError, match=rf"are not in .*: {said}; give the folder"):
-        CocoDataset(json_file, folder)
-    with pytest.raises(FileNotFoundError, match=rf"{there} is there"):
-        resolve_splits(DataConfig(root=tmp_path))
-
-
-def test_file_names_from_windows(tmp_path):
-    write_set(tmp_path, [image_entry(1, file_name="day 1/a.png")])
-    write_json(tmp_path / "train.json", [image_entry(1, file_name="day 1\\a.png")], [], [])
-    (train, _) = resolve_splits(DataConfig(root=tmp_path, val_json=tmp_path / "train.json"))
-    assert CocoDataset(*train).load(0).path == tmp_path / "train" / "day 1" / "a.png"
-    with pytest.raises(ValueError, match=r"files outside of"):
-        CocoDataset(write_json(tmp_path / "b.json", [image_entry(1, file_name="..\\a.png")], [], []), train.images)
-
-
-@pytest.mark.skipif(os.sep == "\\", reason="there a backslash separates")
-def test_a_backslash_in_a_name_stays_where_there_is_such_a_file(tmp_path):
-    assert CocoDataset(*write_set(tmp_path, [image_entry(1, file_name="a\\b.png")])).load(0).path.name == "a\\b.png"
-
-
-@pytest.mark.parametrize(
-    "name", ["../secret.png", "a/../../secret.png", "{root}/secret.png", "/etc/passwd", "../trainee/a.png"]
-)
-def test_file_names_do_not_lead_out_of_the_folder(tmp_path, name):
-    name = name.format(root=tmp_path)
-    write_set(tmp_path, [image_entry(1, file_name="secret.png")], folder=".")
-    write_set(tmp_path, [image_entry(1, file_name="a.png")], folder="trainee")
-    _, folder = write_set(tmp_path)
-    (folder / "a").mkdir()
-    json_file = write_json(tmp_path / "train.json", [image_entry(1), image_entry(2, file_name=name)], [], [])
-    for settings in ({}, {"bad_images": "skip"}):
-        with pytest.raises(
-            ValueError, match=r"train\.json names 1 files outside of .*train: .*; .*--data\.outside-files"
-        ):
-            CocoDataset(json_file, folder, **settings)
-    if name != "/etc/passwd":
-        assert len(CocoDataset(json_file, folder, outside_files="allow").load(1).image)
-
-
-@pytest.mark.parametrize("name", ["{folder}/001.png", "x/../001.png", "./001.png", "..001.png"])
-def test_file_names_that_stay_in_the_folder(tmp_path, name, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    _, folder = write_set(
-        tmp_path, [image_entry(1), image_entry(2, file_name="x/a.png"), image_entry(3, file_name="..001.png")]
-    )
-    json_file = write_json(tmp_path / "train.json", [image_entry(1, file_name=name.format(folder=folder))], [], [])
-    assert len(CocoDataset(json_file, folder)) == len(CocoDataset(json_file, Path("train"))) == 1
-
-
 def test_an_image_that_the_file_gives_no_size(tmp_path):
     json_file, folder = write_set(tmp_path)
     write_json(json_file, [image_entry(1, 0, 0)], [box_entry(1, 1, [1, 1, 9, 9])], CATEGORIES)
@@ -464,140 +374,6 @@ def test_grey_transparent_palette_and_16_bit_pictures_become_bgr(tmp_path):
     for name in ("grey", "clear", "palette", "deep"):
         image = read_image(tmp_path / f"{name}.png")
         assert (image.shape, image.dtype) == ((4, 5, 3), np.uint8)
-
-
-def test_unicode_paths(tmp_path):
-    entry = image_entry(1, file_name="子/Größe né 🂡.png")
-    json_file, folder = write_set(tmp_path / "Kärtchen", [entry])
-    assert "\\u5b50" in json_file.read_text()  # escaped in the file
-    assert CocoDataset(json_file, folder).load(0).path == folder / "子" / "Größe né 🂡.png"
-    (train, _) = resolve_splits(DataConfig(root=tmp_path / "Kärtchen", val_json=json_file))
-    assert train == Split(json_file, folder)
-
-
-# ---- where a set lies
-
-
-def layout(tmp_path, train="train", val="val", train_images="train", val_images="val"):
-    write_set(tmp_path, [image_entry(1, file_name="t1.png")], name=train, folder=train_images)
-    write_set(tmp_path, [image_entry(1, file_name="v1.png")], name=val, folder=val_images)
-    return resolve_splits(DataConfig(root=tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("train", "val", "train_images", "val_images"),
-    [
-        ("train", "val", "train", "val"),
-        ("train", "test", "train", "test"),
-        ("train", "valid", "train", "valid"),
-        ("train", "val", "images/train", "images/val"),
-        ("train", "val", "images", "images"),
-        ("train", "val", ".", "."),
-        ("annotations/train", "annotations/val", "train", "val"),
-        ("annotations/instances_train2017", "annotations/instances_val2017", "train2017", "val2017"),
-        ("annotations/instances_train2017", "annotations/instances_val2017", "images/train2017", "images/val2017"),
-        ("annotations/instances_train", "annotations/instances_val", "train", "val"),
-        ("train/_annotations.coco", "valid/_annotations.coco", "train", "valid"),
-    ],
-)
-def test_layouts(tmp_path, train, val, train_images, val_images):
-    splits = layout(tmp_path, train, val, train_images, val_images)
-    expected = [(tmp_path / f"{train}.json", train_images), (tmp_path / f"{val}.json", val_images)]
-    assert [split.json_file for split in splits] == [json_file for json_file, _ in expected]
-    assert [split.images.resolve() for split in splits] == [(tmp_path / folder).resolve() for _, folder in expected]
-    assert len(CocoDataset(*splits[0])) == len(CocoDataset(*splits[1])) == 1
-
-
-def test_val_comes_before_test(tmp_path):
-    write_set(tmp_path, name="test")
-    _, evaluation = layout(tmp_path)
-    assert evaluation.json_file == tmp_path / "val.json"
-
-
-def test_the_folder_is_found_though_the_first_picture_is_missing(tmp_path):
-    _, folder = write_set(tmp_path, [image_entry(1), image_entry(2)], name="train", folder="images")
-    (folder / "001.png").unlink()
-    write_set(tmp_path, name="val")
-    assert resolve_splits(DataConfig(root=tmp_path))[0].images == folder
-
-
-def test_what_is_given_wins(tmp_path):
-    layout(tmp_path / "root")
-    mine, pictures = write_set(tmp_path / "mine", name="labels", folder="pictures")
-    config = DataConfig(root=tmp_path / "root", val_json=mine, val_images=pictures)
-    train, evaluation = resolve_splits(config)
-    assert train == Split(tmp_path / "root" / "train.json", tmp_path / "root" / "train")
-    assert evaluation == Split(mine, pictures)
-
-
-def test_files_without_a_root(tmp_path):
-    mine, _ = write_set(tmp_path, name="train", folder="images")
-    assert resolve_splits(DataConfig(train_json=mine, val_json=mine)) == (Split(mine, tmp_path / "images"),) * 2
-    with pytest.raises(ValueError, match=r"data\.val_json is not given"):
-        resolve_splits(DataConfig(train_json=mine))
-
-
-def test_nothing_given_takes_the_embedded_scenes(tmp_path, monkeypatch):
-    layout(tmp_path)
-    asked = []
-    monkeypatch.setattr("minirtmdet.data.scenes.make_scenes", lambda config: asked.append(config) or tmp_path)
-    config = DataConfig(scenes=ScenesConfig(train=3))
-    assert resolve_splits(config)[0].json_file == tmp_path / "train.json"
-    assert asked == [config.scenes]
-
-
-def test_errors_say_what_was_looked_for(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data\.root .*nowhere: there is no such folder"):
-        resolve_splits(DataConfig(root=tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match=r"no annotations to train on \(looked for train\.json, .*instances"):
-        resolve_splits(DataConfig(root=tmp_path))
-    json_file, folder = write_set(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"to evaluate on \(looked for val\.json.*test\.json.*data\.val_json"):
-        resolve_splits(DataConfig(root=tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"data\.val_json .*gone\.json: there is no such file"):
-        resolve_splits(DataConfig(root=tmp_path, val_json=tmp_path / "gone.json"))
-    with pytest.raises(FileNotFoundError, match=r"data\.train_images .*gone: there is no such folder"):
-        resolve_splits(DataConfig(root=tmp_path, train_images=tmp_path / "gone"))
-    (folder / "001.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"001\.png is not in .*images.*give data\.train_images"):
-        resolve_splits(DataConfig(root=tmp_path))
-    write_json(json_file, [], [], [])
-    with pytest.raises(ValueError, match=r"train\.json names no picture"):
-        resolve_splits(DataConfig(root=tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("files", "words"),
-    [
-        (
-            {"labels/train/a.txt": "0 0.5 0.5 0.25 1\n"},
-            r"It looks like a YOLO data set \(labels/train/a\.txt\).*globox convert .*labels/train train\.json "
-            "--format yolov5 --img_folder IMAGES",
-        ),
-        ({"a.txt": "1 .5 5e-1 0.1 0.2 0.3 0.4"}, "YOLO"),
-        ({"train/a.xml": "<annotation>\n<folder>"}, r"Pascal VOC data set \(train/a\.xml\).*--format pascalvoc"),
-    ],
-)
-def test_a_set_in_another_format_is_recognised(tmp_path, files, words):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    with pytest.raises(FileNotFoundError, match=words):
-        resolve_splits(DataConfig(root=tmp_path))
-
-
-def test_other_text_is_no_data_set(tmp_path):
-    for name, text in (("classes.txt", "cat\ndog\n"), ("n.txt", "1 2 3"), ("a.xml", "<svg/>"), ("e.txt", "")):
-        (tmp_path / name).write_text(text)
-    with pytest.raises(FileNotFoundError, match=r"give data\.train_json$"):
-        resolve_splits(DataConfig(root=tmp_path))
-
-
-def test_two_annotation_files_that_fit_are_a_question(tmp_path):
-    for year in (2014, 2017):
-        write_set(tmp_path, name=f"annotations/instances_train{year}")
-    with pytest.raises(ValueError, match=r"instances_train2014\.json, .*2017\.json: say which one with data\.train_j"):
-        resolve_splits(DataConfig(root=tmp_path))
 
 
 # ---- real sets

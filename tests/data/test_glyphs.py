@@ -3,7 +3,7 @@ import pytest
 
 from minirtmdet.data import glyphs
 from minirtmdet.data.glyphs import OPAQUE, glyph, sprite
-from minirtmdet.data.scenes import _GLYPHS, CLASSES, DISTRACTORS
+from minirtmdet.data.scenes import CLASSES, DISTRACTORS, GLYPHS
 
 
 def opaque(pixels):
@@ -13,7 +13,7 @@ def opaque(pixels):
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("size", [8, 33, 80])
 def test_a_sprite_is_as_long_as_asked_and_touches_its_edges(name, size):
-    pixels = sprite(_GLYPHS[name][0], size, angle=17)
+    pixels = sprite(GLYPHS[name][0], size, angle=17)
     assert max(pixels.shape[:2]) == size
     inside = opaque(pixels)
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
@@ -26,7 +26,7 @@ def test_a_sprite_is_as_long_as_asked_and_touches_its_edges(name, size):
 
 
 def test_each_class_and_each_distractor_has_its_own_picture():
-    emoji = [shape for shape, _ in _GLYPHS.values()] + list(DISTRACTORS)
+    emoji = [shape for shape, _ in GLYPHS.values()] + list(DISTRACTORS)
     assert len({glyph(e, 64).tobytes() for e in emoji}) == len(emoji) == len(CLASSES) + len(DISTRACTORS)
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from minirtmdet.configs import ScenesConfig
 from minirtmdet.data import glyphs, scenes
-from minirtmdet.data.scenes import CLASSES, Thing, compose, make_scenes, plan_scene, render_scene, visible_box
+from minirtmdet.data.compose import Thing, compose, visible_box
+from minirtmdet.data.scenes import CLASSES, make_scenes, plan_scene, render_scene
 
 CONFIG = ScenesConfig()
 SMALL = ScenesConfig(train=6, val=3, size=64)

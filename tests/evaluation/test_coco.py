@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_sets import box_entry, image_entry, write_json, write_random_set, write_set
+from helpers.tiny_sets import box_entry, image_entry, three_images, write_json, write_random_set, write_set
 
 from minirtmdet.configs import ModelConfig, PredictConfig
 from minirtmdet.data.coco import CocoDataset
@@ -16,11 +16,11 @@ from minirtmdet.evaluation.coco import (
     coco_metrics,
     coco_results,
     evaluate,
-    match_pictures,
     metrics_table,
     read_ground_truth,
     run_evaluation,
 )
+from minirtmdet.evaluation.matching import match_pictures
 from minirtmdet.structures import Detections
 
 
@@ -91,18 +91,6 @@ def test_by_hand():
     assert shifted["AP"] == pytest.approx(0.5)
 
 
-def three_pictures() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A cat of 40 x 40 pixels in each: found; found after something false; missed."""
-    box, elsewhere = [10.0, 10.0, 40.0, 40.0], [60.0, 60.0, 30.0, 30.0]
-    truth = {
-        "images": [image_entry(i, 100, 100) for i in (1, 2, 3)],
-        "annotations": [box_entry(i, i, box) for i in (1, 2, 3)],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
-    rows = [(1, box, 0.8), (2, elsewhere, 0.9), (2, box, 0.7)]
-    return truth, [{"image_id": i, "category_id": 1, "bbox": found, "score": score} for i, found, score in rows]
-
-
 @pytest.mark.parametrize(
     ("images", "expected"),
     [
@@ -117,25 +105,11 @@ def three_pictures() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ],
 )
 def test_found_false_and_missed(images: list[int], expected: dict[str, float]):
-    truth, results = three_pictures()
+    truth, results = three_images()
     results = [row for row in results if row["image_id"] in images]
     metrics, per_class, precision = coco_metrics(truth, results, (1,), images)
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     assert per_class[0]["AP"] == pytest.approx(precision.mean()) == pytest.approx(expected["AP"])
-
-
-def test_the_worst_picture_comes_first():
-    truth, results = three_pictures()
-    matches = match_pictures(truth, results, (1,), [1, 2, 3])
-    assert [(i, m.f1, m.missed, m.false) for i, m in matches.items()] == [(3, 0, 1, 0), (2, 2 / 3, 0, 1), (1, 1, 0, 0)]
-    assert matches[2].detections.boxes.tolist() == [[60, 60, 90, 90], [10, 10, 50, 50]]
-    # of two pictures where nothing is right, the one with more mistakes
-    matches = match_pictures(truth, results, (1,), [3, 2, 1], score_threshold=0.85)
-    assert list(matches) == [2, 3, 1]
-    truth["annotations"][2]["iscrowd"] = 1
-    assert match_pictures(truth, results, (1,), [3])[3].f1 == 1
-    # categories that are not asked for are neither missed nor found
-    assert match_pictures(truth, results, (7,), [2])[2].f1 == 1
 
 
 def test_nothing_detected_and_nothing_annotated():

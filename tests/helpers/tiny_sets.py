@@ -65,3 +65,15 @@ def write_random_set(root: Path, count: int, *, name: str = "train", seed: int =
             box = [round(v, 2) for v in (x, y, w, h)]
             annotations.append(box_entry(len(annotations) + 1, image_id, box, category_id, iscrowd=crowd))
     return write_set(root, images, annotations, name=name)
+
+
+def three_images() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A cat of 40 x 40 pixels in each: found; found after something false; missed."""
+    box, elsewhere = [10.0, 10.0, 40.0, 40.0], [60.0, 60.0, 30.0, 30.0]
+    truth = {
+        "images": [image_entry(i, 100, 100) for i in (1, 2, 3)],
+        "annotations": [box_entry(i, i, box) for i in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    rows = [(1, box, 0.8), (2, elsewhere, 0.9), (2, box, 0.7)]
+    return truth, [{"image_id": i, "category_id": 1, "bbox": found, "score": score} for i, found, score in rows]

@@ -15,8 +15,8 @@ from parity.fill import fill
 from torch import nn
 
 from minirtmdet.configs import MODELS, ModelConfig, PredictConfig
-from minirtmdet.data.coco import read_image
 from minirtmdet.data.example import example
+from minirtmdet.data.images import read_image
 from minirtmdet.detector import GREY, RTMDet
 from minirtmdet.head.postprocess import batched_nms
 from minirtmdet.inference import export

@@ -10,11 +10,11 @@ import torch
 
 from minirtmdet import build_detector, load_checkpoint
 from minirtmdet.configs import PredictConfig
-from minirtmdet.data.coco import read_image
+from minirtmdet.data.images import read_image
 from minirtmdet.detector import RTMDet
 from minirtmdet.inference.images import find_pictures, predict_pictures
+from minirtmdet.weights.build import build_from_checkpoint
 from minirtmdet.weights.fuse import fuse_batch_norm
-from minirtmdet.weights.load import build_from_checkpoint
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 FUSED = WEIGHTS / "rtmdet_nano_person_fused.npz"

@@ -11,7 +11,7 @@ from parity.compare import TOLERANCE, differences, network_answer
 from parity.runner_file import CLASSES, images
 
 from minirtmdet import build_detector, load_checkpoint
-from minirtmdet.weights.load import build_from_checkpoint
+from minirtmdet.weights.build import build_from_checkpoint
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path(os.environ.get("MINIRTMDET_REFERENCE", ROOT / ".venv-reference/bin/python"))

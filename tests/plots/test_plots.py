@@ -20,8 +20,9 @@ from minirtmdet import plots
 from minirtmdet.evaluation.matching import Match, match_detections
 from minirtmdet.head.losses import QualityFocalLoss
 from minirtmdet.head.priors import MlvlPointGenerator
-from minirtmdet.plots.canvas import BOXES, CARD, LEVELS, STYLE, draw_labels, ink_on, levels, panels, show_image, to_rgb
+from minirtmdet.plots.canvas import BOXES, CARD, LEVELS, STYLE, draw_labels, ink_on, panels, show_image, to_rgb
 from minirtmdet.plots.evaluation import FALSE, HIT, MISSED
+from minirtmdet.plots.grids import levels
 from minirtmdet.plots.training import moving_average
 from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms, Targets
 

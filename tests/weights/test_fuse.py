@@ -11,10 +11,10 @@ from minirtmdet import build_detector, load_checkpoint
 from minirtmdet.configs import MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet
 from minirtmdet.layers import ConvModule
+from minirtmdet.weights.build import build_from_checkpoint
 from minirtmdet.weights.checkpoint import save_checkpoint
 from minirtmdet.weights.formats import CheckpointError
 from minirtmdet.weights.fuse import fuse_batch_norm, is_fused, unfuse_state_dict
-from minirtmdet.weights.load import build_from_checkpoint
 
 SMALL = ModelConfig(0.1, 0.125, 1, num_classes=3)
 APART = replace(SMALL, share_conv=False)

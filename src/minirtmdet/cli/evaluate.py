@@ -13,10 +13,12 @@ import tyro
 from minirtmdet import plots
 from minirtmdet.cli.loading import ARGUMENTS, Device, Size, checked, folders_of, load, run_of
 from minirtmdet.configs import DataConfig, Side
-from minirtmdet.data.coco import CocoDataset, resolve_val
+from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
+from minirtmdet.data.splits import resolve_val
 from minirtmdet.distributed import joined
-from minirtmdet.evaluation.coco import Evaluation, match_pictures, metrics_table, read_ground_truth, run_evaluation
+from minirtmdet.evaluation.coco import Evaluation, metrics_table, read_ground_truth, run_evaluation
+from minirtmdet.evaluation.matching import match_pictures
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.settings import Count, Share, Whole
@@ -31,21 +33,21 @@ class EvalData:
     val_json: Path | None = None
     """Annotations, where ``root`` does not name them."""
     val_images: Path | None = None
-    """Folder of the pictures, where ``root`` does not name it."""
+    """Folder of the images, where ``root`` does not name it."""
     input_size: Side | None = None
     """Side of the square network input, in pixels; 640 for files that do not say."""
     workers: Whole | None = None
-    """Processes that load pictures beside this one."""
+    """Processes that load images beside this one."""
     bad_boxes: Literal["drop", "raise"] | None = None
-    """What to do with boxes without area or outside the picture."""
+    """What to do with boxes without area or outside the image."""
     bad_images: Literal["skip", "raise"] | None = None
-    """What to do with a missing or broken picture: leave it out with a counted warning, or stop."""
+    """What to do with a missing or broken image: leave it out with a counted warning, or stop."""
     check: Literal["headers", "full"] | None = None
-    """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
+    """How closely every image is looked at before the start: the first and last bytes of its file, or decoded."""
     max_pixels: Count | None = None
-    """A picture of more pixels is bad, and not decoded."""
+    """An image of more pixels is bad, and not decoded."""
     outside_files: Literal["raise", "allow"] | None = None
-    """What to do with file names in the annotations that lead out of the folder of the pictures."""
+    """What to do with file names in the annotations that lead out of the folder of the images."""
 
 
 @checked
@@ -62,7 +64,7 @@ def evaluate(
 ) -> None:
     """Print the COCO numbers of a run, a checkpoint or an exported file.
 
-    Processes that torchrun starts share the pictures; one of them prints and writes.
+    Processes that torchrun starts share the images; one of them prints and writes.
 
     Args:
         checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
@@ -72,8 +74,8 @@ def evaluate(
         classes: names in label order, for files that do not say.
         out: folder to write into: metrics.json, detections.json (COCO results), precision_recall.png and worst.png.
         threshold: for worst.png, the score over which a detection counts.
-        worst: pictures in worst.png: those of the most misses and false detections at IoU 0.5.
-        batch_size: pictures a forward pass, on each process.
+        worst: images in worst.png: those of the most misses and false detections at IoU 0.5.
+        batch_size: images per forward pass, on each process.
         device: auto takes the GPU where there is one.
     """
     with joined(device, "start it again") as world, redirect_stdout(sys.stdout if world.is_writer else None):
@@ -111,7 +113,7 @@ def evaluate(
 def _write_evaluation(
     out: Path, about: dict[str, object], evaluation: Evaluation, dataset: CocoDataset, threshold: float, worst: int
 ) -> None:
-    """Numbers, detections, curves, and the pictures that went worst."""
+    """Numbers, detections, curves, and the images that went worst."""
     truth = read_ground_truth(dataset.json_file)
     matches = match_pictures(
         truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
@@ -135,7 +137,11 @@ def _write_evaluation(
 
 
 def _eval_data(loaded: LoadedDetector, data: EvalData) -> DataConfig:
-    """The run's own data, with what the command line changes."""
+    """The run's own data, with what the command line changes.
+
+    Data that the command line names takes the place of all of the run's: else the root of one and the images of the
+    other would be mixed.
+    """
     given = {key: value for key, value in dataclasses.asdict(data).items() if value is not None}
     named = {"root", "val_json", "val_images"} & set(given)
     if loaded.data is None and not named:

@@ -40,9 +40,9 @@ def export(
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
         score_threshold: scores at or below are dropped; the run's, as the other three, where left out.
-        nms_pre: candidates kept a level, best first.
+        nms_pre: candidates kept per level, best first.
         nms_iou_threshold: of two boxes of one class that overlap more than this, the weaker one is dropped.
-        max_per_image: detections kept a picture.
+        max_per_image: detections kept per image.
     """
     check_alone("export")
     check_writable(out.parent)

@@ -29,24 +29,32 @@ def info(what: tyro.conf.Positional[str]) -> None:
             f"no file, folder, preset or size {what!r}; presets are {', '.join(PRESETS)}, sizes {', '.join(MODELS)}"
         )
     elif what.endswith(".onnx"):
-        exported = OnnxDetector(Path(what), "cpu").info
-        print(f"{what}: {exported.describe()}")
-        print(_describe_model(build_detector(exported.model)))
-        print(f"input {exported.input}")
-        for name, meaning in exported.outputs.items():
-            print(f"output {name}: {meaning}")
-        print(f"classes: {', '.join(exported.classes)}")
+        _print_exported(Path(what))
     else:
-        checkpoint = read_checkpoint(what)
-        print(f"{checkpoint.path}: {describe_weights(checkpoint.state_dict) or 'no detector that is known here'}")
-        if checkpoint.config is not None:
-            model = replace(checkpoint.config.model, num_classes=count_classes(checkpoint.state_dict) or 0)
-            print(_describe_model(build_detector(model)))
-            print(f"run: {checkpoint.config.name}, input {checkpoint.config.data.input_size} px")
-        if checkpoint.classes:
-            print(f"classes: {', '.join(checkpoint.classes)}")
-        if checkpoint.metrics:
-            print("  ".join(f"{name} {checkpoint.metrics[name]:.3f}" for name in ("AP", "AP50", "AP75")))
+        _print_checkpoint(Path(what))
+
+
+def _print_exported(path: Path) -> None:
+    exported = OnnxDetector(path, "cpu").info
+    print(f"{path}: {exported.describe()}")
+    print(_describe_model(build_detector(exported.model)))
+    print(f"input {exported.input}")
+    for name, meaning in exported.outputs.items():
+        print(f"output {name}: {meaning}")
+    print(f"classes: {', '.join(exported.classes)}")
+
+
+def _print_checkpoint(path: Path) -> None:
+    checkpoint = read_checkpoint(path)
+    print(f"{checkpoint.path}: {describe_weights(checkpoint.state_dict) or 'no detector that is known here'}")
+    if checkpoint.config is not None:
+        model = replace(checkpoint.config.model, num_classes=count_classes(checkpoint.state_dict) or 0)
+        print(_describe_model(build_detector(model)))
+        print(f"run: {checkpoint.config.name}, input {checkpoint.config.data.input_size} px")
+    if checkpoint.classes:
+        print(f"classes: {', '.join(checkpoint.classes)}")
+    if checkpoint.metrics:
+        print("  ".join(f"{name} {checkpoint.metrics[name]:.3f}" for name in ("AP", "AP50", "AP75")))
 
 
 def _describe_model(model: RTMDet) -> str:

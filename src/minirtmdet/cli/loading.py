@@ -1,4 +1,4 @@
-"""What the commands share: a detector made ready from whatever the command line names, and numbers that are checked."""
+"""What the commands share: checked numbers, the detector that a command line names, and folders that are read."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Literal, ParamSpec, get_type_hints
 
-from minirtmdet.data.coco import Split
+from minirtmdet.data.splits import Split
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.inference.load import LoadedDetector, load_detector
 from minirtmdet.settings import out_of_range
@@ -26,14 +26,15 @@ class PartialFailure(Exception):
 
 
 def checked(command: Callable[P, None]) -> Callable[P, None]:
-    """A command that refuses numbers out of their range before it does anything, by the names that the user typed."""
+    """A command that refuses numbers out of their range, by the names that the user typed, before it does anything."""
     hints, parameters = get_type_hints(command, include_extras=True), signature(command)
 
     @wraps(command)
     def refusing(*args: P.args, **kwargs: P.kwargs) -> None:
         given = parameters.bind(*args, **kwargs).arguments
         for name, problem in out_of_range(hints, given):
-            typed = name.removeprefix("config.").replace("_", "-")  # whose own name is empty
+            # the argument ``config`` has no name on the command line
+            typed = name.removeprefix("config.").replace("_", "-")
             raise ValueError(f"--{typed} {problem}")
         command(*args, **kwargs)
 
@@ -44,20 +45,20 @@ def load(
     path: Path, model: str | None, classes: tuple[str, ...] | None, device: str, world: World = ALONE
 ) -> LoadedDetector:
     """The detector that the command line names, with a line that says what it is."""
-    announcefetch(published_size(path))
+    _announce_download(published_size(path))
     loaded = load_detector(path, model=model, classes=classes, device=device, world=world)
     print(loaded.description)
     return loaded
 
 
 def fetch(size: str) -> Path:
-    """The published weights of a size."""
-    announcefetch(size)
+    """The file of a size's published weights, downloaded if need be."""
+    _announce_download(size)
     return download_weights(size)
 
 
-def announcefetch(size: str | None) -> None:
-    """A line before anything is downloaded."""
+def _announce_download(size: str | None) -> None:
+    """A line before anything is downloaded; none where it is there already, or no size is meant."""
     if size is not None and not (path := weights_path(size)).is_file():
         print(f"downloading {OFFICIAL[size].url} to {path.parent}", file=sys.stderr)
 
@@ -68,5 +69,5 @@ def folders_of(*splits: Split) -> list[Path]:
 
 
 def run_of(checkpoint: Path) -> list[Path]:
-    """The folder of the run that a checkpoint is of, whose own files have the names of outputs; else none."""
+    """The folder of the run that a checkpoint is of, if any: its own files have the names of outputs."""
     return [checkpoint.parent] if (checkpoint.parent / "config.json").exists() else []

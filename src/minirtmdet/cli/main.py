@@ -29,7 +29,11 @@ app.command(info)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command; errors that a user can mend become one message and exit code 2."""
+    """Run a command and give its exit code: 0, 1 where part of the work failed, 2 for an error, 130 for Ctrl-C.
+
+    An error that a user can mend becomes one message; any other is a fault of the package, and passes with its
+    traceback.
+    """
     ARGUMENTS.set(list(sys.argv[1:] if args is None else args))
     try:
         with warnings.catch_warnings():
@@ -40,26 +44,28 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except torch.OutOfMemoryError as error:
-        # the trainer's own says which settings to lower; what torch says is about its allocator
-        advice = error if error.__cause__ else "the GPU has too little memory; try a smaller --batch-size"
-        print(f"minirtmdet: error: {advice}", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, FloatingPointError, ProcessLost, ProcessFailed) as error:
-        print(f"minirtmdet: error: {_with_notes(str(error), error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if not is_lost_worker(error):
+    except Exception as error:
+        message = _message(error)
+        if message is None:
             raise
-        advice = "where nobody killed it, memory or shared memory (/dev/shm) is too small; try a smaller --data.workers"
-        words = _with_notes(f"{str(error).rstrip('. ')}: {advice}", error)
-        print(f"minirtmdet: error: {words}", file=sys.stderr)
+        print(f"minirtmdet: error: {message}", file=sys.stderr)
         return 2
     return 0
 
 
-def _with_notes(words: str, error: BaseException) -> str:
-    """What an error says, and what whoever passed it on has added."""
+def _message(error: Exception) -> str | None:
+    """What a user can do about an error, in words; None for a fault of the package."""
+    if isinstance(error, torch.OutOfMemoryError):
+        # the trainer's own says which settings to lower; what torch says is about its allocator
+        return str(error) if error.__cause__ else "the GPU has too little memory; try a smaller --batch-size"
+    if isinstance(error, ValueError | OSError | FloatingPointError | ProcessLost | ProcessFailed):
+        words = str(error)
+    elif isinstance(error, RuntimeError) and is_lost_worker(error):
+        advice = "where nobody killed it, memory or shared memory (/dev/shm) is too small; try a smaller --data.workers"
+        words = f"{str(error).rstrip('. ')}: {advice}"
+    else:
+        return None
+    # what whoever passed the error on has added
     return "; ".join([words, *getattr(error, "__notes__", [])])
 
 

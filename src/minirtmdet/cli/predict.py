@@ -35,9 +35,9 @@ def predict(
     batch_size: Count = 8,
     device: Device = "auto",
 ) -> None:
-    """Detect in pictures: writes each with its boxes, and predictions.json; boxes end where the picture ends.
+    """Detect in images: writes each with its boxes, and predictions.json; boxes end where the image ends.
 
-    Exit code 1 where a picture was broken and skipped.
+    Exit code 1 where an image was broken and skipped.
 
     Args:
         checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
@@ -48,7 +48,7 @@ def predict(
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
         input_size: side of the square network input, in pixels; the run's, or 640, where left out.
-        batch_size: pictures a forward pass.
+        batch_size: images per forward pass.
         device: auto takes the GPU where there is one.
     """
     check_alone("predict")
@@ -61,10 +61,9 @@ def predict(
     loaded = load(checkpoint, model, classes, device)
     check_not_read([out], run_of(loaded.source))
     config = replace(loaded.predict, score_threshold=threshold)
-    if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms":
-        fixed = loaded.predict.score_threshold
-        if threshold < fixed:
-            print(f"{checkpoint} holds nothing that scores {fixed:g} or less", file=sys.stderr)
+    least = loaded.predict.score_threshold
+    if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms" and threshold < least:
+        print(f"{checkpoint} holds nothing that scores {least:g} or less", file=sys.stderr)
     size = loaded.input_side(input_size)
     rows, count, bad = [], 0, 0
     for prediction in predict_pictures(loaded.model, found, config, input_size=size, batch_size=batch_size):

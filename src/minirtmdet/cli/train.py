@@ -8,7 +8,7 @@ import tyro
 
 from minirtmdet.cli.loading import checked, fetch, folders_of
 from minirtmdet.configs import TrainConfig
-from minirtmdet.data.coco import resolve_splits
+from minirtmdet.data.splits import resolve_splits
 from minirtmdet.distributed import joined
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.evaluation.coco import metrics_table
@@ -26,12 +26,12 @@ Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, SUMMARIES, prefix_na
 
 @checked
 def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: ignore[valid-type]
-    """Train a detector, evaluate it, and write weights, numbers and pictures into its run's folder.
+    """Train a detector, evaluate it, and write weights, numbers and figures into its run's folder.
 
     Args:
         config: a preset, and what is changed of it.
     """
-    assert isinstance(config, TrainConfig)
+    assert isinstance(config, TrainConfig)  # which the type made of the presets does not say
     settings: TrainConfig = config
     if settings.weights is not None and (size := published_size(settings.weights)):
         settings = replace(settings, weights=fetch(size))
@@ -46,12 +46,14 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
 
 
 def _read_by(settings: TrainConfig) -> list[Path]:
-    """Folders that a training reads from; the embedded scenes lie where no run does."""
-    data, folders = settings.data, []
+    """Folders that a training reads from; not that of the embedded scenes, where no run is written."""
+    data = settings.data
+    folders = [data.root] if data.root is not None else []
     if data.root is not None or (data.train_json and data.val_json):
-        folders = [*([data.root] if data.root else []), *folders_of(*resolve_splits(data))]
+        folders += folders_of(*resolve_splits(data))
     if data.scenes.backgrounds is not None:
         folders.append(data.scenes.backgrounds)
-    if settings.weights is not None and not settings.resume:  # which a run that is started again would remove
+    # a run that is started anew removes what lies in its folder; one that goes on does not read these weights
+    if settings.weights is not None and not settings.resume:
         folders.append(find_checkpoint(settings.weights).parent)
     return folders

@@ -1,7 +1,7 @@
-"""Changes to a picture and its boxes together: pure functions of a sample and of values drawn beforehand.
+"""Changes to an image and its boxes together: pure functions of a sample and of values drawn beforehand.
 
-No transform holds a state or draws anything, and none writes into the pixels it is given: a decoded picture
-can be shared by several samples.  All draws come from :func:`sample_rng`, so that what happens to a picture
+No transform holds a state or draws anything, and none writes into the pixels it is given: a decoded image
+can be shared by several samples.  All draws come from :func:`sample_rng`, so that what happens to an image
 depends on the seed, the epoch and its position in the epoch's order, and on nothing else.
 """
 
@@ -23,15 +23,15 @@ Paint = Callable[[int, int], UInt8[np.ndarray, "height width 3"]]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture with its boxes; every transform takes one and returns another.
+    """One image with its boxes; every transform takes one and returns another.
 
     Attributes:
         image: BGR pixels.
         boxes: ``xyxy`` in pixels of ``image``; none reaches beyond the image, none is without area.
         labels: class index of each box.
         ignore: true for regions where background must not be learned (crowds).
-        image_id: the picture's id in its JSON file.
-        path: the picture's file.
+        image_id: the image's id in its JSON file.
+        path: the image's file.
         original_size: (height, width) of the file's pixels.
         img_shape: (height, width) of the content, padding not counted.
         scale_factor: (width, height) of the content relative to the file, crops not counted.
@@ -72,32 +72,25 @@ def crop(sample: Sample, corner: tuple[int, int], side: int) -> Sample:
 def resize_crop(
     sample: Sample, side: int, corner: tuple[int, int], crop_side: int, paint: Paint | None = None
 ) -> Sample:
-    """``crop(resize(sample, side), corner, crop_side)``, byte for byte, without the pixels that are cut off.
+    """``crop(resize(sample, side), corner, crop_side)``, byte for byte, without most of the pixels that are cut off.
 
-    What is left of the crop and above it is resized all the same: OpenCV's interpolation cannot start between two
+    What lies left of the crop and above it is resized all the same: OpenCV's interpolation cannot start between two
     pixels.  Where the recipe enlarges a mosaic most, this takes two fifths of the time.
 
     Args:
-        sample: a picture; or the grey canvas of one that ``paint`` paints.
-        side: of the square that the resized picture fits.
-        corner: left upper corner of the crop (x, y), in the resized picture.
+        sample: an image; or the grey canvas of one that ``paint`` paints.
+        side: of the square that the resized image fits.
+        corner: left upper corner of the crop (x, y), in the resized image.
         crop_side: of the crop.
-        paint: gives the left upper part of the picture, so high and so wide; the picture's own where not given.
+        paint: gives the left upper part of the image, so high and so wide; the sample's own where not given.
     """
-    (height, width), size = sample.img_shape, fit(sample.img_shape, side)
-    ends = min(corner[1] + crop_side, size[0]), min(corner[0] + crop_side, size[1])
-    rows, columns = _needed(ends[0], size[0], height), _needed(ends[1], size[1], width)
-    factors = size[0] / height, size[1] / width
-    # OpenCV copies what it believes not to change in size
-    if (round(rows * factors[0]), round(columns * factors[1])) == (rows, columns):
-        rows, columns = height, width
-    part = sample.image[:rows, :columns] if paint is None else paint(rows, columns)
-    if (rows, columns) == (height, width):
-        image = cv2.resize(part, size[::-1], interpolation=cv2.INTER_LINEAR)
-    else:
-        image = cv2.resize(part, None, fx=factors[1], fy=factors[0], interpolation=cv2.INTER_LINEAR)
+    size = fit(sample.img_shape, side)
+    end = min(corner[1] + crop_side, size[0]), min(corner[0] + crop_side, size[1])
+    rows, columns = _source_read(sample.img_shape, size, end)
+    source = sample.image[:rows, :columns] if paint is None else paint(rows, columns)
+    image = _resize_part(source, sample.img_shape, size)[corner[1] : end[0], corner[0] : end[1]]
     boxes = resize_boxes(sample.boxes, sample.img_shape, size)
-    return _cropped(_scaled(sample, size), image[corner[1] : ends[0], corner[0] : ends[1]], boxes, corner)
+    return _cropped(_scaled(sample, size), image, boxes, corner)
 
 
 def hsv(sample: Sample, gains: tuple[int, int, int]) -> Sample:
@@ -167,7 +160,7 @@ def eval_sample(sample: Sample, input_size: int) -> Sample:
 
 
 def sample_rng(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
-    """The source of every draw of a kind (``stream``) for the picture at ``position`` in the order of ``epoch``."""
+    """The source of every draw of a kind (``stream``) for the image at ``position`` in the order of ``epoch``."""
     key = (stream,) if stream else ()
     return np.random.default_rng(np.random.SeedSequence((seed, epoch, position), spawn_key=key))
 
@@ -187,7 +180,7 @@ def draw_corner(
 
     Args:
         rng: where draws come from.
-        size: (height, width) of the picture to be cropped.
+        size: (height, width) of the image to be cropped.
         boxes: its boxes.
         side: of the crop.
         tries: corners that are drawn; the first whose square shows a box is taken, or the very first if none does.
@@ -215,13 +208,13 @@ def draw_hsv_gains(rng: np.random.Generator, deltas: tuple[int, int, int]) -> tu
 
 
 def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of a picture that :func:`resize` makes fit a square of ``side`` pixels.
+    """(height, width) of an image that :func:`resize` makes fit a square of ``side`` pixels.
 
     >>> fit((30, 40), 80)
     (60, 80)
     """
     factor = side / max(size)
-    # at least one pixel: a narrow picture made small would lose its shorter side
+    # at least one pixel: a narrow image made small would lose its shorter side
     height, width = (max(int(length * factor + 0.5), 1) for length in size)
     return height, width
 
@@ -229,7 +222,7 @@ def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
 def resize_boxes(
     boxes: Float32[np.ndarray, "boxes 4"], size: tuple[int, int], new_size: tuple[int, int]
 ) -> Float32[np.ndarray, "boxes 4"]:
-    """Boxes of a picture of ``size`` (height, width) once it has ``new_size``."""
+    """Boxes of an image of ``size`` (height, width) once it has ``new_size``."""
     factors = np.array([new_size[1] / size[1], new_size[0] / size[0]], dtype=np.float32)
     return boxes * np.tile(factors, 2)
 
@@ -251,9 +244,36 @@ def _cropped(
     return _with_content(sample, image, boxes - np.array([*corner, *corner], dtype=np.float32))
 
 
-def _needed(end: int, new_length: int, length: int) -> int:
-    """How many of the first pixels a linear resize reads for the first ``end`` of the new ones."""
-    return min(math.floor((end - 0.5) * length / new_length - 0.5) + 2, length)
+def _source_read(old: tuple[int, int], new: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
+    """How many of an image's first rows and columns a linear resize reads for the new pixels before ``end``.
+
+    The new pixel ``i`` lies at ``(i + 0.5) * old / new - 0.5`` in the image, and is read from the two pixels around
+    that place.  So the last new pixel, ``end - 1``, says how far the resize reads.
+
+    Args:
+        old: (height, width) of the image.
+        new: (height, width) that it is resized to.
+        end: row and column before which the wanted pixels lie, in the resized image.
+    """
+    rows, columns = (
+        min(math.floor((stop - 0.5) * length / new_length - 0.5) + 2, length)
+        for stop, length, new_length in zip(end, old, new, strict=True)
+    )
+    # A part can be so small that it keeps its size at this factor.  OpenCV copies an image whose size does not change,
+    # where the whole image would be interpolated: then only the whole one will do.
+    if (round(rows * (new[0] / old[0])), round(columns * (new[1] / old[1]))) == (rows, columns):
+        return old
+    return rows, columns
+
+
+def _resize_part(
+    part: UInt8[np.ndarray, "rows columns 3"], old: tuple[int, int], new: tuple[int, int]
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The first rows and columns of an image, resized as in a resize of all of it from ``old`` to ``new``."""
+    if part.shape[:2] == old:
+        return cv2.resize(part, new[::-1], interpolation=cv2.INTER_LINEAR)
+    # by the factors of the whole image: from a size OpenCV would compute those of the part, which are rounded otherwise
+    return cv2.resize(part, None, fx=new[1] / old[1], fy=new[0] / old[0], interpolation=cv2.INTER_LINEAR)
 
 
 def _with_content(

@@ -1,24 +1,24 @@
-"""Data sets as COCO JSON: one file that names pictures, boxes and categories, beside a folder of pictures."""
+"""Data sets as COCO JSON: one file that names images, boxes and categories, beside a folder of images.
 
-import json
+Where the file and the folder are is found by :mod:`~minirtmdet.data.splits`, what the file's values may be is said by
+:mod:`~minirtmdet.data.coco_json`.
+"""
+
 import os
-import re
 import reprlib
-import unicodedata
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 
 from minirtmdet.configs import DataConfig
 from minirtmdet.data.augment import Sample
+from minirtmdet.data.box_checks import box_problem, format_doubt
 from minirtmdet.data.coco_json import (
     Annotation,
     Category,
@@ -27,47 +27,33 @@ from minirtmdet.data.coco_json import (
     read_images,
     read_json,
 )
+from minirtmdet.data.file_names import is_within, local_name, similar_file
 from minirtmdet.data.images import Expected, Header, find_damage, inspect_image, read_image, used_bits
+from minirtmdet.data.splits import Split
 
 SHOWN = 3
-"""Examples that a message about many boxes or pictures names."""
+"""Examples that a message about many boxes or images names."""
 DARK_BITS = 14
-"""Bits that pictures of 16 use, of which they are warned: of 255 levels these leave 63."""
-LOOKED_THROUGH = 10_000
-"""Files of a folder that are looked through to tell what it is."""
-SUSPICIOUS = 0.1
-"""Share of the boxes over the border that makes their format doubtful."""
-
-
-class Split(NamedTuple):
-    """Where one part of a data set lies.
-
-    Attributes:
-        json_file: its annotations.
-        images: the folder that the JSON's file names start from.
-    """
-
-    json_file: Path
-    images: Path
+"""Images of 16 bits that use no more of them than this raise a warning: of 255 levels they show 63 at most."""
 
 
 class CocoDataset:
-    """A COCO JSON data set; picture ``index`` is the JSON's ``index``-th usable one.
+    """A COCO JSON data set; image ``index`` is the JSON's ``index``-th usable one.
 
-    Boxes are cut at the border of their picture.  Crowds (``iscrowd``) and annotations with ``ignore`` set become
-    ignore regions.  Pictures without boxes stay: they teach background.
+    Boxes are cut at the border of their image.  Crowds (``iscrowd``) and annotations with ``ignore`` set become
+    ignore regions.  Images without boxes stay: they teach background.
 
     Args:
         json_file: the annotations; :mod:`minirtmdet.data.coco_json` says what its values may be.
         images: folder that the JSON's file names start from.
-        bad_boxes: what to do with boxes that are missing, have no area, lie outside their picture, are not four
-            finite numbers, or name a picture or category that the file does not have: ``drop`` them with one warning
+        bad_boxes: what to do with boxes that are missing, have no area, lie outside their image, are not four
+            finite numbers, or name an image or category that the file does not have: ``drop`` them with one warning
             that counts them, or ``raise``.
-        bad_images: what to do with pictures that are missing, broken, too large, or of another size than the JSON
+        bad_images: what to do with images that are missing, broken, too large, or of another size than the JSON
             says: ``raise`` or ``skip`` them with one warning that counts them.
-        check: how closely every picture is looked at here: ``headers`` reads the first and the last bytes of its
+        check: how closely every image is looked at here: ``headers`` reads the first and the last bytes of its
             file, ``full`` decodes it.  What passes here and fails later is for ``bad_images`` too.
-        max_pixels: a picture of more is not decoded.
+        max_pixels: an image of more is not decoded.
         outside_files: what to do with file names that are absolute or climb by ``..``, and so lead out of ``images``:
             ``raise`` or ``allow`` them.
         categories: names of the classes in the order of their labels; boxes of other categories are left out.
@@ -76,17 +62,17 @@ class CocoDataset:
 
     Attributes:
         json_file: the annotations.
-        images: the folder of the pictures.
-        bad_images: as given; whoever loads pictures later keeps to it.
+        images: the folder of the images.
+        bad_images: as given; whoever loads images later keeps to it.
         classes: name of each label.
         category_ids: the JSON's category id of each label.
-        image_ids: the JSON's id of each picture.
+        image_ids: the JSON's id of each image.
         other_boxes: how many boxes each category has that ``categories`` leaves out.
 
     Raises:
-        FileNotFoundError: for a JSON, folder or picture that is not there.
+        FileNotFoundError: for a JSON, folder or image that is not there.
         ValueError: naming the file, the entry and the key for a JSON that is not COCO's; naming file, annotation and
-            box, or file and picture, where the settings say so.
+            box, or file and image, where the settings say so.
     """
 
     def __init__(
@@ -110,13 +96,13 @@ class CocoDataset:
         if not entries:
             raise ValueError(f"{json_file} names no picture: its list 'images' is empty")
         self.image_ids = tuple(entry.id for entry in entries)
-        self._file_names = [_local_name(images, entry.file_name) for entry in entries]
+        self._file_names = [local_name(images, entry.file_name) for entry in entries]
         self._sizes = [entry.size for entry in entries]
         if outside_files == "raise":
             self._raise_for_files_outside()
         names = {category.id: category.name for category in found}
         self._keep_boxes(read_annotations(content, source), names, bad_boxes)
-        del content  # gigabytes, where masks are drawn, that looking at pictures does not need
+        del content  # gigabytes, where masks are drawn, that looking at images does not need
         self._check_images(check)
 
     @classmethod
@@ -136,12 +122,12 @@ class CocoDataset:
         return len(self.image_ids)
 
     def load(self, index: int) -> Sample:
-        """Picture ``index`` as it is in its file, with its boxes.
+        """Image ``index`` as it is in its file, with its boxes.
 
         Raises:
-            IndexError: where there is no such picture.
-            FileNotFoundError: naming the picture that is missing.
-            ValueError: naming the picture that cannot be decoded, or whose size is not the JSON's.
+            IndexError: where there is no such image.
+            FileNotFoundError: naming the image that is missing.
+            ValueError: naming the image that cannot be decoded, or whose size is not the JSON's.
         """
         index = range(len(self))[index]
         path = self._path(index)
@@ -179,7 +165,7 @@ class CocoDataset:
         """Name and category id of each label."""
         if names is None:
             return tuple(category.name for category in found), tuple(category.id for category in found)
-        # a list a name: some exporters write two categories of one name
+        # a list per name: some exporters write two categories of one name
         ids = defaultdict(list)
         for category in found:
             ids[category.name].append(category.id)
@@ -195,7 +181,7 @@ class CocoDataset:
         return tuple(names), tuple(ids[name].pop(0) for name in names)
 
     def _keep_boxes(self, annotations: Iterable[Annotation], names: dict[int, str], bad_boxes: str) -> None:
-        """Keep the good boxes of all pictures in flat arrays, sorted by picture.
+        """Keep the good boxes of all images in flat arrays, sorted by image.
 
         Arrays, because worker processes share their memory; a list of objects would be copied into each.
         """
@@ -210,7 +196,7 @@ class CocoDataset:
                 bad.append(f"{_describe(entry)}, names category {entry.category_id}, which the file does not have")
             elif entry.category_id not in labels:
                 others[names[entry.category_id]] += 1
-            elif problem := _box_problem(entry, self._sizes[row]):
+            elif problem := box_problem(entry, self._sizes[row]):
                 bad.append(f"{_describe(entry)} of {self._file_names[row]}, {problem}")
             else:
                 kept.append((row, labels[entry.category_id], entry.ignore))
@@ -224,7 +210,7 @@ class CocoDataset:
         columns = columns[order]
         xyxy = np.array(boxes, dtype=np.float64).reshape(-1, 4)[order]
         sizes = np.array(self._sizes)[columns[:, 0]]
-        if doubt := _doubt(xyxy, sizes):
+        if doubt := format_doubt(xyxy, sizes):
             if bad_boxes == "raise":
                 raise ValueError(f"{self.json_file}: {doubt}")
             _warn(f"{self.json_file}: {doubt}")
@@ -237,7 +223,7 @@ class CocoDataset:
 
     def _raise_for_files_outside(self) -> None:
         folder = os.path.abspath(self.images)
-        outside = [name for name in self._file_names if not _is_within(os.path.join(folder, name), folder)]
+        outside = [name for name in self._file_names if not is_within(os.path.join(folder, name), folder)]
         if outside:
             raise ValueError(
                 f"{self.json_file} names {len(outside)} files outside of {self.images}: {_shorten(outside)}; "
@@ -246,7 +232,7 @@ class CocoDataset:
             )
 
     def _check_images(self, check: str) -> None:
-        """Look at every picture before any is used: raise for the bad ones, or leave them out."""
+        """Look at every image before any is used: raise for the bad ones, or leave them out."""
         if self.bad_images == "raise":
             self._raise_for_missing_images()
         problems, headers = self._inspect()
@@ -271,7 +257,7 @@ class CocoDataset:
         self._leave_out(problems)
 
     def _inspect(self) -> tuple[dict[int, str], dict[int, Header]]:
-        """What the headers of all files say: what is wrong with a picture, or its header."""
+        """What the headers of all files say: what is wrong with an image, or its header."""
 
         def inspect(index: int) -> Header | str | None:
             try:
@@ -285,7 +271,7 @@ class CocoDataset:
         return problems, {index: header for index, header in found.items() if isinstance(header, Header)}
 
     def _warn_of_dark_images(self, indices: Sequence[int]) -> None:
-        """Warn of pictures of 16 bits that hold fewer, as many cameras and microscopes write them."""
+        """Warn of images of 16 bits that hold fewer, as many cameras and microscopes write them."""
         if not indices:
             return
         bits = used_bits([self._path(index) for index in indices])
@@ -313,211 +299,14 @@ class CocoDataset:
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(self)} pictures of {self.json_file} are not in {self.images}: "
-                f"{_shorten(missing)}{_hint(self.images / missing[0])}; give the folder that has them, or "
+                f"{_shorten(missing)}{similar_file(self.images / missing[0])}; give the folder that has them, or "
                 "bad_images='skip' (--data.bad-images skip)"
             )
-
-
-def resolve_splits(config: DataConfig) -> tuple[Split, Split]:
-    """Where to train and where to evaluate: files named in the settings first, then what ``root`` holds.
-
-    Annotations are looked for as ``train.json``, ``annotations/train.json``,
-    ``annotations/instances_train*.json`` and ``train/_annotations.coco.json``; for evaluation with ``val``, then
-    ``valid``, then ``test`` in place of ``train``.  The folder of the pictures is the first of ``train``,
-    ``images/train``, ``images``, the root and the JSON's own folder that holds a picture of the JSON; the name of
-    the JSON itself comes before ``train``: ``train2017`` for ``instances_train2017.json``.  Without any root or
-    file the embedded scenes are used, and made if need be.
-
-    Raises:
-        FileNotFoundError: saying what was looked for.
-        ValueError: where several files could be meant.
-    """
-    root = config.root
-    if root is None and not (config.train_json and config.val_json):
-        if config.train_json or config.val_json:
-            missing = "val_json" if config.train_json else "train_json"
-            raise ValueError(f"data.{missing} is not given, nor a data.root to look for it: give one of them")
-        from minirtmdet.data.scenes import make_scenes
-
-        root = make_scenes(config.scenes)
-    train = _resolve(root, ("train",), config.train_json, config.train_images, "train")
-    return train, resolve_val(replace(config, root=root))
-
-
-def resolve_val(config: DataConfig) -> Split:
-    """Where to evaluate, for data that need have nothing to train on; else as :func:`resolve_splits`."""
-    if config.root is None and config.val_json is None:
-        return resolve_splits(config)[1]
-    return _resolve(config.root, ("val", "valid", "test"), config.val_json, config.val_images, "val")
-
-
-def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, images: Path | None, key: str) -> Split:
-    if root is not None and not root.is_dir():
-        raise FileNotFoundError(f"data.root {root}: there is no such folder")
-    if json_file is not None and not json_file.is_file():
-        raise FileNotFoundError(f"data.{key}_json {json_file}: there is no such file")
-    if images is not None and not images.is_dir():
-        raise FileNotFoundError(f"data.{key}_images {images}: there is no such folder")
-    if json_file is None:
-        assert root is not None
-        json_file, name = _find_json(root, names, key)
-        names = (name,)
-    return Split(json_file, images or _find_images(root, json_file, names, key))
-
-
-def _find_json(root: Path, names: tuple[str, ...], key: str) -> tuple[Path, str]:
-    """The annotations of the first split that has any, and the split's name."""
-    patterns = ("{}.json", "annotations/{}.json", "annotations/instances_{}*.json", "{}/_annotations.coco.json")
-    for name in names:
-        for pattern in patterns:
-            found = sorted(root.glob(pattern.format(name)))
-            if len(found) > 1:
-                raise ValueError(
-                    f"{root} has {', '.join(str(path.relative_to(root)) for path in found)}: "
-                    f"say which one with data.{key}_json"
-                )
-            if found:
-                return found[0], name
-    tried = ", ".join(pattern.format(name) for name in names for pattern in patterns)
-    purpose = "train" if key == "train" else "evaluate"
-    raise FileNotFoundError(
-        f"{root} has no annotations to {purpose} on (looked for {tried}): give data.{key}_json{_other_format(root)}"
-    )
-
-
-def _other_format(root: Path) -> str:
-    """What a folder without COCO JSON seems to be, and how to convert it; nothing where it seems to be nothing."""
-    files = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
-    for path in islice(files, LOOKED_THROUGH):
-        for name, flag, is_label in (("Pascal VOC", "pascalvoc", _is_voc), ("YOLO", "yolov5", _is_yolo)):
-            if is_label(path):
-                images = " --img_folder IMAGES" if flag == "yolov5" else ""
-                return (
-                    f".  It looks like a {name} data set ({path.relative_to(root)}), and only COCO JSON is read: "
-                    "pip install globox, then for each part globox convert "
-                    f"{path.parent} train.json --format {flag}{images} --save_fmt coco --coco_auto_ids; the chapter "
-                    "on your own data says what to look at then"
-                )
-    return ""
-
-
-def _is_voc(path: Path) -> bool:
-    return path.suffix.lower() == ".xml" and b"<annotation" in _first_bytes(path)
-
-
-def _is_yolo(path: Path) -> bool:
-    """Whether the first line is a class number and four or more shares."""
-    if path.suffix.lower() != ".txt":
-        return False
-    return re.match(rb"\s*\d+(\s+\d*\.?\d+(e-\d+)?){4,}\s*$", _first_bytes(path).split(b"\n")[0]) is not None
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1000)
-
-
-def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key: str) -> Path:
-    """The first likely folder that holds one of the JSON's first pictures."""
-    base = root or json_file.parent
-    names = (json_file.stem.removeprefix("instances_"), *names)
-    folders = [base / part / name for name in names for part in ("", "images")]
-    folders = list(dict.fromkeys([*folders, base / "images", base, json_file.parent]))
-    files = list(islice(_file_names(json_file), 20))
-    for folder in folders:
-        if any(os.path.isfile(folder / _local_name(folder, file)) for file in files):
-            return folder
-    if not files:
-        raise ValueError(f"{json_file} names no picture (no key 'file_name'): is it COCO JSON?")
-    hint = next(filter(None, (_hint(folder / files[0]) for folder in folders)), "")
-    hint = next(filter(None, (_hint(folder / files[0]) for folder in folders)), "")
-    raise FileNotFoundError(
-        f"the pictures of {json_file} are not found ({files[0]} is not in "
-        f"{', '.join(map(str, folders))}{hint}): give data.{key}_images"
-    )
-
-
-def _file_names(json_file: Path) -> Iterator[str]:
-    """The pictures' file names in the order of the JSON, found without parsing what may be gigabytes."""
-    for match in re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', json_file.read_bytes()):
-        yield json.loads(match[1])
 
 
 def _describe(entry: Annotation) -> str:
     """An annotation and its box, as messages name them."""
     return entry.name if entry.given is None else f"{entry.name}, box {reprlib.repr(entry.given)}"
-
-
-def _local_name(folder: Path, name: str) -> str:
-    """The file name with the separators of this system, where it is one of Windows."""
-    return name.replace("\\", "/") if "\\" in name and not os.path.isfile(folder / name) else name
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return os.path.normpath(path).startswith(os.path.join(folder, ""))
-
-
-def _hint(path: Path) -> str:
-    """The file that may be meant where there is no such file: the same but for its ending, or for its case."""
-    if not path.parent.is_dir():
-        return ""
-    for found in sorted(os.listdir(path.parent)):
-        if _plain(path.name) in (_plain(found), _plain(Path(found).stem)) or _plain(path.stem) == _plain(
-            Path(found).stem
-        ):
-            return f" ({found} is there: the JSON's file_name should be that)"
-    return ""
-
-
-def _plain(name: str) -> str:
-    """A name without what systems write in different ways: case, and the parts of a letter with an accent."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _box_problem(entry: Annotation, size: tuple[int, int]) -> str | None:
-    """What is wrong with a box (x, y, width, height) in a picture of (height, width), if anything."""
-    if entry.box is None:
-        return entry.problem
-    x, y, width, height = entry.box
-    if width < 0 or height < 0:
-        return "has a negative size"
-    if width == 0 or height == 0:
-        return "has no area"
-    x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])
-    if x1 >= x2 or y1 >= y2:
-        return f"lies outside its picture of {size[1]} x {size[0]} pixels"
-    # in single precision, as it will be kept
-    if np.float32(x1) == np.float32(x2) or np.float32(y1) == np.float32(y2):
-        return "has no area"
-    return None
-
-
-def _doubt(boxes: Float[np.ndarray, "boxes 4"], sizes: Int[np.ndarray, "boxes 2"]) -> str | None:
-    """What boxes look like that should be (x, y, width, height) in pictures of (height, width), if not that.
-
-    Labels of real pictures stick out of them now and then; another format shows in many boxes at once.
-    """
-    if not len(boxes):
-        return None
-    if boxes.max() <= 1:
-        return (
-            f"all {len(boxes)} boxes lie within one pixel: they look like shares of the picture, as YOLO has them, "
-            "where COCO has pixels"
-        )
-    first, second, border = boxes[:, :2], boxes[:, 2:], sizes[:, ::-1] + 1  # a pixel for rounding
-    outside = int((first + second > border).any(1).sum())
-    if outside <= SUSPICIOUS * len(boxes):
-        return None
-    for name, low, high in (
-        ("corners (x1, y1, x2, y2)", first, second),
-        ("centres (x, y, width, height)", first - second / 2, first + second / 2),
-    ):
-        if (low >= -1).all() and (high > low).all() and (high <= border).all():
-            return (
-                f"{outside} of {len(boxes)} boxes reach over the border of their picture, and as {name} none would: "
-                "COCO has the left upper corner, width and height"
-            )
-    return None
 
 
 def _shorten(items: Sequence[str], separator: str = ", ") -> str:

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from minirtmdet.data.backgrounds import PATTERNS
-from minirtmdet.data.scenes import CLASSES, Thing, compose
+from minirtmdet.data.compose import Thing, compose
+from minirtmdet.data.scenes import CLASSES
 from minirtmdet.structures import GroundTruth
 
 SIZE = 160

@@ -14,24 +14,23 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image, features
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
 from minirtmdet.configs import ScenesConfig
 from minirtmdet.data.backgrounds import list_photos, pattern_background, photo_background, smooth_noise, split_photos
-from minirtmdet.data.glyphs import OPAQUE, sprite
+from minirtmdet.data.compose import Thing, compose
 from minirtmdet.settings import check_settings
 
 SPLITS = ("train", "val")
 
 # Orange faces, red and yellow fruit, balls of the same colours, cars from the side: no class is won by colour or
 # outline alone.  Each is one code point, since joined emoji need a Pillow with raqm.
-_GLYPHS = {
+GLYPHS = {
     "cat": ("🐱", "animal"),
     "dog": ("🐶", "animal"),
     "fox": ("🦊", "animal"),
@@ -49,14 +48,14 @@ _GLYPHS = {
     "baseball": ("⚾", "ball"),
     "basketball": ("🏀", "ball"),
 }
-CLASSES: tuple[str, ...] = tuple(_GLYPHS)
+CLASSES: tuple[str, ...] = tuple(GLYPHS)
 # no class of the data set; many look like one
 DISTRACTORS = "🐹🦁🐮🐷🐰🐵🐸🍑🥭🍐🍒🍓🎃🍄🚚🚒🚜🚌⚽🎱🏉🌕🌞⭐🕒🎁📦🎲🐞🦋🐢🐟🦀🦉🐧😀😎🤖💀🍕🍩🍪🔔🎈💧🔥🌻🌵"
 
-# ---- Difficulty, chosen so that a small detector is at AP 0.70-0.80 after 12,000 pictures and well above after a
+# ---- Difficulty, chosen so that a small detector is at AP 0.70-0.80 after 12,000 images and well above after a
 # longer run.  Lengths are thousandths of the scene's side, so that a larger scene is as hard as a small one.
 
-# Objects a scene, each number as likely: none in some, since real sets have pictures without a box.
+# Objects per scene, each number as likely: none in some, since real sets have images without a box.
 OBJECTS = (0, 6)
 # Things that are no class: they hide objects, and teach that not everything round is a ball.
 MAX_DISTRACTORS = 1
@@ -80,43 +79,13 @@ MIN_LIGHT = 75
 # One scene in this many has grain of up to so many grey levels.
 GRAIN_ONE_IN, MAX_GRAIN = 5, 10
 
-# ---- What counts as a box
-
-# Less than this percentage of an object to be seen (the rest hidden or beyond the border): it has no box.
-MIN_VISIBLE = 25
-# Nor has an object of which less than so many pixels can be seen in width or height.
-MIN_SIDE = 3
-
 # a change to what scenes look like gets a new number, so that no older set is taken for them
 _VERSION = 2
 _PLACES_TRIED = 12
 # threads beyond these only wait for the interpreter lock
 _MAX_THREADS = 8
 
-Picture = UInt8[np.ndarray, "size size 3"]
-
-
-class Thing(NamedTuple):
-    """One emoji of a scene: an object of a class or a distractor.
-
-    Attributes:
-        label: class index, -1 for a distractor.
-        emoji: what to draw.
-        x, y: where its centre lies, in pixels.
-        size: longer side in pixels.
-        angle, mirror, aspect, brightness, blur: changes, as in :func:`minirtmdet.data.glyphs.sprite`.
-    """
-
-    label: int
-    emoji: str
-    x: int
-    y: int
-    size: int
-    angle: int = 0
-    mirror: bool = False
-    aspect: int = 100
-    brightness: int = 100
-    blur: int = 0
+Pixels = UInt8[np.ndarray, "size size 3"]
 
 
 def make_scenes(config: ScenesConfig, root: Path | None = None, *, progress: bool = True) -> Path:
@@ -171,7 +140,7 @@ def render_scene(
         index: from 0.
 
     Returns:
-        The picture (BGR), the boxes (``xyxy`` in pixels, tight around what can be seen of each object) and
+        The image (BGR), the boxes (``xyxy`` in pixels, tight around what can be seen of each object) and
         the class indices.
 
     Raises:
@@ -188,13 +157,13 @@ def render_scene(
 
 def _render(
     config: ScenesConfig, split: str, index: int, photos: list[Path]
-) -> tuple[Picture, Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
+) -> tuple[Pixels, Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
     """:func:`render_scene` on photos that are listed already; on patterns where there are none."""
     things = plan_scene(config, split, index)
     rng = _generator(config, split, index, 1)
     background = photo_background(rng, config.size, photos) if photos else pattern_background(rng, config.size)
-    picture, boxes, labels = compose(background, things)
-    return _light(picture, rng)[..., ::-1].copy(), boxes, labels
+    image, boxes, labels = compose(background, things)
+    return _light(image, rng)[..., ::-1].copy(), boxes, labels
 
 
 def plan_scene(config: ScenesConfig, split: str, index: int) -> list[Thing]:
@@ -220,7 +189,7 @@ def plan_scene(config: ScenesConfig, split: str, index: int) -> list[Thing]:
 
 def _draw_thing(rng: np.random.Generator, label: int, scene_size: int) -> Thing:
     """A thing of a class, or a distractor where ``label`` is -1, without a place."""
-    emoji = _GLYPHS[CLASSES[label]][0] if label >= 0 else DISTRACTORS[rng.integers(len(DISTRACTORS))]
+    emoji = GLYPHS[CLASSES[label]][0] if label >= 0 else DISTRACTORS[rng.integers(len(DISTRACTORS))]
     sizes = TINY_SIZE if rng.integers(TINY_ONE_IN) == 0 else SIZE
     size = int(rng.integers(*sizes, endpoint=True)) * scene_size // 1000
     blurred = rng.integers(BLUR_ONE_IN) == 0
@@ -238,57 +207,6 @@ def _draw_thing(rng: np.random.Generator, label: int, scene_size: int) -> Thing:
     )
 
 
-def compose(
-    background: UInt8[np.ndarray, "size size 3"], things: list[Thing]
-) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
-    """Lay things on a background (RGB), and measure the boxes of those that are of a class.
-
-    Returns:
-        Picture, boxes and labels as :func:`render_scene` does, but in RGB.
-    """
-    picture = background.copy()
-    front = np.full(picture.shape[:2], -1)  # the number of the thing that is seen at each pixel
-    covered = []  # how many pixels each thing has, seen or not
-    for i, thing in enumerate(things):
-        pixels = sprite(thing.emoji, thing.size, thing.angle, thing.mirror, thing.aspect, thing.brightness, thing.blur)
-        covered.append(int((pixels[..., 3] >= OPAQUE).sum()))
-        left, top = thing.x - pixels.shape[1] // 2, thing.y - pixels.shape[0] // 2
-        rows = slice(max(top, 0), max(top + pixels.shape[0], 0))
-        columns = slice(max(left, 0), max(left + pixels.shape[1], 0))
-        behind = picture[rows, columns]
-        pixels = pixels[rows.start - top :, columns.start - left :][: behind.shape[0], : behind.shape[1]]
-        alpha = pixels[..., 3:].astype(np.int32)
-        behind[:] = (behind * (255 - alpha) + pixels[..., :3] * alpha + 127) // 255
-        front[rows, columns][pixels[..., 3] >= OPAQUE] = i
-    found = [
-        (box, thing.label)
-        for i, thing in enumerate(things)
-        if thing.label >= 0 and (box := visible_box(front == i, covered[i])) is not None
-    ]
-    boxes = np.array([box for box, _ in found], dtype=np.float32).reshape(-1, 4)
-    return picture, boxes, np.array([label for _, label in found], dtype=np.int64)
-
-
-def visible_box(visible: Bool[np.ndarray, "height width"], covered: int) -> tuple[int, int, int, int] | None:
-    """The box (``xyxy``) around the visible pixels of an object of ``covered`` pixels in all.
-
-    Returns:
-        The box; None where less than ``MIN_VISIBLE`` percent or ``MIN_SIDE`` pixels a side can be seen.
-
-    >>> visible = np.zeros((8, 8), dtype=bool)
-    >>> visible[2:6, 1:5] = True
-    >>> visible_box(visible, 16), visible_box(visible, 65)
-    ((1, 2, 5, 6), None)
-    """
-    if 100 * int(visible.sum()) < MIN_VISIBLE * covered:
-        return None
-    x, y = np.flatnonzero(visible.any(0)), np.flatnonzero(visible.any(1))
-    if len(x) == 0:
-        return None
-    box = int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
-    return box if min(box[2] - box[0], box[3] - box[1]) >= MIN_SIDE else None
-
-
 def _cover(thing: Thing, other: Thing) -> int:
     """Percentage of the square around ``other`` that lies in the square around ``thing``."""
     width, height = (
@@ -298,12 +216,12 @@ def _cover(thing: Thing, other: Thing) -> int:
     return 100 * width * height // (2 * (other.size // 2)) ** 2
 
 
-def _light(picture: Picture, rng: np.random.Generator) -> Picture:
+def _light(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Uneven light and grain over background and objects alike, as a camera would see them."""
-    size = len(picture)
+    size = len(image)
     dark = int(rng.integers(MIN_LIGHT, 100, endpoint=True))
     percent = dark + smooth_noise(rng, size, int(rng.integers(1, 4))) * (100 - dark) // 128
-    lit = picture * percent[..., None] // 100
+    lit = image * percent[..., None] // 100
     if rng.integers(GRAIN_ONE_IN) == 0:
         lit += rng.integers(-MAX_GRAIN, MAX_GRAIN, size=(size, size, 1), endpoint=True)
     return np.clip(lit, 0, 255).astype(np.uint8)
@@ -430,6 +348,6 @@ def _coco(config: ScenesConfig, key: str, split: str, scenes: list[Scene]) -> di
         ],
         "annotations": annotations,
         "categories": [
-            {"id": i, "name": name, "supercategory": family} for i, (name, (_, family)) in enumerate(_GLYPHS.items(), 1)
+            {"id": i, "name": name, "supercategory": family} for i, (name, (_, family)) in enumerate(GLYPHS.items(), 1)
         ],
     }

@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig
 from minirtmdet.data.augment import eval_sample
-from minirtmdet.data.coco import CocoDataset, resolve_splits
+from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import Batch, EvalLoader, TrainLoader
 from minirtmdet.data.pipeline import TrainPipeline
+from minirtmdet.data.splits import resolve_splits
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.devices import pick_amp, pick_device
 from minirtmdet.distributed import ALONE, World, reduce_mean

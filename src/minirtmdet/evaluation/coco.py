@@ -1,6 +1,6 @@
 """COCO average precision of a detector, by a COCO evaluation library."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +13,11 @@ from tqdm import tqdm
 
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.coco_json import (
-    Annotation,
-    read_annotations,
-    read_categories,
-    read_image_ids,
-    read_images,
-    read_json,
-    whole_number,
-)
+from minirtmdet.data.coco_json import read_annotations, read_categories, read_image_ids, read_images, read_json
 from minirtmdet.data.loader import Batch
 from minirtmdet.detector import Detector
 from minirtmdet.distributed import ALONE, World
-from minirtmdet.evaluation.matching import Match, match_detections
+from minirtmdet.evaluation.entries import SOURCE, results_that_count, truths_that_count
 from minirtmdet.structures import Detections, on_host
 
 METRICS = {
@@ -43,8 +35,6 @@ METRICS = {
     "ARl": "of boxes from 96 x 96 pixels",
 }
 """The standard twelve and what they say, in the order of the COCO tools; -1 where nothing of the size is annotated."""
-SOURCE = "ground truth"
-"""What messages call annotations that are given as a dict."""
 
 
 class CocoNumbers(NamedTuple):
@@ -52,8 +42,8 @@ class CocoNumbers(NamedTuple):
 
     Attributes:
         metrics: the values of :data:`METRICS`.
-        per_class: those of them that COCO gives for a class, one entry a category; -1 for a class without boxes.
-        precision: at IoU .50, .55, ... .95 and recall 0, 0.01, ... 1, with 100 detections a picture and class, for
+        per_class: those of them that COCO gives for a class, one entry per category; -1 for a class without boxes.
+        precision: at IoU .50, .55, ... .95 and recall 0, 0.01, ... 1, with 100 detections per image and class, for
             boxes of all sizes; -1 for a class without boxes.
     """
 
@@ -70,7 +60,7 @@ class Evaluation(NamedTuple):
         by_class: AP, AP50, AP75, APs, APm, APl and AR100 of each class by name; -1 for what is not annotated.
         precision: as in :class:`CocoNumbers`, classes in the order of ``by_class``.
         results: every detection, as the COCO results format has it.
-        image_ids: the pictures that counted.
+        image_ids: the images that counted.
     """
 
     metrics: dict[str, float]
@@ -111,11 +101,11 @@ def run_evaluation(
     progress: bool = True,
     world: World = ALONE,
 ) -> Evaluation:
-    """Detect in every picture of ``loader`` and compare with the boxes of ``dataset``.
+    """Detect in every image of ``loader`` and compare with the boxes of ``dataset``.
 
     Args:
         model: its class indices are the labels of ``dataset``.
-        loader: batches of pictures of ``dataset``, in several processes a share each; only these are counted.
+        loader: batches of images of ``dataset``, in several processes a share each; only these are counted.
         dataset: its annotations are read from its JSON file again, so that nothing the loading dropped is missing.
         config: thresholds and limits of prediction.
         progress: show a progress bar.
@@ -133,7 +123,7 @@ def run_evaluation(
             results += coco_results(found, image_id, dataset.category_ids)
     shares = world.gather((results, image_ids))
     if len(shares) > 1:
-        # pictures in the order of the data set again, as one process would have met them
+        # images in the order of the data set again, as one process would have met them
         order = {image_id: place for place, image_id in enumerate(dataset.image_ids)}
         results = sorted((row for rows, _ in shares for row in rows), key=lambda row: order[row["image_id"]])
         image_ids = sorted((image_id for _, ids in shares for image_id in ids), key=order.__getitem__)
@@ -147,7 +137,7 @@ def run_evaluation(
 
 
 def coco_results(detections: Detections, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """One picture's detections in the COCO results format: ``xywh``, the JSON's own category ids.
+    """One image's detections in the COCO results format: ``xywh``, the JSON's own category ids.
 
     >>> found = Detections(torch.tensor([[1., 2., 4., 6.]]), torch.tensor([0.5]), torch.tensor([1]))
     >>> coco_results(found, image_id=7, category_ids=(1, 90))
@@ -211,7 +201,7 @@ def coco_metrics(
             one with ``iscrowd``.
         results: detections in the COCO results format; may be empty.
         category_ids: the categories that count; classes come in this order.
-        image_ids: the pictures that count; all where left out.
+        image_ids: the images that count; all where left out.
 
     Raises:
         ValueError: naming the annotation that has no box, or whose values mean nothing.
@@ -232,7 +222,7 @@ def coco_metrics(
             "area": entry.area,
             "iscrowd": int(entry.ignore),
         }
-        for number, entry in enumerate(_truths(ground_truth, images, categories), 1)
+        for number, entry in enumerate(truths_that_count(ground_truth, images, categories), 1)
     ]
     # made by hand: loadRes of the COCO tools fails where nothing was detected
     detections = [
@@ -244,7 +234,7 @@ def coco_metrics(
             "area": entry["bbox"][2] * entry["bbox"][3],
             "iscrowd": 0,
         }
-        for number, entry in enumerate(_that_count(results, images, categories), 1)
+        for number, entry in enumerate(results_that_count(results, images, categories), 1)
     ]
     evaluation = COCOeval_faster(
         COCO({**everything, "annotations": annotations}),
@@ -275,52 +265,6 @@ def coco_metrics(
         ],
         precision=precision[..., 0],
     )
-
-
-def match_pictures(
-    ground_truth: dict[str, Any],
-    results: Sequence[dict[str, Any]],
-    category_ids: Sequence[int],
-    image_ids: Sequence[int],
-    *,
-    score_threshold: float = 0.3,
-) -> dict[int, Match]:
-    """Hits, misses and false detections of each picture at one threshold and IoU 0.5, the worst picture first.
-
-    Worst is the most misses and false detections together; of equal ones, the lowest F1.
-
-    Args:
-        ground_truth: what :func:`read_ground_truth` gives.
-        results: detections in the COCO results format.
-        category_ids: the categories that count, in label order.
-        image_ids: the pictures that count.
-        score_threshold: only detections that score more count.
-
-    Returns:
-        By image id; boxes are ``xyxy`` in pixels of the file.
-    """
-    labels = {category_id: label for label, category_id in enumerate(category_ids)}
-    truths: dict[int, list[Annotation]] = {image_id: [] for image_id in image_ids}
-    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
-    for truth in _truths(ground_truth, truths, labels):
-        truths[truth.image_id].append(truth)
-    for entry in _that_count(results, found, labels):
-        found[entry["image_id"]].append(entry)
-    matches = {}
-    for image_id in image_ids:
-        detections = Detections(
-            _xyxy([entry["bbox"] for entry in found[image_id]]),
-            torch.tensor([entry["score"] for entry in found[image_id]]).float(),
-            torch.tensor([labels[entry["category_id"]] for entry in found[image_id]]).long(),
-        )
-        matches[image_id] = match_detections(
-            detections,
-            _xyxy([truth.box for truth in truths[image_id]]),
-            torch.tensor([labels[truth.category_id] for truth in truths[image_id]]).long(),
-            torch.tensor([truth.ignore for truth in truths[image_id]]).bool(),
-            score_threshold=score_threshold,
-        )
-    return dict(sorted(matches.items(), key=lambda item: (-item[1].missed - item[1].false, item[1].f1)))
 
 
 def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]) -> str:
@@ -356,35 +300,8 @@ def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[s
 
 
 def _numbers(ids: Iterable[int]) -> dict[int, int]:
-    """A number from 1 for each id, in their order: detections of equal scores keep the order of their pictures."""
+    """A number from 1 for each id, in their order: detections of equal scores keep the order of their images."""
     return {value: number for number, value in enumerate(sorted(set(ids)), 1)}
-
-
-def _truths(
-    ground_truth: dict[str, Any], image_ids: Container[int], category_ids: Container[int]
-) -> Iterator[Annotation]:
-    """The annotations of the pictures and categories that count."""
-    for entry in read_annotations(ground_truth, SOURCE):
-        if entry.image_id in image_ids and entry.category_id in category_ids:
-            if entry.box is None:
-                raise ValueError(f"{SOURCE}: {entry.name} {entry.problem}: {entry.given!r}")
-            yield entry
-
-
-def _that_count(
-    results: Iterable[dict[str, Any]], image_ids: Container[int], category_ids: Container[int]
-) -> Iterator[dict[str, Any]]:
-    """The detections in the pictures and of the categories that count, with integers for ids."""
-    for entry in results:
-        image_id, category_id = whole_number(entry["image_id"]), whole_number(entry["category_id"])
-        if image_id in image_ids and category_id in category_ids:
-            yield {**entry, "image_id": image_id, "category_id": category_id}
-
-
-def _xyxy(boxes: Sequence[Any]) -> Float[torch.Tensor, "boxes 4"]:
-    corners = torch.tensor(boxes).reshape(-1, 4).float()
-    corners[:, 2:] += corners[:, :2]
-    return corners
 
 
 def _mean(values: np.ndarray) -> float:

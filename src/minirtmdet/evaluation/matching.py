@@ -1,16 +1,19 @@
-"""Which detections of a picture are right, which are wrong, and which boxes nothing found.
+"""Which detections of an image are right, which are wrong, and which boxes nothing found.
 
-AP weighs detections of all scores over a whole data set; this judges one picture at one threshold, as a user of the
+AP weighs detections of all scores over a whole data set; this judges one image at one threshold, as a user of the
 detector would see it.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps
+from minirtmdet.data.coco_json import Annotation
+from minirtmdet.evaluation.entries import results_that_count, truths_that_count
 from minirtmdet.structures import Detections
 
 Kind = Literal["class", "location", "both", "duplicate", "background"]
@@ -32,7 +35,7 @@ class Mistake(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Detections of one picture beside its true boxes.
+    """Detections of one image beside its true boxes.
 
     Attributes:
         detections: those over the threshold, best first; without those in ignored regions.
@@ -78,7 +81,7 @@ def match_detections(
     """Pair detections with true boxes: the best first, each with the free box of its class that it overlaps most.
 
     Args:
-        detections: of one picture, in any order.
+        detections: of one image, in any order.
         boxes: the true boxes, ``xyxy``, in the same pixels.
         labels: their classes.
         ignore: regions (crowds) that need not be found; a detection of the same class that no box is left for, and
@@ -111,11 +114,57 @@ def match_detections(
     return Match(Detections(*(field[~excused] for field in detections)), hit[~excused], real, labels[~ignore], found)
 
 
-def mistakes(match: Match, *, iou_threshold: float = 0.5, background: float = 0.1) -> list[Mistake]:
-    """What each false detection of a picture got wrong, best first: the kinds of Bolya et al. 2020 (TIDE).
+def match_pictures(
+    ground_truth: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    category_ids: Sequence[int],
+    image_ids: Sequence[int],
+    *,
+    score_threshold: float = 0.3,
+) -> dict[int, Match]:
+    """Hits, misses and false detections of each image at one threshold and IoU 0.5, the worst image first.
+
+    Worst is the most misses and false detections together; of equal ones, the lowest F1.
 
     Args:
-        match: of the picture.
+        ground_truth: what :func:`~minirtmdet.evaluation.coco.read_ground_truth` gives.
+        results: detections in the COCO results format.
+        category_ids: the categories that count, in label order.
+        image_ids: the images that count.
+        score_threshold: only detections that score more count.
+
+    Returns:
+        By image id; boxes are ``xyxy`` in pixels of the file.
+    """
+    labels = {category_id: label for label, category_id in enumerate(category_ids)}
+    truths: dict[int, list[Annotation]] = {image_id: [] for image_id in image_ids}
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in image_ids}
+    for truth in truths_that_count(ground_truth, truths, labels):
+        truths[truth.image_id].append(truth)
+    for entry in results_that_count(results, found, labels):
+        found[entry["image_id"]].append(entry)
+    matches = {}
+    for image_id in image_ids:
+        detections = Detections(
+            _xyxy([entry["bbox"] for entry in found[image_id]]),
+            torch.tensor([entry["score"] for entry in found[image_id]]).float(),
+            torch.tensor([labels[entry["category_id"]] for entry in found[image_id]]).long(),
+        )
+        matches[image_id] = match_detections(
+            detections,
+            _xyxy([truth.box for truth in truths[image_id]]),
+            torch.tensor([labels[truth.category_id] for truth in truths[image_id]]).long(),
+            torch.tensor([truth.ignore for truth in truths[image_id]]).bool(),
+            score_threshold=score_threshold,
+        )
+    return dict(sorted(matches.items(), key=lambda item: (-item[1].missed - item[1].false, item[1].f1)))
+
+
+def mistakes(match: Match, *, iou_threshold: float = 0.5, background: float = 0.1) -> list[Mistake]:
+    """What each false detection of an image got wrong, best first: the kinds of Bolya et al. 2020 (TIDE).
+
+    Args:
+        match: of the image.
         iou_threshold: the one that the match was made with.
         background: overlaps up to this are none.
 
@@ -142,3 +191,10 @@ def mistakes(match: Match, *, iou_threshold: float = 0.5, background: float = 0.
         else:
             result.append(Mistake(kind[0], row, int(overlaps[row].where(kind[1], -1).argmax())))
     return result
+
+
+def _xyxy(boxes: Sequence[Any]) -> Float[Tensor, "boxes 4"]:
+    """Corners of boxes (x, y, width, height)."""
+    corners = torch.tensor(boxes).reshape(-1, 4).float()
+    corners[:, 2:] += corners[:, :2]
+    return corners

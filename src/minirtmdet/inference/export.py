@@ -1,7 +1,7 @@
 """ONNX: a detector as one file that runs without PyTorch, and such a file as a detector.
 
 The graph begins with uint8 pixels, so that normalisation cannot be got wrong outside of it, and is made for any number
-of pictures of one size.  Two kinds are written.  ``raw`` ends with what deployers put their own suppression behind,
+of images of one size.  Two kinds are written.  ``raw`` ends with what deployers put their own suppression behind,
 decoded boxes and scores of all priors, beside the maps of the head.  ``nms`` ends with detections.
 """
 
@@ -220,7 +220,7 @@ def _with_nms(proto: Any, priors: int, num_classes: int, input_size: int, predic
 
 
 def _suppression(priors: int, num_classes: int, input_size: int, predict: PredictConfig, ir_version: int = 10) -> Any:
-    """Class-wise NMS of boxes that end with the picture, as a model of its own."""
+    """Class-wise NMS of boxes that end with the image, as a model of its own."""
     onnx = import_module("onnx")
     model = onnx.parser.parse_model(
         _NMS.format(

@@ -1,4 +1,4 @@
-"""Detections in picture files: which files, what is found, and the pictures with boxes drawn on them."""
+"""Detections in image files: which files, what is found, and the images with boxes drawn on them."""
 
 import re
 import warnings
@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.augment import Sample, eval_sample
-from minirtmdet.data.coco import read_image
+from minirtmdet.data.images import read_image
 from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
 from minirtmdet.plots.canvas import box_color
@@ -25,12 +25,12 @@ SUFFIXES = {
     *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
     *(".ppm", ".tif", ".tiff", ".webp"),
 }
-"""What counts as a picture in a folder; a file that is named itself is tried whatever its name."""
+"""What counts as an image in a folder; a file that is named itself is tried whatever its name."""
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """How an address begins, once it was taken for a path."""
 RESULTS = "predictions.json"
-"""Detections of all pictures; a folder that holds it was written by ``predict``."""
+"""Detections of all images; a folder that holds it was written by ``predict``."""
 
 
 class Picture(NamedTuple):
@@ -38,7 +38,7 @@ class Picture(NamedTuple):
 
     Attributes:
         path: the file.
-        name: a relative path that no other picture of the call has.
+        name: a relative path that no other image of the call has.
     """
 
     path: Path
@@ -46,11 +46,11 @@ class Picture(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A picture and what was found in it, or why it could not be read.
+    """An image and what was found in it, or why it could not be read.
 
     Attributes:
         picture: the file.
-        image: BGR pixels, upright; None for a picture that is missing or broken.
+        image: BGR pixels, upright; None for an image that is missing or broken.
         detections: in pixels of ``image``; None likewise.
         error: what is wrong with the file; empty where nothing is.
     """
@@ -62,18 +62,18 @@ class Prediction(NamedTuple):
 
 
 def find_pictures(paths: Sequence[Path]) -> list[Picture]:
-    """Files as they are named, folders with all pictures below them.
+    """Files as they are named, folders with all images below them.
 
     What an earlier call of ``predict`` wrote into such a folder is left out; a warning counts whatever is.
 
     Raises:
-        FileNotFoundError: for a path that is not there, or a folder without pictures.
+        FileNotFoundError: for a path that is not there, or a folder without images.
         ValueError: for a video or an address, with what to do.
     """
     pictures: list[Picture] = []
     taken: set[str] = set()
     for path in paths:
-        for file in _pictures_in(path) if path.is_dir() else [_named(path)]:
+        for file in _images_in(path) if path.is_dir() else [_named(path)]:
             name = _name_of_output(file.relative_to(path) if path.is_dir() else Path(file.name))
             stem, number = name.stem, 2
             while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
@@ -97,8 +97,8 @@ def _named(path: Path) -> Path:
     return path
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    """All pictures below a folder, with a warning that says what else is there."""
+def _images_in(folder: Path) -> list[Path]:
+    """All images below a folder, with a warning that says what else is there."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     earlier = {file.parent for file in files if file.parent != folder and _is_ours(file)}
     ours = [file for file in files if earlier.isdisjoint(file.parents)]
@@ -123,7 +123,7 @@ def _is_ours(file: Path) -> bool:
 
 
 def _name_of_output(name: Path) -> Path:
-    """As the picture's own; what JPEG would blur, and what is not written everywhere, becomes PNG."""
+    """As the image's own; what JPEG would blur, and what is not written everywhere, becomes PNG."""
     if name.suffix.lower() in (".jpg", ".jpeg"):
         return name
     # what stands behind the last dot need be no ending: scan.2024
@@ -138,14 +138,14 @@ def predict_pictures(
     input_size: int,
     batch_size: int = 8,
 ) -> Iterator[Prediction]:
-    """Detections of each picture, in order; one that cannot be read has an error in their place.
+    """Detections of each image, in order; one that cannot be read has an error in their place.
 
     Args:
         model: the detector.
         pictures: from :func:`find_pictures`.
         config: thresholds and limits.
-        input_size: side of the square that pictures are resized to fit, in pixels.
-        batch_size: pictures a forward pass.
+        input_size: side of the square that images are resized to fit, in pixels.
+        batch_size: images per forward pass.
     """
     for start in range(0, len(pictures), batch_size):
         samples: list[Sample | str] = []
@@ -168,7 +168,7 @@ def predict_pictures(
 
 
 def inside_picture(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
-    """Boxes cut at the border of the picture, without those that lie in the padding beside it.
+    """Boxes cut at the border of the image, without those that lie in the padding beside it.
 
     >>> found = Detections(torch.tensor([[4., 4., 40., 8.], [30., 0., 40., 9.]]), torch.ones(2), torch.tensor([0, 1]))
     >>> inside_picture(found, np.zeros((20, 30, 3), np.uint8)).boxes.tolist()
@@ -183,7 +183,7 @@ def inside_picture(detections: Detections, image: UInt8[np.ndarray, "height widt
 def draw_detections(
     image: UInt8[np.ndarray, "height width 3"], detections: Detections, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The picture (BGR) with a named box for each detection, the best ones on top."""
+    """The image (BGR) with a named box for each detection, the best ones on top."""
     names = drawable(classes)
     canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
     pen = ImageDraw.Draw(canvas)
@@ -194,7 +194,7 @@ def draw_detections(
         pen.rectangle(box, outline=colour, width=width)
         line = Line(f"{names[label]} {score:.2f}", 7 * width)
         left, top, right, bottom = line.box
-        # above the box, or inside it at the upper border of the picture
+        # above the box, or inside it at the upper border of the image
         x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0.0)
         pen.rectangle((x, y, x + right - left + 2 * width, y + bottom - top + 2 * width), fill=colour)
         line.draw(pen, x + width, y + width, "white")
@@ -224,7 +224,7 @@ def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object
 
 
 def _as_sample(path: Path) -> Sample:
-    """A picture without boxes."""
+    """An image without boxes."""
     image = read_image(path)
     size = (image.shape[0], image.shape[1])
     return Sample(

@@ -9,9 +9,9 @@ from minirtmdet.detector import Detector
 from minirtmdet.devices import pick_device
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.inference.exported import OnnxDetector
+from minirtmdet.weights.build import build_from_checkpoint
 from minirtmdet.weights.checkpoint import find_checkpoint
 from minirtmdet.weights.describe import describe_weights
-from minirtmdet.weights.load import build_from_checkpoint
 from minirtmdet.weights.published import OFFICIAL, download_weights, published_size
 
 
@@ -103,7 +103,7 @@ def load_detector(
 
 def _load_exported(path: Path, model: str | None, classes: Sequence[str] | None, device: str) -> LoadedDetector:
     if model is not None:
-        raise ValueError(f"{path} says itself which model it is: leave the size out")
+        raise ValueError(f"{path} says itself which model it is: leave --model out")
     exported = OnnxDetector(path, device)
     info = exported.info
     if classes and len(classes) != len(info.classes):

@@ -5,11 +5,12 @@ Matplotlib is imported when the first picture is drawn.
 """
 
 from minirtmdet.plots.assigners import answers, courses, level_bars
+from minirtmdet.plots.assigning import assignment, conflict, cost_maps, dynamic_k
 from minirtmdet.plots.canvas import save
 from minirtmdet.plots.dataset import box_sizes, contact_sheet
 from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_pictures
 from minirtmdet.plots.film import animate, film
-from minirtmdet.plots.head import assignment, conflict, cost_maps, distances, dynamic_k, priors, valid_flags
+from minirtmdet.plots.head import distances, priors, valid_flags
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.pictures import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline

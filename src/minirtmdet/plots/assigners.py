@@ -18,13 +18,13 @@ from minirtmdet.plots.canvas import (
     level_style,
     new_figure,
     points_per_pixel,
-    real_boxes,
     sheet,
     show_image,
     styled,
     to_numpy,
 )
-from minirtmdet.plots.head import draw_ring
+from minirtmdet.plots.dots import draw_ring
+from minirtmdet.plots.grids import real_boxes
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""What all pictures share: a card to draw on, two palettes, images, boxes and the levels of a grid of priors.
+"""What all figures share: a card to draw on, two palettes, images and boxes.
 
-A picture is a light card with dark ink, so that one PNG reads on a white page and on a dark one.  It is 7 inches
-wide at 200 dots an inch: twice the pixels of a 700 px column.  Pyplot is not used and the reader's own style is
+A figure is a light card with dark ink, so that one PNG reads on a white page and on a dark one.  It is 7 inches
+wide at 200 dots per inch: twice the pixels of a 700 px column.  Pyplot is not used and the reader's own style is
 neither read nor changed.
 """
 
@@ -11,22 +11,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, SupportsInt, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsInt, TypeAlias
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from minirtmdet.plots.fonts import drawable, families, text_width, without_lost
-from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
 Image: TypeAlias = UInt8[np.ndarray, "_ _ 3"] | UInt8[Tensor, "3 _ _"]
-"""A BGR picture as OpenCV reads it, or one image of a batch."""
+"""A BGR image as OpenCV reads it, or one image of a batch."""
 
 P = ParamSpec("P")
 WIDTH, DPI = 7.0, 200
@@ -166,7 +164,7 @@ def save(figure: "matplotlib.figure.Figure", path: Path) -> Path:
 
 
 def new_figure(title: str, height: float) -> "matplotlib.figure.Figure":
-    """An empty card; the title is a sentence that can serve as the picture's alternative text."""
+    """An empty card; the title is a sentence that can serve as the figure's alternative text."""
     title = textwrap.fill(title, 82)
     lines = title.count("\n") + 1
     figure = _figure_class()(figsize=(WIDTH, height + 0.2 * lines))
@@ -177,15 +175,15 @@ def new_figure(title: str, height: float) -> "matplotlib.figure.Figure":
 def panels(
     title: str, rows: int, columns: int, aspect: float, *, share: float = 1.0, headings: bool = True
 ) -> "tuple[matplotlib.figure.Figure, np.ndarray]":
-    """A card with ``rows`` by ``columns`` axes for pictures.
+    """A card with ``rows`` by ``columns`` axes for images.
 
     Args:
         title: sentence above all of them.
         rows: of axes.
         columns: of axes.
-        aspect: height over width of each picture.
-        share: part of the card's width that the pictures take; the rest is for a legend or a colour bar.
-        headings: whether each picture has a heading of its own.
+        aspect: height over width of each image.
+        share: part of the card's width that the images take; the rest is for a legend or a colour bar.
+        headings: whether each image has a heading of its own.
     """
     height = min(WIDTH * share / columns * aspect, 7.0)
     figure = new_figure(title, rows * (height + 0.22 * headings) + 0.1)
@@ -193,7 +191,7 @@ def panels(
 
 
 def sheet(title: str, count: int, columns: int, aspect: float, *, headings: bool = True) -> "tuple[Any, list[Any]]":
-    """A card with ``count`` axes for pictures, at most ``columns`` a row and rows as equal as can be."""
+    """A card with ``count`` axes for images, at most ``columns`` per row and rows as equal as can be."""
     rows = -(-count // columns)
     figure, axes = panels(title, rows, -(-count // rows), aspect, headings=headings)
     for ax in axes.flat[count:]:
@@ -212,7 +210,7 @@ def to_numpy(values: Any) -> np.ndarray:
 
 
 def to_rgb(image: np.ndarray | Tensor) -> UInt8[np.ndarray, "_ _ 3"]:
-    """A BGR picture in the order of channels that Matplotlib shows.
+    """A BGR image in the order of channels that Matplotlib shows.
 
     Raises:
         ValueError: where the image is not uint8 with three channels.
@@ -293,7 +291,7 @@ def draw_labels(
 ) -> None:
     """Name boxes, the first with priority: above, below or in the box, wherever boxes and labels are hidden least.
 
-    The figure must have been laid out: how much room a label takes depends on the size of the picture.
+    The figure must have been laid out: how much room a label takes depends on the size of the image.
     """
     pixel = points_per_pixel(axes)
     left, right = sorted(axes.get_xlim())
@@ -324,83 +322,3 @@ def draw_labels(
             clip_on=True,
             parse_math=False,  # a class may be called "$1"
         )
-
-
-def real_boxes(ground_truth: GroundTruth | Float[Tensor, "_ 4"], index: int = 0) -> dict[int, np.ndarray]:
-    """The boxes that are assigned to priors, by their index; padding and ignored regions are left out."""
-    if isinstance(ground_truth, GroundTruth):
-        real = to_numpy(ground_truth.mask[index]).nonzero()[0]
-        boxes = to_numpy(ground_truth.boxes[index])
-        return {int(i): boxes[i] for i in real}
-    return dict(enumerate(to_numpy(ground_truth)))
-
-
-def gt_indices(assigned: AssignResult | Tensor, index: int = 0) -> np.ndarray:
-    """``gt_inds`` of one image: ``i + 1`` for box ``i``, 0 for background, -1 for what is ignored."""
-    inds = assigned.gt_inds if isinstance(assigned, AssignResult) else assigned
-    return to_numpy(inds if inds.ndim == 1 else inds[index])
-
-
-def some(boxes: Sequence[int], chosen: Sequence[int] | None, most: int) -> list[int]:
-    """Boxes to draw: the reader's choice, or the first ``most``.
-
-    Raises:
-        ValueError: for a choice that is no box.
-    """
-    if chosen is None:
-        return list(boxes[:most])
-    for i in chosen:
-        if i not in boxes:
-            raise ValueError(f"box {i} cannot be drawn: it is none of the {len(boxes)} boxes")
-    return list(chosen)
-
-
-class Level(NamedTuple):
-    """One level of a grid of priors."""
-
-    stride: int
-    rows: int
-    columns: int
-    where: slice
-    points: Float[np.ndarray, "cells 2"]
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top of its map in pixels, with each prior in the middle of its cell."""
-        left, top = (self.points[0] - self.stride / 2).tolist()
-        return left, left + self.columns * self.stride, top + self.rows * self.stride, top
-
-    def map(self, values: Any) -> np.ndarray:
-        """Values of all priors ``[..., N]`` as this level's map ``[..., rows, columns]``."""
-        cells = to_numpy(values)[..., self.where]
-        return cells.reshape(*cells.shape[:-1], self.rows, self.columns)
-
-
-def levels(priors: Float[Tensor, "priors 4"]) -> list[Level]:
-    """The levels that make up ``(x, y, stride, stride)`` priors.
-
-    Raises:
-        ValueError: where a level is not a full grid, row by row.
-
-    >>> y, x = torch.meshgrid(torch.arange(2) * 8., torch.arange(3) * 8., indexing="ij")
-    >>> [level] = levels(torch.stack([x, y, torch.full_like(x, 8), torch.full_like(x, 8)], -1).flatten(0, 1))
-    >>> level.stride, level.rows, level.columns, level.extent, level.map(torch.arange(6)).tolist()
-    (8, 2, 3, (-4.0, 20.0, 12.0, -4.0), [[0, 1, 2], [3, 4, 5]])
-    """
-    found = []
-    start = 0
-    for stride, count in zip(*torch.unique_consecutive(priors[:, 2], return_counts=True), strict=True):
-        where = slice(start, start := start + int(count))
-        points = to_numpy(priors[where, :2])
-        columns = int((points[:, 1] == points[0, 1]).sum())
-        rows = len(points) // columns
-        grid = points[: rows * columns].reshape(rows, columns, 2)
-        if (
-            len(points) != rows * columns
-            or (grid[:, :, 0] != grid[0, :, 0]).any()
-            or (grid[:, :, 1] != grid[:, :1, 1]).any()
-            or (grid[-1, -1] < grid[0, 0]).any()
-        ):
-            raise ValueError(f"the {len(points)} priors of stride {stride:g} are not a full grid, row by row")
-        found.append(Level(int(stride), rows, columns, where, points))
-    return found

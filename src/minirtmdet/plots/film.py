@@ -15,17 +15,16 @@ from minirtmdet.plots.canvas import (
     Image,
     box_color,
     draw_box,
-    gt_indices,
     image_size,
     level_style,
     new_figure,
-    real_boxes,
     sheet,
     show_image,
     styled,
     to_numpy,
 )
-from minirtmdet.plots.head import dot_area, draw_dots, draw_ring
+from minirtmdet.plots.dots import dot_area, draw_dots, draw_ring
+from minirtmdet.plots.grids import gt_indices, real_boxes
 from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:

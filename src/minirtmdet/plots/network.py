@@ -17,14 +17,13 @@ from minirtmdet.plots.canvas import (
     draw_box,
     halo,
     level_style,
-    levels,
     new_figure,
     panels,
-    real_boxes,
     show_image,
     styled,
     to_numpy,
 )
+from minirtmdet.plots.grids import levels, real_boxes
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from minirtmdet.plots.canvas import (
     draw_labels,
     image_size,
     panels,
-    real_boxes,
     sheet,
     show_image,
     styled,
     to_numpy,
 )
+from minirtmdet.plots.grids import real_boxes
 from minirtmdet.structures import Detections, GroundTruth
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from minirtmdet.plots.canvas import (
     box_color,
     draw_box,
     halo,
-    levels,
     panels,
     points_per_pixel,
     styled,
     to_numpy,
 )
+from minirtmdet.plots.grids import levels
 from minirtmdet.structures import Targets
 
 if TYPE_CHECKING:

@@ -20,13 +20,12 @@ from minirtmdet.plots.canvas import (
     INK,
     MUTED,
     box_color,
-    gt_indices,
     halo,
-    levels,
     new_figure,
     styled,
     to_numpy,
 )
+from minirtmdet.plots.grids import gt_indices, levels
 from minirtmdet.structures import AssignResult, LossTerms
 
 if TYPE_CHECKING:

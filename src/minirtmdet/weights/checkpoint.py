@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -58,7 +59,10 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint of any of the four kinds, without running anything that it holds.
+    """Read a checkpoint: the package's own, MMDetection's ``.pth``, safetensors or ``.npz``; nothing in it is run.
+
+    Args:
+        path: as for :func:`find_checkpoint`.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -68,8 +72,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix == ".npz":
-        arrays = read_npz(path)
-        return Checkpoint(path, _without_wrapping(arrays), origin=_foreign_origin(path, {}, arrays))
+        return _foreign(path, read_npz(path))
     content = load_tensors_only(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}: expected a dict with a state_dict")
@@ -79,75 +82,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         tensors = {str(key): value for key, value in weights.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path} holds no weights: expected a state_dict, found {listed(list(content))}")
-    if "minirtmdet" in content:
-        config, classes = _own_settings(path, content["minirtmdet"])
-        more = (content.get("metrics", {}), content.get("training"))
-        return Checkpoint(path, tensors, config, classes, *more, origin=own_origin(config.model))
-    return Checkpoint(
-        path,
-        _without_wrapping(tensors),
-        classes=_mmdet_classes(content),
-        origin=_foreign_origin(path, content, tensors),
-    )
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # an open file cannot be iterated over
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
-    if "minirtmdet" not in metadata:
-        return Checkpoint(path, _without_wrapping(tensors), origin=_foreign_origin(path, {}, tensors))
-    config, classes = _own_settings(path, metadata["minirtmdet"])
-    metrics = json.loads(metadata.get("metrics", "{}"))
-    return Checkpoint(path, tensors, config, classes, metrics, origin=own_origin(config.model))
-
-
-def _own_settings(path: Path, text: str) -> tuple[TrainConfig, tuple[str, ...]]:
-    """The run's settings and class names that a file of the package carries."""
-    try:
-        return config_from_json(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
-def _without_wrapping(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys as the model knows them: no ``module.`` of a wrapper, no update counter, no preprocessor."""
-    if any(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items() if key.startswith("module.")}
-    return {key: value for key, value in tensors.items() if not key.startswith("data_preprocessor.")}
-
-
-def _mmdet_classes(content: Mapping) -> tuple[str, ...] | None:
-    """Class names that MMDetection wrote (upper case before MMEngine 0.2)."""
-    meta = content.get("meta")
-    dataset = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
-    if not isinstance(dataset, Mapping):
-        return None
-    names = dataset.get("classes", dataset.get("CLASSES"))
-    return (names,) if isinstance(names, str) else tuple(map(str, names)) if names else None
-
-
-def _foreign_origin(path: Path, content: Mapping, tensors: Mapping[str, Tensor]) -> Origin | None:
-    """Where weights that the package did not write come from: by MMDetection's config in the file, or by its name."""
-    meta = content.get("meta")
-    text = meta.get("cfg") if isinstance(meta, Mapping) else None
-    origin = (mmdet_origin(text) if isinstance(text, str) else None) or published_origin(path)
-    mean, std = (tensors.get(f"data_preprocessor.{key}") for key in ("mean", "std"))
-    if origin is not None or mean is None or std is None:
-        return origin
-    means, stds = mean.flatten().tolist(), std.flatten().tolist()
-    # of the order it says no more: red's mean is the largest in photos
-    order = "RGB" if means[0] > means[-1] else "BGR"
-    return Origin("its data_preprocessor", None, order, tuple(means), tuple(stds))
-
-
-def listed(names: Sequence[object]) -> str:
-    """The first few names."""
-    return ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
+    if "minirtmdet" not in content:
+        return _foreign(path, tensors, content)
+    return _own(path, tensors, content["minirtmdet"], content.get("metrics", {}), content.get("training"))
 
 
 def save_checkpoint(
@@ -191,3 +128,82 @@ def save_checkpoint(
     if training is not None:
         content["training"] = dict(training)
     save_tensors(path, content)
+
+
+def listed(names: Sequence[object]) -> str:
+    """The first five names, for a message."""
+    return ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    """Tensors, and what the package writes into the metadata."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # an open file cannot be iterated over
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from None
+    if "minirtmdet" not in metadata:
+        return _foreign(path, tensors)
+    return _own(path, tensors, metadata["minirtmdet"], json.loads(metadata.get("metrics", "{}")))
+
+
+def _own(
+    path: Path,
+    tensors: dict[str, Tensor],
+    settings: str,
+    metrics: dict[str, float],
+    training: dict[str, Any] | None = None,
+) -> Checkpoint:
+    """A file that the package wrote, with the settings and class names that it carries as text."""
+    try:
+        config, classes = config_from_json(settings)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return Checkpoint(path, tensors, config, classes, metrics, training, own_origin(config.model))
+
+
+def _foreign(path: Path, tensors: dict[str, Tensor], content: Mapping = MappingProxyType({})) -> Checkpoint:
+    """A file that the package did not write; ``content`` is all that lies in it, beside the tensors."""
+    return Checkpoint(
+        path,
+        _without_wrapping(tensors),
+        classes=_mmdet_classes(content),
+        origin=_foreign_origin(path, content, tensors),
+    )
+
+
+def _without_wrapping(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names that the model has for them.
+
+    A wrapper puts ``module.`` before its model's keys, and a counter of updates beside them; a detector of MMDetection
+    keeps the mean and std of pixels with its weights.
+    """
+    if any(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items() if key.startswith("module.")}
+    return {key: value for key, value in tensors.items() if not key.startswith("data_preprocessor.")}
+
+
+def _mmdet_classes(content: Mapping) -> tuple[str, ...] | None:
+    """Class names that MMDetection wrote (upper case before MMEngine 0.2)."""
+    meta = content.get("meta")
+    dataset = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+    if not isinstance(dataset, Mapping):
+        return None
+    names = dataset.get("classes", dataset.get("CLASSES"))
+    return (names,) if isinstance(names, str) else tuple(map(str, names)) if names else None
+
+
+def _foreign_origin(path: Path, content: Mapping, tensors: Mapping[str, Tensor]) -> Origin | None:
+    """Where weights that the package did not write come from: by MMDetection's config in the file, or by its name."""
+    meta = content.get("meta")
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    origin = (mmdet_origin(text) if isinstance(text, str) else None) or published_origin(path)
+    mean, std = (tensors.get(f"data_preprocessor.{key}") for key in ("mean", "std"))
+    if origin is not None or mean is None or std is None:
+        return origin
+    means, stds = mean.flatten().tolist(), std.flatten().tolist()
+    # these say nothing of the order; but red's mean is the largest in photos
+    order = "RGB" if means[0] > means[-1] else "BGR"
+    return Origin("its data_preprocessor", None, order, tuple(means), tuple(stds))

@@ -111,20 +111,13 @@ def load_checkpoint(
     (('bias',), ('scale',), [[1.0, 1.0]])
     """
     checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(path)
-    found = {k.removeprefix(prefix): v for k, v in checkpoint.state_dict.items() if k.startswith(prefix)}
-    theirs = describe_weights(found)
-    found = unfuse_state_dict(found, model)
+    given = {k.removeprefix(prefix): v for k, v in checkpoint.state_dict.items() if k.startswith(prefix)}
     expected = model.state_dict(keep_vars=True)
     fresh = {key for key in expected if new_classes and _CLASS_LAYERS.search(key)}
-    found = {key: value for key, value in found.items() if not (new_classes and _CLASS_LAYERS.search(key))}
-
-    conflicting = []
-    for keys in _shared(expected):
-        present = [key for key in keys if key in found]
-        if any(not torch.equal(found[key], found[present[0]]) for key in present[1:]):
-            conflicting += present
-        found |= {key: found[present[0]] for key in keys if present and key not in present}
     wanted = {key: value for key, value in expected.items() if key not in fresh}
+    found = unfuse_state_dict(given, model)
+    found = {key: value for key, value in found.items() if not (new_classes and _CLASS_LAYERS.search(key))}
+    found, conflicting = _share(found, expected)
     mismatched = tuple(
         (key, tuple(value.shape), tuple(found[key].shape))
         for key, value in wanted.items()
@@ -132,10 +125,7 @@ def load_checkpoint(
     )
     unusable = {key for key, *_ in mismatched} | set(conflicting)
     usable = {key: found[key] for key in wanted if key in found and key not in unusable}
-    ours = describe_weights(expected)
-    meaning = _meaning(model)
-    origin = checkpoint.origin or (guess_origin(checkpoint.state_dict) if meaning else None)
-    differences = contradictions(origin, meaning, pixels=isinstance(model, RTMDet)) if origin else []
+    certain, doubtful = _contradictions(checkpoint, model)
     report = LoadReport(
         source=str(checkpoint.path),
         loaded=len(usable),
@@ -144,14 +134,41 @@ def load_checkpoint(
         mismatched=mismatched,
         conflicting=tuple(conflicting),
         fresh=tuple(sorted(fresh)),
-        contradictions=tuple(differences if origin and origin.certain else ()),
-        doubts=tuple(differences if origin and not origin.certain else ()),
-        summary=f"expected {ours}, found {theirs}" if ours and theirs and ours != theirs else "",
+        contradictions=tuple(certain),
+        doubts=tuple(doubtful),
+        summary=_summary(expected, given),
     )
     if strict and not report.fits:
         raise CheckpointError(str(report))
     model.load_state_dict(usable, strict=False)
     return report
+
+
+def _share(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The file's tensors under every key that the model has for them, and the keys whose tensors differ.
+
+    A model that shares a tensor has several keys for it; a file needs to have one of them.
+    """
+    keys_of: dict[int, list[str]] = {}
+    for key, value in expected.items():
+        keys_of.setdefault(id(value), []).append(key)
+    shared, conflicting = dict(found), []
+    for keys in keys_of.values():
+        present = [key for key in keys if key in found]
+        if any(not torch.equal(found[key], found[present[0]]) for key in present[1:]):
+            conflicting += present
+        shared |= {key: found[present[0]] for key in keys if present and key not in present}
+    return shared, conflicting
+
+
+def _contradictions(checkpoint: Checkpoint, model: nn.Module) -> tuple[list[str], list[str]]:
+    """Where weights would mean something else in the model: by what the file says, and by what it looks like."""
+    meaning = _meaning(model)
+    origin = checkpoint.origin or (guess_origin(checkpoint.state_dict) if meaning else None)
+    if origin is None:
+        return [], []
+    found = contradictions(origin, meaning, pixels=isinstance(model, RTMDet))
+    return (found, []) if origin.certain else ([], found)
 
 
 def _meaning(model: nn.Module) -> dict[str, Any]:
@@ -161,9 +178,7 @@ def _meaning(model: nn.Module) -> dict[str, Any]:
     return {"exp_on_reg": model.exp_on_reg} if isinstance(model, RTMDetHead | RTMDetSepBNHead) else {}
 
 
-def _shared(tensors: Mapping[str, Tensor]) -> list[list[str]]:
-    """Groups of keys that name one tensor."""
-    groups: dict[int, list[str]] = {}
-    for key, value in tensors.items():
-        groups.setdefault(id(value), []).append(key)
-    return [keys for keys in groups.values() if len(keys) > 1]
+def _summary(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What the model is and what the file looks like, where both are a detector's and differ."""
+    ours, theirs = describe_weights(expected), describe_weights(given)
+    return f"expected {ours}, found {theirs}" if ours and theirs and ours != theirs else ""

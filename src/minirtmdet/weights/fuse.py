@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def fuse_batch_norm(model: Module) -> Module:
     """A copy for prediction, without BatchNorms: same outputs up to rounding, fewer passes over memory.
 
-    Convolutions that levels share become one a level, because each level's BatchNorm is another.  Load weights
+    Convolutions that levels share become one per level, because each level's BatchNorm is another.  Load weights
     first: files of the folded form alone fit the copy.  MMEngine: ``fuse_conv_bn``.
 
     Args:

@@ -1,4 +1,8 @@
-"""From a checkpoint to the detector that it belongs to."""
+"""From a checkpoint alone to the detector that it belongs to.
+
+:func:`minirtmdet.weights.fit.load_checkpoint` loads weights into a model that is there already;
+:func:`minirtmdet.inference.load.load_detector` also takes sizes and exported files, and readies them for prediction.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +11,7 @@ from typing import NamedTuple
 
 from minirtmdet.configs import INS_MODELS, MODELS, ModelConfig, TrainConfig
 from minirtmdet.detector import RTMDet, build_detector
-from minirtmdet.weights.checkpoint import listed, read_checkpoint
+from minirtmdet.weights.checkpoint import Checkpoint, listed, read_checkpoint
 from minirtmdet.weights.describe import count_classes, describe_weights
 from minirtmdet.weights.fit import LoadReport, load_checkpoint
 from minirtmdet.weights.formats import CheckpointError
@@ -43,30 +47,40 @@ def build_from_checkpoint(
         classes: its class names, for files that do not say, or to rename them.
 
     Raises:
-        CheckpointError: where the file does not say and ``model`` is left out, or does not fit.
+        FileNotFoundError: where there is no file.
+        CheckpointError: for a file that cannot be read or does not fit ``model`` or ``classes``, or that does not say
+            which model it belongs to where ``model`` is left out.
+        ValueError: for a size that there is not.
     """
     checkpoint = read_checkpoint(path)
-    models = MODELS | INS_MODELS
-    if isinstance(model, str) and model not in models:
-        raise ValueError(f"unknown model {model!r}: expected one of {', '.join(models)}")
-    settings = models[model] if isinstance(model, str) else model
-    origin = checkpoint.origin
-    if isinstance(model, str) and settings is not None and origin is not None and origin.model is not None:
-        settings = replace(settings, **{name: getattr(origin.model, name) for name in SILENT})
-    if settings is None:
-        if origin is None or origin.model is None:
-            looks = describe_weights(checkpoint.state_dict)
-            raise CheckpointError(
-                f"{checkpoint.path} does not say which model it belongs to{looks and f' (it looks like {looks})'}: "
-                f"give the size with --model, one of {', '.join(models)}"
-            )
-        settings = origin.model
+    settings = _settings(checkpoint, model)
     num_classes = count_classes(checkpoint.state_dict) or settings.num_classes
     names = tuple(classes) if classes else checkpoint.classes
     if names and len(names) != num_classes:
         raise CheckpointError(f"{checkpoint.path} has {num_classes} classes, but {len(names)} names: {listed(names)}")
     detector = build_detector(settings, num_classes=num_classes)
-    if is_fused(checkpoint.state_dict):  # BatchNorms of their own for levels that share convolutions cannot be regained
+    # levels that share convolutions have BatchNorms of their own: once folded in, these cannot be regained
+    if is_fused(checkpoint.state_dict):
         detector = fuse_batch_norm(detector)
     report = load_checkpoint(detector, checkpoint)
     return BuiltDetector(detector.eval(), names, checkpoint.config, report)
+
+
+def _settings(checkpoint: Checkpoint, model: str | ModelConfig | None) -> ModelConfig:
+    """The network: as asked for, else as the file says; of a size, with the meaning that the file gives its weights."""
+    sizes = MODELS | INS_MODELS
+    said = checkpoint.origin.model if checkpoint.origin is not None else None
+    if isinstance(model, ModelConfig):
+        return model
+    if isinstance(model, str):
+        if model not in sizes:
+            raise ValueError(f"unknown model {model!r}: expected one of {', '.join(sizes)}")
+        meaning = {} if said is None else {name: getattr(said, name) for name in SILENT}
+        return replace(sizes[model], **meaning)
+    if said is None:
+        looks = describe_weights(checkpoint.state_dict)
+        raise CheckpointError(
+            f"{checkpoint.path} does not say which model it belongs to{looks and f' (it looks like {looks})'}: "
+            f"give the size with --model, one of {', '.join(sizes)}"
+        )
+    return said

@@ -1,0 +1,34 @@
+"""File names as data sets give them: written on other systems, with another ending, or leading out of the folder."""
+
+import os
+import unicodedata
+from pathlib import Path
+
+
+def local_name(folder: Path, name: str) -> str:
+    """The file name with slashes where it was written on Windows, with backslashes.
+
+    A name that exists in the folder as it is, backslashes and all, stays.
+    """
+    return name.replace("\\", "/") if "\\" in name and not os.path.isfile(folder / name) else name
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path, its ``..`` resolved, lies below a folder; links are not followed."""
+    return os.path.normpath(path).startswith(os.path.join(folder, ""))
+
+
+def similar_file(path: Path) -> str:
+    """A hint for messages about a missing file: one of its folder that differs in ending or case alone; else empty."""
+    if not path.parent.is_dir():
+        return ""
+    for found in sorted(os.listdir(path.parent)):
+        name, stem = _plain(found), _plain(Path(found).stem)
+        if _plain(path.name) in (name, stem) or _plain(path.stem) == stem:
+            return f" ({found} is there: the JSON's file_name should be that)"
+    return ""
+
+
+def _plain(name: str) -> str:
+    """A name in one spelling: systems differ in case, and in whether an accent is part of its letter."""
+    return unicodedata.normalize("NFC", name).casefold()

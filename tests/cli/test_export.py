@@ -1,0 +1,109 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.commands import CLASSES, MODEL, Output, fails
+from helpers.tiny_sets import box_entry, image_entry, write_set
+
+from minirtmdet import build_detector
+from minirtmdet.cli import main
+from minirtmdet.configs import DataConfig, PredictConfig, TrainConfig
+from minirtmdet.weights.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw.onnx and nms.onnx of the run."""
+    folder = tmp_path_factory.mktemp("exported")
+    assert main(["export", str(run), "--out", str(folder / "raw.onnx")]) == 0
+    limits = ["--nms", "--score-threshold", "0.002", "--max-per-image", "290"]
+    assert main(["export", str(run), "--out", str(folder / "nms.onnx"), *limits]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["raw", "nms"])
+def test_an_exported_file_predicts_and_evaluates_as_its_run(
+    exported: Path, run: Path, data: Path, tmp_path: Path, capsys: Output, kind: str
+):
+    file = exported / f"{kind}.onnx"
+    found = {}
+    for source in (run, file):
+        args = ["--out", str(tmp_path / source.name), "--threshold", "0.009", "--device", "cpu"]
+        assert main(["predict", str(source), str(data / "val"), *args]) == 0
+        found[source] = json.loads((tmp_path / source.name / "predictions.json").read_text())
+    ours, theirs = found[file], found[run]
+    assert ours["classes"] == theirs["classes"] == CLASSES
+    for picture, expected in zip(ours["pictures"], theirs["pictures"], strict=True):
+        assert {k: v for k, v in picture.items() if k != "detections"} == {
+            k: v for k, v in expected.items() if k != "detections"
+        }
+        assert expected["detections"]
+        scores = [row["score"] for row in expected["detections"]]
+        assert [row["score"] for row in picture["detections"]] == pytest.approx(scores, abs=1e-4)
+        assert all(row["class"] == CLASSES[row["label"]] for row in picture["detections"])
+    capsys.readouterr()
+    assert main(["eval", str(file), "--data.root", str(data), "--out", str(tmp_path / "eval"), "--device", "cpu"]) == 0
+    assert "3 pictures of" in capsys.readouterr().out
+    assert json.loads((tmp_path / "eval/metrics.json").read_text())["input_size"] == 64
+    assert "give --data.root" in fails(capsys, "eval", file)
+    assert "made for 64 pixels, not for 96" in fails(capsys, "predict", file, data / "val", "--input-size", "96")
+    assert "leave --model out" in fails(capsys, "predict", file, data / "val", "--model", "tiny")
+    assert "has 3 classes, but 1 names" in fails(capsys, "predict", file, data / "val", "--classes", "x")
+    assert "export from its checkpoint" in fails(capsys, "export", file, "--out", tmp_path / "again.onnx")
+    assert main(["info", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "classes: cat, dog, hen" in printed
+    assert "input images: uint8 BGR pixels [batch, 3, 64, 64]" in printed
+    assert ("at most 290 detections that score more than 0.002" in printed) == (kind == "nms")
+
+
+@pytest.mark.parametrize("clip", ["content", "input"])
+def test_torch_raw_and_nms_agree_in_ap(tmp_path: Path, clip: str):
+    """On wide images, beside which a third of the input is padding, and a detector whose boxes reach into it."""
+    pictures = [image_entry(i, 96, 64) for i in range(1, 5)]
+    boxes = [box_entry(i, i, [0.0, 40.0 - i, 96.0, 24.0 + i]) for i in range(1, 5)]
+    root = tmp_path / "wide"
+    write_set(root, pictures, boxes, [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)], name="val")
+    torch.manual_seed(0)
+    model = build_detector(MODEL)
+    for level, conv in enumerate(model.bbox_head.rtm_reg):
+        torch.nn.init.zeros_(conv.weight)
+        conv.bias.data = torch.tensor([12.0, 1.5, 12.0, 12.0]).div(2**level).log()  # as wide as the input, to its end
+    # scores that differ: without statistics of their own the norms would let next to nothing of an image through, every
+    # score would be that of the bias, and of equal scores each way of suppressing keeps another box
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randint(0, 256, (4, 3, 96, 96), dtype=torch.uint8))
+    for conv in model.bbox_head.rtm_cls:
+        torch.nn.init.normal_(conv.weight, std=0.005)
+    config = TrainConfig(model=MODEL, predict=PredictConfig(clip=clip), data=DataConfig(input_size=96))
+    save_checkpoint(tmp_path / "best.pt", model.state_dict(), config, CLASSES)
+    sources = [tmp_path / "best.pt", tmp_path / "raw.onnx", tmp_path / "nms.onnx"]
+    numbers = []
+    for source in sources:
+        if source.suffix == ".onnx":
+            nms = ["--nms"] * (source.stem == "nms")
+            assert main(["export", str(tmp_path / "best.pt"), "--out", str(source), *nms]) == 0
+        out = tmp_path / f"out-{source.stem}"
+        args = ["eval", str(source), "--data.root", str(root), "--out", str(out), "--device", "cpu"]
+        assert main(args) == 0
+        numbers.append(json.loads((out / "metrics.json").read_text())["metrics"])
+        ends = [row["bbox"][1] + row["bbox"][3] for row in json.loads((out / "detections.json").read_text())]
+        assert max(ends) <= 64 if clip == "content" else max(ends) > 64
+    assert numbers[0]["AP"] > 0.05 or clip == "input"
+    for other in numbers[1:]:
+        assert other == pytest.approx(numbers[0], abs=1e-6)
+
+
+def test_export_says_what_it_compared(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    assert main(["export", str(run), "--out", str(tmp_path / "a.onnx"), "--input-size", "96"]) == 0
+    printed = capsys.readouterr().out
+    assert f"written: {tmp_path / 'a.onnx'}, ONNX of {run.name}, 3 classes, 96 px, all priors" in printed
+    compared = re.search(r"compared with torch on a scene: 300 detections, their scores at most (\S+) apart", printed)
+    assert float(compared[1]) < 1e-4
+    assert "ends with .onnx" in fails(capsys, "export", run, "--out", tmp_path / "a.pt")
+    (tmp_path / "b.onnx").write_bytes(b"no model")
+    assert "b.onnx is no ONNX file" in fails(capsys, "predict", tmp_path / "b.onnx", data / "val")
