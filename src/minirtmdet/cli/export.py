@@ -73,8 +73,8 @@ def export(
 def _compare(model: RTMDet, exported: OnnxDetector) -> str:
     """How near the detections of an exported file are to the model's, in words."""
     size = exported.info.input_size
-    picture = torch.nn.functional.interpolate(example().images, (size, size))
-    ours, theirs = (one.predict(picture, exported.info.predict)[0].scores for one in (model, exported))
+    image = torch.nn.functional.interpolate(example().images, (size, size))
+    ours, theirs = (one.predict(image, exported.info.predict)[0].scores for one in (model, exported))
     if len(ours) != len(theirs):
         return f"compared with torch on a scene: {len(theirs)} detections in place of {len(ours)}"
     difference = float((ours - theirs).abs().max()) if len(ours) else 0.0
