@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,15 @@ def test_a_finished_run_that_is_resumed_is_left_as_it_is(config: TrainConfig):
     trainer = Trainer(replace(config, resume=True), say=quiet)
     assert trainer.fit() == metrics
     assert (config.out / "run/last.pt").stat().st_mtime_ns == before
+
+
+def test_what_a_run_holds_is_let_go_with_it(config: TrainConfig):
+    """At once, not when Python next looks for reference cycles: a next run in the notebook needs memory and lock."""
+    trainer = Trainer(config, say=quiet)
+    trainer.fit(until_epoch=1)
+    held = weakref.ref(trainer), weakref.ref(trainer.model)
+    del trainer
+    assert [thing() for thing in held] == [None, None]
 
 
 def test_a_folder_with_a_run_is_not_overwritten_unasked(config: TrainConfig):

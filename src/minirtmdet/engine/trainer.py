@@ -14,13 +14,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
 from minirtmdet.configs import TrainConfig
@@ -145,7 +144,15 @@ class Trainer:
             self.folder.check_unchanged(start.found)
             self.folder.prepare(self.config, self.classes, clear=start.resumed is None)
         self._log = RunLog(self.run_dir if self.world.is_writer else None, rows, self.say)
-        self._meter = Meter(self.progress, self._check_losses)
+        check = partial(
+            check_losses,
+            progress=self.progress,
+            folder=self.folder,
+            loader=self.loader,
+            accumulate=self.config.optim.accumulate,
+            process=self.world.rank if self.world.size > 1 else None,
+        )
+        self._meter = Meter(self.progress, check)
         self._interrupts = Interrupts()
         self._saved_at = time.perf_counter()
         self._left_out = 0
@@ -308,11 +315,6 @@ class Trainer:
         self._meter.add(StepLosses(self.world.mean(losses), losses, paths), len(paths) * self.world.size)
         self.progress.step += 1
         self.progress.position += 1
-
-    def _check_losses(self, values: Float[Tensor, "steps 3"]) -> None:
-        """Raise a FloatingPointError where losses that were just read are not finite."""
-        accumulate, process = self.config.optim.accumulate, self.world.rank if self.world.size > 1 else None
-        check_losses(values, self.progress, self.folder, self.loader, accumulate, process)
 
     # --------------------------------------------------------------------------------- the end of an epoch
 
