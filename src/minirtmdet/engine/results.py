@@ -52,7 +52,9 @@ def detect_evenly(
     return [sample.image for sample in samples], detections, boxes
 
 
-def write_numbers(folder: Path, progress: Progress, history: Sequence[Row], model: RTMDet, images: int) -> None:
+def write_numbers(
+    folder: Path, progress: Progress, history: Sequence[Row], *, model: RTMDet, device: torch.device, images: int
+) -> None:
     """Write ``metrics.json``, and the log as a figure, ``loss_curve.png``.
 
     Args:
@@ -60,6 +62,7 @@ def write_numbers(folder: Path, progress: Progress, history: Sequence[Row], mode
         progress: at its end.
         history: the rows of the log.
         model: the network.
+        device: of the run.
         images: that it was trained on, each as often as it came.
     """
     from minirtmdet import plots  # not above: only the end of a run needs matplotlib
@@ -74,7 +77,7 @@ def write_numbers(folder: Path, progress: Progress, history: Sequence[Row], mode
             "steps": progress.step,
             "images_seen": images,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "device": str(model.device),
+            "device": str(device),
             "train_seconds": round(progress.seconds, 1),
         },
     )

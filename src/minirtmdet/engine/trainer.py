@@ -384,7 +384,7 @@ class Trainer:
     def _write_results(self) -> None:
         """Numbers and figures of a finished run."""
         images = self.epoch * len(self.loader) * self.config.batch_size * self.world.size
-        write_numbers(self.run_dir, self.progress, self.history, self.model, images)
+        write_numbers(self.run_dir, self.progress, self.history, model=self.model, device=self.device, images=images)
         write_sheet(self.run_dir, self.detect_some(), self.classes)
         self.say(describe_results(self.run_dir, self.progress))
 
