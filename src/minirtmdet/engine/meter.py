@@ -87,7 +87,7 @@ class Meter:
 def time_left(seconds: float, done: int, left: int) -> str:
     """How long ``left`` steps take where ``done`` took ``seconds``, as the end of a line; empty where either is none.
 
-    >>> time_left(60, 100, 12_345), time_left(60, 100, 500), time_left(60, 100, 5), time_left(60, 100, 0)
+    >>> time_left(60.0, 100, 12_345), time_left(60.0, 100, 500), time_left(60.0, 100, 5), time_left(60.0, 100, 0)
     (', 2 h 03 min left', ', 5 min left', ', 3 s left', '')
     """
     if not done or not left:
