@@ -23,7 +23,7 @@ from minirtmdet.configs import (
     PredictConfig,
 )
 from minirtmdet.head.network import HeadOutputs, RTMDetHead, RTMDetInsSepBNHead, RTMDetSepBNHead
-from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss
+from minirtmdet.head.pipeline import ReduceMean, RTMDetInsLoss, RTMDetLoss
 from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat
 from minirtmdet.neck import CSPNeXtPAFPN
 from minirtmdet.structures import Detections, GroundTruth, InsOutputs
@@ -64,6 +64,7 @@ class RTMDet(nn.Module):
         config: the network.
         assigner: which priors learn which box, in training.
         loss: the losses and their weights.
+        reduce_mean: of :class:`~minirtmdet.head.pipeline.RTMDetLoss`, where several processes train together.
 
     Attributes:
         backbone, neck, bbox_head: the three parts, under MMDetection's names and keys.
@@ -75,8 +76,13 @@ class RTMDet(nn.Module):
     std: Tensor
 
     def __init__(
-        self, config: ModelConfig, *, assigner: AssignerConfig = AssignerConfig(), loss: LossConfig = LossConfig()
-    ):
+        self,
+        config: ModelConfig,
+        *,
+        assigner: AssignerConfig = AssignerConfig(),
+        loss: LossConfig = LossConfig(),
+        reduce_mean: ReduceMean | None = None,
+    ) -> None:
         super().__init__()
         if config.num_classes < 1:
             raise ValueError(f"num_classes is {config.num_classes}: a detector needs at least one class")
@@ -88,7 +94,7 @@ class RTMDet(nn.Module):
         )
         self.bbox_head = _build_head(config, width)
         criterion = RTMDetInsLoss if config.masks else RTMDetLoss
-        self.loss = criterion(config.num_classes, assigner, loss, config.prior_offset)
+        self.loss = criterion(config.num_classes, assigner, loss, config.prior_offset, reduce_mean)
         # not in the state_dict: MMDetection's checkpoints have no such keys
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
@@ -183,6 +189,7 @@ def build_detector(
     num_classes: int | None = None,
     assigner: AssignerConfig = AssignerConfig(),
     loss: LossConfig = LossConfig(),
+    reduce_mean: ReduceMean | None = None,
 ) -> RTMDet:
     """Build a detector with fresh weights.
 
@@ -192,6 +199,7 @@ def build_detector(
         num_classes: classes, background not counted; those of ``model`` (80) where left out.
         assigner: which priors learn which box, in training.
         loss: the losses and their weights.
+        reduce_mean: of :class:`~minirtmdet.head.pipeline.RTMDetLoss`, where several processes train together.
 
     Raises:
         ValueError: for an unknown name or no class.
@@ -206,7 +214,7 @@ def build_detector(
         model = models[model]
     if num_classes is not None:
         model = replace(model, num_classes=num_classes)
-    return RTMDet(model, assigner=assigner, loss=loss)
+    return RTMDet(model, assigner=assigner, loss=loss, reduce_mean=reduce_mean)
 
 
 def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMDetHead | RTMDetInsSepBNHead:

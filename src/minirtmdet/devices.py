@@ -1,5 +1,7 @@
 """Which device a setting means, and in which precision the network computes there."""
 
+from typing import Literal
+
 import torch
 
 
@@ -27,3 +29,16 @@ def pick_amp(setting: str, device: torch.device) -> torch.dtype | None:
     if setting == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.bfloat16 if setting == "bf16" else None
+
+
+def pick_compile(
+    setting: Literal["auto", "off", "step", "record", "graph"], device: torch.device
+) -> Literal["off", "step", "record", "graph"]:
+    """How a step runs; ``auto`` compiles on a CUDA GPU, which a thousand launches a step would keep waiting.
+
+    >>> pick_compile("auto", torch.device("cpu")), pick_compile("auto", torch.device("cuda"))
+    ('off', 'step')
+    """
+    if setting == "auto":
+        return "step" if device.type == "cuda" else "off"
+    return setting

@@ -282,6 +282,16 @@ def test_pinning_reaches_every_tensor_and_nothing_else(dataset, monkeypatch):
     assert again.images.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_moving_reaches_every_tensor_and_nothing_else(dataset):
+    batch = next(make_loader(dataset).epoch(0))
+    plain = batch._replace(images=batch.images.contiguous())
+    here, there = plain.to(torch.device("cpu")), plain.to(torch.device("meta"))
+    assert contents(here) == contents(batch)
+    assert here.images.is_contiguous(memory_format=torch.channels_last)
+    assert all(tensor.is_meta for tensor in (there.images, *there.ground_truth))
+    assert there[2:] == batch[2:]
+
+
 # ---- evaluation
 
 

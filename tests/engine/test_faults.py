@@ -30,6 +30,7 @@ from minirtmdet.cli import main
 from minirtmdet.configs import AugmentConfig, TrainConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader, TrainLoader, epoch_order
+from minirtmdet.engine.faults import memory_advice
 from minirtmdet.engine.step import Inputs
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.files import atomic_path, remove_leftovers
@@ -363,10 +364,8 @@ def test_out_of_memory_names_the_settings_to_lower(config: TrainConfig, monkeypa
     )
     assert "a smaller data.input_size (now 64)" in message
     assert message.endswith("last.pt is whole: the same command with --resume continues from it")
-    trainer.device = torch.device("cuda")
-    assert "--amp bf16 (now auto)" in trainer._memory_advice()
-    trainer.amp_dtype = torch.bfloat16
-    assert "--amp" not in trainer._memory_advice()
+    assert "--amp bf16 (now auto)" in memory_advice(config, torch.device("cuda"), None, 6)
+    assert "--amp" not in memory_advice(config, torch.device("cuda"), torch.bfloat16, 6)
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -11,7 +11,6 @@ from helpers.tiny_sets import write_random_set
 from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import Batch, TrainLoader
-from minirtmdet.engine import prefetch as module
 from minirtmdet.engine.prefetch import prefetch
 
 
@@ -73,7 +72,7 @@ def test_the_host_is_at_most_two_steps_ahead(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
-    monkeypatch.setattr(module, "_move", lambda batch, device: batch)
+    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     ahead = []
     for _ in prefetch(loader.epoch(0), torch.device("cuda")):

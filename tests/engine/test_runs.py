@@ -22,7 +22,6 @@ from minirtmdet.configs import MODELS, DataConfig, TrainConfig
 from minirtmdet.data import memory
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
-from minirtmdet.engine import trainer as module
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.runfolder import RunLock
 from minirtmdet.engine.trainer import Trainer
@@ -96,7 +95,7 @@ def test_settings_are_refused_before_anything_is_read_or_written(
     def read(_: object) -> None:
         raise AssertionError("the data was read")
 
-    monkeypatch.setattr(module, "resolve_splits", read)
+    monkeypatch.setattr("minirtmdet.engine.start.resolve_splits", read)
     config = replace(config, out=config.out / "runs")
     for name, value in changes.items():
         config = change(config, name, value)

@@ -85,19 +85,22 @@ def test_batches_of_a_step_weigh_the_same():
 
 def test_gradients_travel_once_a_step():
     """A wrapper of several processes is told to hold its exchange back until the last batch."""
-    step = build_step(*parts())
-    network, events = step.forward, []
+    events = []
 
-    class Wrapper:
-        def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    class Wrapper(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
             events.append("batch")
-            return network(*args, **kwargs)
+            return self.network(*args, **kwargs)
 
         def no_sync(self) -> Any:
             events.append("hold")
             return nullcontext()
 
-    step.forward = Wrapper()
+    step = build_step(*parts(), wrap=Wrapper)
     step([inputs()] * 3, 1e-3)
     assert events == ["hold", "batch", "hold", "batch", "batch"]
 

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from minirtmdet import build_detector
 from minirtmdet.configs import AugmentConfig, DataConfig, OptimConfig, TrainConfig
 from minirtmdet.devices import pick_device
+from minirtmdet.engine.results import describe_results
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.weights.checkpoint import read_checkpoint, save_checkpoint
 from minirtmdet.weights.formats import CheckpointError
@@ -75,7 +77,7 @@ def test_a_run_writes_its_folder(config: TrainConfig):
     assert json.loads((trainer.run_dir / "config.json").read_text())["classes"] == ["cat", "dog", "hen"]
     best = read_checkpoint(trainer.run_dir / "best.pt")
     assert best.training is None
-    assert best.metrics["AP"] == trainer.best["AP"] == max(row.get("AP", -1) for row in trainer.history)
+    assert best.metrics["AP"] == trainer.progress.best["AP"] == max(row.get("AP", -1) for row in trainer.history)
     last = read_checkpoint(trainer.run_dir / "last.pt")
     assert all(torch.equal(value, last.state_dict[key]) for key, value in trainer.ema_model.state_dict().items())
     assert lines[-1].startswith("done: AP ")
@@ -120,7 +122,7 @@ def test_interrupted_within_an_epoch_and_resumed_it_is_the_same_run(config: Trai
     assert "stopped after step 9 of 18" in lines[-1]
     assert "--resume continues" in lines[-1]
     trainer = Trainer(replace(config, name="resumed", resume=True), say=quiet)
-    assert (trainer.epoch, trainer.position, trainer.step) == (1, 3, 9)
+    assert (trainer.epoch, trainer.progress.position, trainer.step) == (1, 3, 9)
     trainer.fit()
     same_state(config.out / "run", config.out / "resumed")
     assert signal.getsignal(signal.SIGINT) is before
@@ -150,7 +152,7 @@ def test_interrupted_in_evaluation_it_evaluates_after_resuming(config: TrainConf
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     trainer = Trainer(replace(config, name="resumed", resume=True), say=quiet)
-    assert (trainer.epoch, trainer.position) == (1, 6)
+    assert (trainer.epoch, trainer.progress.position) == (1, 6)
     trainer.fit()
     same_state(config.out / "run", config.out / "resumed")
 
@@ -162,6 +164,15 @@ def test_a_finished_run_that_is_resumed_is_left_as_it_is(config: TrainConfig):
     trainer = Trainer(replace(config, resume=True), say=quiet)
     assert trainer.fit() == metrics
     assert (config.out / "run/last.pt").stat().st_mtime_ns == before
+
+
+def test_what_a_run_holds_is_let_go_with_it(config: TrainConfig):
+    """At once, not when Python next looks for reference cycles: a next run in the notebook needs memory and lock."""
+    trainer = Trainer(config, say=quiet)
+    trainer.fit(until_epoch=1)
+    held = weakref.ref(trainer), weakref.ref(trainer.model)
+    del trainer
+    assert [thing() for thing in held] == [None, None]
 
 
 def test_a_folder_with_a_run_is_not_overwritten_unasked(config: TrainConfig):
@@ -331,7 +342,7 @@ def test_classes_are_matched_by_name(config: TrainConfig, tmp_path: Path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_steps_without_any_box_are_steps(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Trainer, "_check_boxes", lambda self: None)  # a whole run of them is refused
+    monkeypatch.setattr("minirtmdet.engine.start.check_boxes", lambda *_: None)  # a whole run of them is refused
     root = tmp_path / "empty"
     for name in ("train", "val"):
         write_set(root, name=name, categories=CATEGORIES)
@@ -342,6 +353,25 @@ def test_steps_without_any_box_are_steps(config: TrainConfig, tmp_path: Path, mo
     assert metrics["AP"] == -1
     assert trainer.history[0]["num_pos"] == 0
     assert trainer.history[0]["loss_bbox"] == 0
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_where_no_box_is_annotated_to_judge_by_there_is_no_ap_and_no_best(config: TrainConfig, tmp_path: Path):
+    root = tmp_path / "unjudged"
+    write_random_set(root, 4)
+    write_set(root, name="val", categories=CATEGORIES)
+    lines: list[str] = []
+    trainer = Trainer(replace(config, data=replace(config.data, root=root), epochs=2), say=lines.append)
+    assert trainer.fit()["AP"] == -1  # as the COCO tools say it
+    epoch = next(line for line in lines if line.startswith("epoch 2/2"))
+    assert epoch.endswith(", no AP: no box is annotated that counts")
+    assert not any("-1.000" in line for line in lines)
+    assert not (trainer.run_dir / "best.pt").exists()
+    assert trainer.progress.best == {}
+    with (trainer.run_dir / "log.csv").open() as file:
+        assert [row["AP"] for row in csv.DictReader(file)] == ["", ""]
+    words = describe_results(trainer.run_dir, trainer.progress)
+    assert words.startswith("done: no AP: no box is annotated that counts; numbers and pictures are in")
 
 
 def test_tensorboard_is_optional_and_said(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):

@@ -110,6 +110,14 @@ def test_weights_scale_the_losses():
     torch.testing.assert_close(heavy["loss_bbox"], 4 * plain["loss_bbox"])
 
 
+def test_losses_are_divided_by_what_the_processes_agree_on():
+    cls_scores, bbox_preds = maps()
+    alone = RTMDetLoss(CLASSES)(cls_scores, bbox_preds, ground_truth())
+    together = RTMDetLoss(CLASSES, reduce_mean=lambda iou_sum: 2 * iou_sum)(cls_scores, bbox_preds, ground_truth())
+    for name in ("loss_cls", "loss_bbox"):
+        torch.testing.assert_close(together[name], alone[name] / 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_lose_nothing_in_the_losses(dtype):
     cls_scores, bbox_preds = maps()

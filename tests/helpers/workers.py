@@ -222,7 +222,12 @@ def gradients(config: TrainConfig, out: Path) -> None:
             trainer._train_step(batches)
             named = trainer.model.named_parameters()
             grads.append({name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None})
-        content = {"grads": grads[0], "later": grads[2], "losses": trainer._recent[0].mean, "lr": trainer.schedule.lr}
+        content = {
+            "grads": grads[0],
+            "later": grads[2],
+            "losses": trainer.progress.recent[0].mean,
+            "lr": trainer.schedule.lr,
+        }
         torch.save(content, out / f"{world.size}.{world.rank}.pt")
 
 

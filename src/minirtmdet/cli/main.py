@@ -16,7 +16,7 @@ from minirtmdet.cli.predict import predict
 from minirtmdet.cli.train import train
 from minirtmdet.cli.weights import weights
 from minirtmdet.distributed import ProcessFailed, ProcessLost
-from minirtmdet.engine.trainer import is_lost_worker
+from minirtmdet.engine.faults import is_lost_worker
 
 app = tyro.extras.SubcommandApp()
 app.command(train)

@@ -42,7 +42,9 @@ def train(config: Annotated[Preset, tyro.conf.arg(name="")]) -> None:  # type: i
         trainer = Trainer(settings, world=world)
         trainer.fit()
     if world.is_writer:
-        print(metrics_table(trainer.metrics, {name: {"AP": value} for name, value in trainer.per_class.items()}))
+        print(
+            metrics_table(trainer.metrics, {name: {"AP": value} for name, value in trainer.progress.per_class.items()})
+        )
 
 
 def _read_by(settings: TrainConfig) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Ctrl-C, and other processes that end, never tear a training step in two."""
+"""Ctrl-C, or the end of another process, takes effect between two training steps, where the state is whole."""
 
 import signal
 import threading

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
 
 from minirtmdet.data.loader import Batch
 
@@ -23,7 +22,7 @@ def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     fill the memory of both.
     """
     if device.type != "cuda":
-        yield from (_move(batch, device) for batch in batches)
+        yield from (batch.to(device) for batch in batches)
         return
     copies = torch.cuda.Stream(device)
     steps: deque[torch.cuda.Event] = deque()  # the ends of those that the device may not have come to
@@ -31,17 +30,13 @@ def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         if len(steps) == AHEAD:
             steps.popleft().synchronize()
         with torch.cuda.stream(copies):
-            moved = _move(batch, device)
+            moved = batch.to(device)
         training = torch.cuda.current_stream(device)
         training.wait_stream(copies)
         for tensor in (moved.images, *moved.ground_truth):
-            tensor.record_stream(training)  # else its memory would be the next copy's while it is still read
+            # the memory belongs to the stream of copies, which without this could fill it while training still reads it
+            tensor.record_stream(training)
         yield moved
         del moved
         steps.append(torch.cuda.Event(blocking=True))  # a host that waits leaves its core to the loading processes
         steps[-1].record(training)
-
-
-def _move(batch: Batch, device: torch.device) -> Batch:
-    images: Tensor = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    return batch._replace(images=images, ground_truth=batch.ground_truth.to(device, non_blocking=True))

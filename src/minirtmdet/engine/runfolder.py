@@ -15,19 +15,19 @@ from minirtmdet.settings import flat_settings
 from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint
 from minirtmdet.weights.formats import CheckpointError
 
-# settings that a resumed run may change: they say where it runs and how fast, not what comes out
+# settings that a resumed run may change, since the numbers do not depend on them
 _FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
 _FREE |= {"adopt_network"}  # how a run starts
-_FREE |= {f"data.{name}" for name in ("bad_images", "check", "max_pixels", "outside_files")}  # pictures are counted
-_FREE |= {"model.num_classes"}  # the data's; the class names are compared
+_FREE |= {f"data.{name}" for name in ("bad_images", "check", "max_pixels", "outside_files")}  # images are counted
+_FREE |= {"model.num_classes"}  # that of the data, whose class names are compared
 _FREE |= {f"data.{name}" for name in ("root", "train_json", "train_images", "val_json", "val_images", "workers")}
-# and these where another number of processes makes as many pictures a step
+# and these with another number of processes, where a step still has as many images
 _SHARE = {"batch_size", "optim.accumulate", "sync_bn"}
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run writes: ``last.pt`` (to resume), ``best.pt``, ``config.json``, ``log.csv``, numbers and pictures.
+    """Where a run writes: ``last.pt`` (to resume), ``best.pt``, ``config.json``, ``log.csv``, numbers and figures.
 
     Attributes:
         path: the folder.
@@ -101,18 +101,18 @@ class RunFolder:
 
 
 _LOCKS: dict[str, BaseFileLock] = {}
-"""Those of this process by file: two trainers of one process, as in a notebook, share one."""
+"""The locks of this process by file: two trainers of one process, as in a notebook, share one."""
 
 
 class RunLock:
-    """Keeps other processes out of a run's folder; the system lets go of it when this process ends, however it does.
+    """Keeps other processes out of a run's folder; the system releases it when this process ends, killed or not.
 
     Args:
         folder: of the run; the lock is a file beside it.
     """
 
     GRACE = 10.0
-    """Seconds to wait for: loading processes hold it until they notice that their run was killed."""
+    """Seconds to wait for a lock: after a run was killed, its loading processes hold it until they notice."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -142,35 +142,40 @@ class RunLock:
         self._release = weakref.finalize(self, _release, lock, os.getpid())
 
     def release(self) -> None:
-        """Give it back, where it is held."""
+        """Release it, where it is held."""
         if self._release is not None:
             self._release()
 
 
 def _release(lock: BaseFileLock, process: int) -> None:
-    """Give back a lock of this process, not of the one that it was forked from."""
+    """Release a lock that ``process`` took; a process that was forked from it has a copy, and leaves it."""
     if os.getpid() == process:
         lock.release()
 
 
-def check_same_run(
-    checkpoint: Checkpoint,
-    config: TrainConfig,
-    *,
-    classes: Sequence[str],
-    pictures: int,
-    steps_per_epoch: int,
-    processes: int,
-) -> None:
+@dataclass(frozen=True)
+class Extent:
+    """What decides, beside the settings, which steps a run is made of; ``last.pt`` holds it.
+
+    Attributes:
+        pictures: images to train on.
+        steps_per_epoch: optimiser steps.
+        processes: that train together.
+    """
+
+    pictures: int
+    steps_per_epoch: int
+    processes: int
+
+
+def check_same_run(checkpoint: Checkpoint, config: TrainConfig, classes: Sequence[str], extent: Extent) -> None:
     """Make sure that what :meth:`RunFolder.find_state` found would go on with the same steps.
 
     Args:
         checkpoint: the state.
         config: the run now.
         classes: the data's.
-        pictures: to train on.
-        steps_per_epoch: optimiser steps.
-        processes: that train together.
+        extent: of the run now.
 
     Raises:
         ValueError: naming what differs.
@@ -178,6 +183,7 @@ def check_same_run(
     state, before = checkpoint.training, checkpoint.config
     assert state is not None
     assert before is not None
+    pictures, steps_per_epoch, processes = extent.pictures, extent.steps_per_epoch, extent.processes
     if checkpoint.classes != tuple(classes):
         was, now = ", ".join(checkpoint.classes or ()), ", ".join(classes)
         raise ValueError(f"{checkpoint.path} is a run with the classes {was}; the data has {now}")

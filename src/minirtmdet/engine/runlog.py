@@ -8,9 +8,12 @@ from typing import Any
 from minirtmdet.files import naming_full_disk
 
 COLUMNS = ("epoch", "step", "lr", "loss", "loss_cls", "loss_bbox", "num_pos", "images_per_second")
-"""What every row has: means over the steps since the row before; the learning rate is the last step's."""
+"""What every row has: means over the steps since the row before, but the learning rate of the last step."""
 METRIC_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-"""What the rows of evaluated epochs have besides."""
+"""What the rows of evaluated epochs have besides, where any box is annotated that counts."""
+
+NOT_JUDGED = "no AP: no box is annotated that counts"
+"""What lines say in place of AP after an evaluation without any box to judge by."""
 
 Row = dict[str, Any]
 
@@ -53,6 +56,13 @@ class RunLog:
                         ("metrics/" if key in METRIC_COLUMNS else "train/") + key, value, row["step"]
                     )
             self._board.flush()
+
+
+def describe(row: Row) -> str:
+    """A row in words."""
+    words = f"loss_cls {row['loss_cls']:.3f}, loss_bbox {row['loss_bbox']:.3f}, positives {row['num_pos']:.1f}"
+    words += f", lr {row['lr']:.2e}, {row['images_per_second']:.0f} images/s"
+    return words + (f", AP {row['AP']:.3f}" if "AP" in row else "")
 
 
 def _summary_writer(folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Any:

@@ -116,7 +116,7 @@ def run_evaluation(
     # named only to switch it off: an argument would win over TQDM_DISABLE
     quiet = {} if progress and world.is_writer else {"disable": True}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
-        images = batch.images.to(model.device, non_blocking=True, memory_format=torch.channels_last)
+        images = batch.to(model.device).images
         detections = on_host(model.predict(images, config, batch.img_shapes, batch.scale_factors))
         image_ids += batch.image_ids
         for image_id, found in zip(batch.image_ids, detections, strict=True):

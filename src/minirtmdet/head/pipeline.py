@@ -17,6 +17,9 @@ from minirtmdet.head.targets import build_targets
 from minirtmdet.masks import fit_to_map
 from minirtmdet.structures import AssignResult, GroundTruth, LossTerms, MaskTerms, Targets
 
+ReduceMean = Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
+"""The mean of numbers over the processes that train together."""
+
 
 def flatten_levels(maps: Sequence[Float[Tensor, "batch channels _ _"]]) -> Float[Tensor, "batch priors channels"]:
     """All cells of all levels in one axis, level by level and row by row.
@@ -38,8 +41,6 @@ class RTMDetLoss:
         assigner: settings of the assigner.
         loss: settings of the losses.
         prior_offset: where a prior lies in its cell, in strides.
-
-    Attributes:
         reduce_mean: what the sum of IoUs goes through before it divides the losses: nothing in one process; the mean
             over processes where several train together (MMDetection: ``reduce_mean`` of ``cls_avg_factor``).
     """
@@ -50,6 +51,7 @@ class RTMDetLoss:
         assigner: AssignerConfig = AssignerConfig(),
         loss: LossConfig = LossConfig(),
         prior_offset: float = 0.0,
+        reduce_mean: ReduceMean | None = None,
     ) -> None:
         self.num_classes = num_classes
         self.prior_generator = MlvlPointGenerator(offset=prior_offset)
@@ -65,7 +67,7 @@ class RTMDetLoss:
         self.sampler = PseudoSampler()
         self.loss_cls = QualityFocalLoss(loss.beta, loss.cls_weight)
         self.loss_bbox = GIoULoss(loss_weight=loss.bbox_weight, clamp_inverted=loss.clamp_inverted)
-        self.reduce_mean: Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]] = _of_one_process
+        self.reduce_mean = _of_one_process if reduce_mean is None else reduce_mean
 
     def __call__(
         self,
@@ -179,8 +181,9 @@ class RTMDetInsLoss(RTMDetLoss):
         assigner: AssignerConfig = AssignerConfig(),
         loss: LossConfig = LossConfig(),
         prior_offset: float = 0.0,
+        reduce_mean: ReduceMean | None = None,
     ) -> None:
-        super().__init__(num_classes, assigner, loss, prior_offset)
+        super().__init__(num_classes, assigner, loss, prior_offset, reduce_mean)
         self.settings = loss
 
     def __call__(  # type: ignore[override]  # a head that finds masks gives more
