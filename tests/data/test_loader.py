@@ -367,8 +367,8 @@ def test_steps_that_an_epoch_does_not_have(dataset):
 HANG_UP = """
 import os, socket, sys
 from multiprocessing import resource_sharer
-from minirtmdet.data.loader import _start_worker
-_start_worker(0)
+from minirtmdet.data.workers import start_worker
+start_worker(0)
 resource_sharer.DupFd(os.dup(0))
 for _ in range(3):
     with socket.socket(socket.AF_UNIX) as main_process:

@@ -26,7 +26,8 @@ from minirtmdet.cli import main
 from minirtmdet.configs import TrainConfig
 from minirtmdet.data.augment import Sample
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.loader import EvalLoader, _start_worker
+from minirtmdet.data.loader import EvalLoader
+from minirtmdet.data.workers import start_worker
 from minirtmdet.distributed import beating, joined
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.evaluation.coco import run_evaluation
@@ -142,7 +143,7 @@ def train_in_group(config: TrainConfig, *, before: Callable[[Trainer], None]) ->
 
 def hand_over_what_cannot_be() -> None:
     """A loading process whose batch is lost on its way."""
-    _start_worker(0)
+    start_worker(0)
     queue: Any = multiprocessing.Queue()
     queue.put(lambda: None)  # cannot be pickled
     time.sleep(20)

@@ -19,7 +19,7 @@ from minirtmdet.data.example import example
 from minirtmdet.data.images import read_image
 from minirtmdet.detector import GREY, RTMDet
 from minirtmdet.head.postprocess import batched_nms
-from minirtmdet.inference import export
+from minirtmdet.inference import export, exported
 from minirtmdet.inference.export import export_onnx
 from minirtmdet.inference.exported import KEY, MAPS, ExportError, OnnxDetector
 from minirtmdet.presets import PRESETS
@@ -115,7 +115,7 @@ def test_raw_files_detect_what_torch_does(raw: tuple[RTMDet, OnnxDetector]):
     usual = limits(model)
     for config in (usual, replace(usual, clip="content", max_per_image=7)):
         expected = model.predict(photos(SIZE), config, shapes, scales)
-        assert sum(len(found.scores) for found in expected) > 20
+        assert sum(len(found.scores) for found in expected) > 10
         assert_same(exported.predict(photos(SIZE), config, shapes, scales), expected)
 
 
@@ -267,7 +267,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(name: str):
         raise ModuleNotFoundError(f"No module named {name}", name=missing.name)
 
-    monkeypatch.setattr(export, "import_module", fail)
+    monkeypatch.setattr(exported, "import_module", fail)
     with pytest.raises(ExportError, match="needs onnxscript, which is not installed: pip install onnx onnxscript"):
         export_onnx(model, tmp_path / "a.onnx", input_size=64)
     (tmp_path / "b.onnx").touch()

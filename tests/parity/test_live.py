@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parity import cases, live, original, ours
+from parity import cases, live, original, original_instances, ours, ours_instances
 
 Answer = dict[str, torch.Tensor]
 
@@ -22,8 +22,10 @@ def first_positive(answer: Answer) -> tuple[int, int]:
 
 
 def test_every_kind_is_known_everywhere() -> None:
-    assert live.KINDS.keys() == cases.RANDOM.keys() == original.ANSWERS.keys()
-    assert ours.RACING.keys() | ours.READING.keys() == live.KINDS.keys()
+    kinds = live.KINDS.keys()
+    assert kinds == live.RANDOM.keys() == original.ANSWERS.keys() | original_instances.ANSWERS.keys()
+    lanes = (ours.RACING, ours.READING, ours_instances.RACING, ours_instances.READING)
+    assert kinds == {kind for lane in lanes for kind in lane}
 
 
 def test_small_shares_keep_one_case() -> None:

@@ -48,7 +48,11 @@ def result(inds: torch.Tensor, iou: float = 0.5) -> AssignResult:
 
 
 def found(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
-    return Detections(torch.tensor(boxes).reshape(-1, 4), torch.tensor(scores), torch.tensor(labels, dtype=torch.int64))
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.tensor(scores),
+        torch.tensor(labels, dtype=torch.int64),
+    )
 
 
 def costs(boxes: int = 2) -> dict[str, torch.Tensor]:

@@ -8,19 +8,13 @@ Windows), or as ``multiprocessing.set_start_method`` says.  The last two pickle 
 name of its module: a class that is defined in a notebook's cell, which no module has, loads with ``workers=0`` alone.
 """
 
-import multiprocessing.queues
-import os
-import signal
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
@@ -32,6 +26,7 @@ from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.memory import check_shared_memory
 from minirtmdet.data.pipeline import TrainPipeline
+from minirtmdet.data.workers import start_worker
 from minirtmdet.structures import GroundTruth
 
 STUCK = 600.0
@@ -347,7 +342,7 @@ def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, ke
         num_workers=workers,
         collate_fn=_same,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # else each epoch would draw from the global generator
         persistent_workers=keep and workers > 0,
         timeout=STUCK if workers else 0,
@@ -356,41 +351,6 @@ def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, ke
 
 def _same(batch: Any) -> Any:
     return batch
-
-
-def _start_worker(_: int) -> None:
-    # one core a worker: threads of several workers would fight for them
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    sys.excepthook = _except_hang_ups
-    # a batch that cannot be handed over would be lost, and waited for; a process that ends is noticed
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
-    # Ctrl-C reaches every process of a terminal.  The main one decides: it may want batches still, to end its step
-    # with the others, and ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_quietly)
-
-
-def _end_worker(error: Exception, _: object) -> None:
-    """Say why a batch could not be handed over, and end."""
-    print(f"loading process: {error}", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
-def _end_quietly(number: int, frame: FrameType | None) -> None:
-    # a scheduler's SIGTERM reaches every process of a run too; the death of a worker by a signal would be an error of
-    # torch's in the main process, wherever that is, even where it saves
-    os._exit(0)
-
-
-def _except_hang_ups(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What Python does with an error that nobody catches, but for those of a main process that has hung up.
-
-    A thread of each worker hands tensors over.  Where the main process stops in the middle, because another worker was
-    killed or on Ctrl-C, it has a message of its own, and the traceback of that thread would stand before it.
-    """
-    if not isinstance(error, EOFError | ConnectionError):
-        sys.__excepthook__(kind, error, trace)
 
 
 def _check(batch_size: int, workers: int, rank: int, world_size: int) -> None:
