@@ -6,6 +6,6 @@ from minirtmdet.weights.fit import load_checkpoint
 from minirtmdet.weights.fuse import fuse_batch_norm
 from minirtmdet.weights.published import download_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["build_detector", "download_weights", "fuse_batch_norm", "load_checkpoint", "load_detector"]

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum
 from typing import TypeVar
 
 import torch
@@ -45,6 +46,16 @@ class ProcessLost(RuntimeError):
 
 class ProcessFailed(RuntimeError):
     """This process has ended the run; the message says which one it is, and why."""
+
+
+class Ending(Enum):
+    """What a process that has to end says of it."""
+
+    AS_IT_IS = "its own error"
+    NUMBERED = "its own error, and which process it is"
+    ELSEWHERE = "nothing: another process says it"
+    DIED = "ended without a word: killed, or its machine is gone or out of memory"
+    FAILED = "failed, and says itself why"
 
 
 @dataclass(frozen=True)
@@ -176,30 +187,37 @@ class World:
             return error
         lost = _is_connection(error)
         self._store.set(f"end/{self.rank}", json.dumps(None if lost else str(error)))
-        if not lost:
-            if self.rank == 0:
-                return error
-            # what all processes meet, process 0 says
-            if self._last_words([0], 1.0).get(0) == str(error):
-                raise SystemExit(2)
-            if isinstance(error, ValueError | OSError | ArithmeticError | torch.OutOfMemoryError):
-                return ProcessFailed(f"process {self.rank} of {self.size}: {error}")
+        ending, ranks = self._after_loss() if lost else (self._after_own(error), [])
+        if ending is Ending.ELSEWHERE:
+            raise SystemExit(2)
+        if ending is Ending.AS_IT_IS:
             return error
+        if ending is Ending.NUMBERED:
+            return ProcessFailed(f"process {self.rank} of {self.size}: {error}")
+        who = f"{_named(ranks)} of {self.size}"
+        return ProcessLost(f"{who} {ending.value}; the run cannot go on without it. {advice[0].upper()}{advice[1:]}")
+
+    def _after_own(self, error: Exception) -> Ending:
+        """Who says an error that this process has met itself."""
+        if self.rank == 0:
+            return Ending.AS_IT_IS
+        if self._last_words([0], 1.0).get(0) == str(error):  # all processes have met it
+            return Ending.ELSEWHERE
+        for_users = isinstance(error, ValueError | OSError | ArithmeticError | torch.OutOfMemoryError)
+        return Ending.NUMBERED if for_users else Ending.AS_IT_IS
+
+    def _after_loss(self) -> tuple[Ending, list[int]]:
+        """What became of the others where they can no longer be reached, and of whom it is said."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         words = self._last_words(others, GRACE)
         dead = [rank for rank in others if rank not in words]
         failed = [rank for rank in others if words.get(rank) is not None]
+        witnesses = [rank for rank in others if rank not in dead and rank not in failed]
         if not dead and not failed:
-            return error
-        if any(rank < self.rank for rank in others if rank not in dead and rank not in failed):
-            raise SystemExit(2)
-        if dead:
-            reason = (
-                f"{_named(dead)} of {self.size} ended without a word: killed, or its machine is gone or out of memory"
-            )
-        else:
-            reason = f"{_named(failed)} of {self.size} failed, and says itself why"
-        return ProcessLost(f"{reason}; the run cannot go on without it. {advice[0].upper()}{advice[1:]}")
+            return Ending.AS_IT_IS, []
+        if any(rank < self.rank for rank in witnesses):  # of those that saw it, the first says it
+            return Ending.ELSEWHERE, []
+        return (Ending.DIED, dead) if dead else (Ending.FAILED, failed)
 
     def _last_words(self, ranks: Sequence[int], seconds: float) -> dict[int, str | None]:
         """What processes said at their end; None for those that only saw another one end."""

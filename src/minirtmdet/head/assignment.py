@@ -82,13 +82,10 @@ class DynamicSoftLabelAssigner:
         # a box that is not to be learned is empty: no prior lies inside it
         boxes = ground_truth.boxes.to(dtype) * ground_truth.mask[..., None]  # [B,G,4]
         candidates = self.candidates(priors, boxes, ground_truth, takes_part)  # [B,N]
-        # each coordinate, and each class, in a row of memory of its own: blocks of boxes read whole rows
-        bboxes = torch.where(candidates, bboxes.movedim(-1, 0), 0).movedim(0, -1)
-        cls_scores = cls_scores.mT.contiguous().mT
+        cls_scores = cls_scores.mT.contiguous().mT  # each class in a row of memory: blocks of boxes read whole rows
         if background is None:
             background = background_loss(cls_scores)
-        background = torch.where(candidates, background, torch.inf)
-        cost, ious = self.pairs(cls_scores, bboxes, priors, boxes, ground_truth, background)  # [B,G,N] twice
+        cost, ious = self.pairs(cls_scores, bboxes, priors, ground_truth, candidates, background)  # [B,G,N] twice
 
         owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,N], [B,N]
         left_out = ~takes_part  # [B,N]
@@ -120,17 +117,23 @@ class DynamicSoftLabelAssigner:
         cls_scores: Float[Tensor, "batch priors classes"],
         bboxes: Float[Tensor, "batch priors 4"],
         priors: Float[Tensor, "priors 4"],
-        boxes: Float[Tensor, "batch boxes 4"],
         ground_truth: GroundTruth,
+        candidates: Bool[Tensor, "batch priors"],
         background: Float[Tensor, "batch priors"],
     ) -> tuple[Float[Tensor, "batch boxes priors"], Float[Tensor, "batch boxes priors"]]:
         """Cost and IoU of every pair of box and prior; infinity and 0 where the pair is impossible.
 
-        No pair is masked: a prior that is no candidate has an empty predicted box, which overlaps nothing, and an
-        infinite background; and every prior costs infinity to a box that is not to be learned.
+        A pair is possible where the prior is a candidate and the box is to be learned.  A mask ``[B,G,N]`` would be one
+        more tensor of that size to make and to read.  So what pairs are made of says it instead: a prior that is no
+        candidate is given an empty predicted box, whose IoU with every box is 0, and an infinite background loss, which
+        every cost contains; to a box that is not to be learned, infinity is added.
         """
-        not_learned = torch.zeros_like(boxes[..., :1]).masked_fill_(~ground_truth.mask[..., None], torch.inf)  # [B,G,1]
-        centers = ground_truth.centers.to(boxes.dtype)
+        # each coordinate in a row of memory of its own
+        bboxes = torch.where(candidates, bboxes.movedim(-1, 0), 0).movedim(0, -1)
+        background = torch.where(candidates, background, torch.inf)
+        learned = ground_truth.mask[..., None]  # [B,G,1]
+        boxes, centers = (field.to(priors.dtype) for field in (ground_truth.boxes * learned, ground_truth.centers))
+        not_learned = torch.zeros_like(boxes[..., :1]).masked_fill_(~learned, torch.inf)  # [B,G,1]
         cost = boxes.new_empty(*boxes.shape[:2], len(priors))
         ious = torch.empty_like(cost)
         for block in blocks(boxes.shape[1], background):

@@ -87,27 +87,37 @@ class FocalTerms(torch.autograd.Function):
     def forward(
         ctx: Any, cls_scores: Tensor, labels: Tensor, quality: Tensor, beta: float, loss: Tensor, slope: Tensor
     ) -> Tensor:
-        """Swap loss and slope of each positive's class; ``slope`` is changed in place, and kept."""
-        positive = labels < cls_scores.shape[-1]
-        index = labels.clamp(max=cls_scores.shape[-1] - 1)[..., None]
+        """Swap loss and slope of each positive's class; ``slope``, as large as the logits, is written into and kept."""
+        last = cls_scores.shape[-1] - 1
+        positive, index = labels <= last, labels.clamp(max=last)[..., None]
         logit = cls_scores.gather(-1, index)[..., 0]
-        probability, softplus = activations(logit)
-        gap = probability - quality
-        cross_entropy = softplus - logit * quality
-        as_positive = cross_entropy * gap.abs().pow(beta)
-        as_background = softplus * probability.pow(beta)
-        # the derivative of the cross entropy is the gap itself
-        bend = beta * gap.abs().pow(beta - 1) * gap.sign() * probability * (1 - probability)
-        own_slope = gap * gap.abs().pow(beta) + cross_entropy * bend
+        own_loss, own_slope = loss_and_slope(logit, quality, beta)
+        background_loss, _ = loss_and_slope(logit, torch.zeros_like(quality), beta)
         slope.scatter_(-1, index, torch.where(positive[..., None], own_slope[..., None], slope.gather(-1, index)))
         ctx.save_for_backward(slope)
-        return loss + torch.where(positive, as_positive - as_background, 0)
+        return loss + torch.where(positive, own_loss - background_loss, 0)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         """The slope, times what follows."""
         (slope,) = ctx.saved_tensors
         return slope * gradient[..., None], None, None, None, None, None
+
+
+def loss_and_slope(
+    logit: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"], beta: float
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Quality focal loss of single logits, ``BCE(s, t) |sigmoid(s) - t|^beta``, and its derivative by the logit.
+
+    By the product rule the derivative has two terms: that of the cross entropy, which is ``sigmoid(s) - t`` itself,
+    times the weight, and the cross entropy times that of the weight.
+    """
+    probability, softplus = activations(logit)
+    cross_entropy = softplus - logit * target
+    gap = probability - target
+    weight = gap.abs().pow(beta)
+    weight_slope = beta * gap.abs().pow(beta - 1) * gap.sign() * probability * (1 - probability)
+    return cross_entropy * weight, gap * weight + cross_entropy * weight_slope
 
 
 class GIoULoss:
