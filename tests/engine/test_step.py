@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,12 +242,12 @@ def test_other_errors_of_a_compiled_step_are_errors(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_equals_eager(backend: str):
     """In a process of its own: what a compiler makes of the assigner once ended the process."""
-    subprocess.run([sys.executable, __file__, "equal", backend], check=True, timeout=600)
+    _run_apart("equal", backend)
 
 
 @pytest.mark.compile
 def test_compilation_does_not_follow_the_number_of_boxes():
-    subprocess.run([sys.executable, __file__, "boxes", "aot_eager"], check=True, timeout=600)
+    _run_apart("boxes", "aot_eager")
 
 
 def _equal(compiled: TrainStep, eager: TrainStep) -> None:
@@ -276,8 +277,14 @@ def _boxes(compiled: TrainStep) -> None:
     assert not counters["graph_break"], dict(counters["graph_break"])
 
 
+def _run_apart(what: str, backend: str) -> None:
+    """This file as a program: a compiler that aborts takes its process with it."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, __file__, what, backend]
+    subprocess.run(command, check=True, timeout=600, env={**os.environ, "PYTHONPATH": path})
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     what, backend = sys.argv[1:]
     torch.compile = partial(torch.compile, backend=backend)  # type: ignore[assignment]
     step = build_step(*parts(), compile="step", say=sys.exit)

@@ -57,7 +57,7 @@ class Start:
     Attributes:
         weights: those to start from.
         resumed: the state to go on from, ``last.pt``.
-        found: what :meth:`RunFolder.state_of_last` gave before that was read.
+        found: what :meth:`~minirtmdet.engine.runfolder.RunFolder.state_of_last` gave before that was read.
     """
 
     weights: Checkpoint | None
@@ -66,7 +66,10 @@ class Start:
 
 
 def find_start(config: TrainConfig, folder: RunFolder, processes: int, say: Say) -> Start:
-    """Read what a run begins with; nothing is changed.  Errors as for :meth:`RunFolder.find_state`."""
+    """Read what a run begins with; nothing is changed.
+
+    Errors are those of :meth:`~minirtmdet.engine.runfolder.RunFolder.find_state`.
+    """
     found = folder.state_of_last()
     resumed = folder.find_state(config, processes)
     if config.resume and resumed is None:

@@ -172,7 +172,7 @@ class Trainer:
 
     @property
     def ema_model(self) -> RTMDet:
-        """The moving average of the model: what is evaluated and saved."""
+        """The moving average of the model, which is evaluated and saved."""
         return self.ema.module
 
     @property

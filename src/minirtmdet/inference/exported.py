@@ -75,7 +75,7 @@ class OnnxDetector:
     """An exported file as a detector: it predicts as the one that it was made from.
 
     Args:
-        path: a file that :func:`export_onnx` wrote.
+        path: a file that :func:`~minirtmdet.inference.export.export_onnx` wrote.
         device: ``cuda`` and ``auto`` run on the GPU where onnxruntime has one.
 
     Attributes:

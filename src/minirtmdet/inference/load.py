@@ -41,7 +41,7 @@ class LoadedDetector:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names in label order: ``class 0``, ``class 1``, … where nothing names them."""
+        """Names in label order; ``class 0``, ``class 1``, … where nothing names them."""
         return self.classes or tuple(f"class {label}" for label in range(self.num_classes))
 
     def input_side(self, given: int | None) -> int:

@@ -41,7 +41,7 @@ def build_from_checkpoint(
     """Build the detector that a file belongs to, and load it.
 
     Args:
-        path: as in :func:`read_checkpoint`.
+        path: as in :func:`~minirtmdet.weights.checkpoint.read_checkpoint`.
         model: its size or settings, for files that do not say: weights alone, or MMDetection's without its config.  Of
             a size, what the file says of its weights' meaning is kept: ``exp_on_reg`` and ``prior_offset``.
         classes: its class names, for files that do not say, or to rename them.

@@ -83,7 +83,7 @@ def load_checkpoint(
     new_classes: bool = False,
     prefix: str = "",
 ) -> LoadReport:
-    """Load weights into a model, from any file that :func:`read_checkpoint` reads.
+    """Load weights into a model, from any file that :func:`~minirtmdet.weights.checkpoint.read_checkpoint` reads.
 
     Tensors that the model shares need to be in the file once only.  Weights whose BatchNorms are folded into their
     convolutions are unfolded where the model has BatchNorms.  That serves prediction: in training, batch statistics
@@ -91,7 +91,7 @@ def load_checkpoint(
 
     Args:
         model: changed in place; untouched where an error is raised.
-        path: a file, a run's folder, or what :func:`read_checkpoint` gave.
+        path: a file, a run's folder, or what :func:`~minirtmdet.weights.checkpoint.read_checkpoint` gave.
         strict: every key must fit, and mean in the model what it meant where it was trained (see
             :mod:`minirtmdet.weights.origins`).  Otherwise what fits is loaded and the report says what did not.
         new_classes: the class predictor keeps its initial values whatever the file holds: for other classes.
