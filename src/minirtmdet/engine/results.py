@@ -19,8 +19,8 @@ from minirtmdet.structures import Detections
 SHEET = 8
 """Validation images on the sheet of detections."""
 
+# pixels (BGR), detections and true boxes of some images, in pixels of the file
 Examples = tuple[list[np.ndarray], list[Detections], list[Tensor]]
-"""Pixels (BGR), detections and true boxes of some images, in pixels of the file."""
 
 
 def detect_evenly(
