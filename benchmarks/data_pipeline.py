@@ -1,4 +1,4 @@
-"""Training pictures a second, this package's pipeline and MMDetection's own, on one process and the same JPEG files.
+"""Training images per second, this package's pipeline and MMDetection's own, on one process and the same JPEG files.
 
     python benchmarks/data_pipeline.py --reference .venv-reference/bin/python
 
@@ -34,7 +34,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "data_pipeline.json"
 INPUT, BATCH = 640, 8
 SIZE = (480, 640)
-"""(height, width) of the pictures, the most frequent one of COCO."""
+"""(height, width) of the images, the most frequent one of COCO."""
 WARM_UP, TIMED = 60, 120
 STAGES = ("tiny stage 1", "s stage 1", "s stage 2")
 FLOORS = ("write fp32", "write bf16")
@@ -43,7 +43,7 @@ MEASURES = (*STAGES, "collate", "collate and normalise")
 PREPROCESS = {"mean": [103.53, 116.28, 123.675], "std": [57.375, 57.12, 58.395], "bgr_to_rgb": False}
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Generated scenes as JPEG files with COCO JSON."""
     import cv2
     import numpy as np
@@ -70,15 +70,15 @@ def make_pictures(folder: Path, count: int) -> None:
 # ---------------------------------------------------------------------------------------------- the two sides
 
 Measure = Callable[[], tuple[float, int]]
-"""Seconds, and how many pictures they made."""
+"""Seconds, and how many images they made."""
 
 
-def timed(work: Callable[[], Any], pictures: int, times: int = 1) -> tuple[float, int]:
-    """Time ``work``, which makes so many pictures, so many times; nothing that it makes is kept."""
+def timed(work: Callable[[], Any], images: int, times: int = 1) -> tuple[float, int]:
+    """Time ``work``, which makes so many images, so many times; nothing that it makes is kept."""
     start = time.perf_counter()
     for _ in range(times):
         work()
-    return time.perf_counter() - start, pictures * times
+    return time.perf_counter() - start, images * times
 
 
 def ours(folder: Path) -> dict[str, Measure]:
@@ -230,12 +230,12 @@ class Side:
         return json.loads(line)
 
     def measure(self, what: str) -> float:
-        """Milliseconds a picture."""
+        """Milliseconds per image."""
         assert self.process.stdin is not None
         self.process.stdin.write(what + "\n")
         self.process.stdin.flush()
-        seconds, pictures = self.answer()
-        return 1000 * seconds / pictures
+        seconds, images = self.answer()
+        return 1000 * seconds / images
 
 
 def main() -> None:
@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--reference", help="Python of the environment that has MMDetection")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--side", choices=("ours", "original"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -255,7 +255,7 @@ def main() -> None:
         parser.error("--reference is needed: the Python of the environment that has MMDetection")
 
     with TemporaryDirectory() as folder:
-        make_pictures(Path(folder), args.pictures)
+        make_images(Path(folder), args.images)
         sides = {
             "ours": Side(sys.executable, "ours", Path(folder)),
             "original": Side(args.reference, "original", Path(folder)),
@@ -277,9 +277,9 @@ def main() -> None:
         spread = {name: [round(min(values), 3), round(max(values), 3)] for name, values in times.items()}
         rate = {name: round(1000 / value, 1) for name, value in ms.items()}
         results[what] = {
-            "ms_per_picture": ms,
+            "ms_per_image": ms,
             "least_and_most": spread,
-            "pictures_per_second": rate,
+            "images_per_second": rate,
             "ratio": round(ms["original"] / ms["ours"], 2),
         }
         print(f"{what:22} ours {ms['ours']:7.2f} ms  original {ms['original']:7.2f} ms  x {results[what]['ratio']:.2f}")
@@ -287,15 +287,15 @@ def main() -> None:
     last["limit"] = limits = {}
     for what, values in writes.items():
         least = round(statistics.median(values), 3)
-        limits[what] = {"ms_per_picture": least, "ratio": round(last["ms_per_picture"]["original"] / least, 2)}
+        limits[what] = {"ms_per_image": least, "ratio": round(last["ms_per_image"]["original"] / least, 2)}
         print(f"{what:22} alone {least:6.2f} ms{'':19}x {limits[what]['ratio']:.2f} at most")
     record = {
         "command": "python benchmarks/data_pipeline.py --reference .venv-reference/bin/python"
-        + f" --rounds {args.rounds} --pictures {args.pictures}",
+        + f" --rounds {args.rounds} --images {args.images}",
         "date": date.today().isoformat(),
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
         "versions": {name: one.versions for name, one in sides.items()},
-        "pictures": f"{args.pictures} generated scenes, JPEG of {SIZE[1]} x {SIZE[0]}, one process with one thread",
+        "images": f"{args.images} generated scenes, JPEG of {SIZE[1]} x {SIZE[0]}, one process with one thread",
         "results": results,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)

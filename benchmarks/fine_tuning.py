@@ -1,4 +1,4 @@
-"""Train a preset for few pictures from scratch and from weights that have learned something else; record both.
+"""Train a preset for few images from scratch and from weights that have learned something else; record both.
 
     python benchmarks/fine_tuning.py --seeds 0 1 2 -- --data.root path/to/cards --epochs 12 --data.input-size 160
 

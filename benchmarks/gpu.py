@@ -169,7 +169,7 @@ def random_truth(counts: Sequence[int], size: int, seed: int) -> GroundTruth:
 
 
 def random_inputs(batch: int, size: int, device: torch.device, seed: int) -> Inputs:
-    """Pictures with 20 boxes on average."""
+    """Images with 20 boxes on average."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (batch, size, size, 3), dtype=torch.uint8, generator=generator)
     counts = torch.randint(9, 32, (batch,), generator=generator).tolist()
@@ -190,7 +190,7 @@ def random_maps(batch: int, size: int, device: torch.device, seed: int) -> tuple
 
 
 def reading_losses_of(criterion: RTMDetLoss, maps: Any, truth: GroundTruth, counts: Sequence[int]) -> dict[str, Tensor]:
-    """The losses by the reading lane: picture by picture, with indices."""
+    """The losses by the reading lane: image by image, with indices."""
     logits, boxes, priors, _ = criterion.flatten(*maps)
     valid = torch.ones(len(priors), dtype=torch.bool, device=priors.device)
     targets = [
@@ -206,7 +206,7 @@ def reading_losses_of(criterion: RTMDetLoss, maps: Any, truth: GroundTruth, coun
 
 
 def assign(args: argparse.Namespace, rows: Record) -> None:
-    """Assignment of one picture, and losses with their gradients of a batch: reading lane, racing lane, compiled."""
+    """Assignment of one image, and losses with their gradients of a batch: reading lane, racing lane, compiled."""
     size, repeats = (64, 2) if args.tiny else (640, 30)
     criterion = RTMDetLoss(CLASSES)
     for count in (1, 10, 50) if args.tiny else (1, 10, 50, 100, 300):
@@ -390,7 +390,7 @@ def make_step(config: ModelConfig, args: argparse.Namespace, way: Way = EAGER) -
 
 
 def step(args: argparse.Namespace, rows: Record) -> None:
-    """A training step of tiny: network, losses, gradients, AdamW, average; pictures a second."""
+    """A training step of tiny: network, losses, gradients, AdamW, average; images per second."""
     sizes = [(64, 2)] if args.tiny else [(640, args.batch), (320, args.batch)]
     made = [Sized(args, rows, size, batch) for size, batch in sizes]
     for sized in made:
@@ -403,7 +403,7 @@ def step(args: argparse.Namespace, rows: Record) -> None:
 
 
 class Sized:
-    """Steps on pictures of one size."""
+    """Steps on images of one size."""
 
     def __init__(self, args: argparse.Namespace, rows: Record, size: int, batch: int) -> None:
         self.args, self.rows, self.size, self.batch = args, rows, size, batch
@@ -447,7 +447,7 @@ class Sized:
             torch.cuda.reset_peak_memory_stats()
         measured = summary(times_ms(lambda n: made([batches[n % 4]], 1e-5), self.args.device, repeats, warm_up))
         row: Row = {"size": self.size, "batch": self.batch, "what": name, "mode": way.name, **measured}
-        row["pictures/s"] = 1e3 * self.batch / measured["ms"]
+        row["images/s"] = 1e3 * self.batch / measured["ms"]
         if self.args.device.type == "cuda":
             row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
         if alone is not None:
@@ -609,7 +609,7 @@ def busy(args: argparse.Namespace, rows: Record) -> None:
             "ms a step": whole / steps,
             "ms waiting": sum(waits) / steps,
             "busy": 1 - sum(waits) / whole,
-            "pictures/s": 1e3 * steps * config.batch_size / whole,
+            "images/s": 1e3 * steps * config.batch_size / whole,
         }
     )
 
@@ -650,7 +650,7 @@ def race(args: argparse.Namespace, rows: Record) -> None:
                     "seed": args.seed,
                     "mode": config.compile,
                     "epoch": trainer.epoch + 1,
-                    "pictures": trainer.step * config.batch_size,
+                    "images": trainer.step * config.batch_size,
                     "AP": found.metrics["AP"],
                     "seconds": now - start,
                     "of it evaluating": now - before,
@@ -690,7 +690,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
     parser.add_argument("--tiny", action="store_true", help="small inputs, to try the code; the times mean nothing")
     parser.add_argument("--out", type=Path, help="JSON to write; results/gpu.json unless tiny")
-    parser.add_argument("--batch", type=int, default=32, help="pictures of a step in step and profile")
+    parser.add_argument("--batch", type=int, default=32, help="images of a step in step and profile")
     parser.add_argument(
         "--compile", choices=["off", "step", "record", "graph"], default="record", help="for busy and race"
     )

@@ -152,7 +152,7 @@ class Original:
     def step(self, made: cases.Scene) -> Work:
         """One step of tiny with AdamW."""
         detector = fill(self.parity.build_detector(TINY)).train()
-        truth, metas, images = self.parity._truth(made), self.parity._metas(made), pictures(made)
+        truth, metas, images = self.parity._truth(made), self.parity._metas(made), noise_images(made)
         optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-9)
 
         def head(*maps: Any) -> Answer:
@@ -255,7 +255,7 @@ class Ours:
         from minirtmdet.detector import build_detector
 
         detector = fill(build_detector(ModelConfig(**TINY))).train()
-        truth, shapes, images = self.parity._ground_truth(made), torch.tensor(made.pad_shapes), pictures(made)
+        truth, shapes, images = self.parity._ground_truth(made), torch.tensor(made.pad_shapes), noise_images(made)
         optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-9)
 
         def head(*maps: Any) -> Answer:
@@ -295,9 +295,9 @@ def compilations() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def pictures(made: cases.Scene) -> Tensor:
-    """Normalised pictures of noise."""
-    return cases.normal("pictures", len(made.boxes), 3, *made.pad_shapes[0])
+def noise_images(made: cases.Scene) -> Tensor:
+    """Normalised images of noise."""
+    return cases.normal("images", len(made.boxes), 3, *made.pad_shapes[0])
 
 
 # --- what each step of the chapter is worth: the same answer with one step undone -------------------------------------

@@ -1,4 +1,4 @@
-"""Train mini-160 and record what it says to the book's picture, after some steps and at the end.
+"""Train mini-160 and record what it says to the book's image, after some steps and at the end.
 
     python benchmarks/record_example.py
 
@@ -36,9 +36,9 @@ def main() -> None:
     """Train, watch, write."""
     with TemporaryDirectory() as out:
         trainer = Trainer(replace(PRESETS["mini-160"], out=Path(out)))
-        picture = example().images.to(trainer.device)
+        image = example().images.to(trainer.device)
         others = next(iter(trainer.val_loader)).images[:7].to(trainer.device)
-        batch = torch.cat([picture, others])
+        batch = torch.cat([image, others])
 
         def watch(trainer: Trainer) -> None:
             # a copy: looking on must not move the running statistics
@@ -48,7 +48,7 @@ def main() -> None:
         watch(trainer)
         trainer.watchers.append(watch)
         metrics = trainer.fit()
-        record(trainer.ema_model, "finished", picture)
+        record(trainer.ema_model, "finished", image)
     with atomic_path(RECORDING) as temporary:
         save_file({name: values.cpu() for name, values in TENSORS.items()}, temporary)
     print(f"AP {metrics['AP']:.3f}; {len(TENSORS)} maps in {RECORDING.name}")

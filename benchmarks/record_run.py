@@ -1,4 +1,4 @@
-"""Record a finished run on real pictures: its curves, its AP by class and size, its mistakes and its worst pictures.
+"""Record a finished run on real images: its curves, its AP by class and size, its mistakes and its worst images.
 
     python benchmarks/record_run.py runs/cards --record cards --note "67 test photos" --licence "Apache-2.0"
 
@@ -28,7 +28,7 @@ from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.splits import resolve_splits
 from minirtmdet.engine.runlog import METRIC_COLUMNS
 from minirtmdet.evaluation.coco import read_ground_truth, run_evaluation
-from minirtmdet.evaluation.matching import Match, match_pictures, mistakes
+from minirtmdet.evaluation.matching import Match, match_images, mistakes
 from minirtmdet.files import write_json
 from minirtmdet.presets import PRESETS
 from minirtmdet.settings import flat_settings
@@ -37,7 +37,7 @@ from minirtmdet.weights.build import build_from_checkpoint
 POINTS = 100
 """The loss curve is thinned to so many points at most."""
 LARGEST = 250_000
-"""Bytes of the picture."""
+"""Bytes of the image."""
 # where a run was made, not what it was; the number of classes is the data's
 PRIVATE = {"name", "out", "device", "workers", "resume", "overwrite", "save_minutes", "model.num_classes"}
 
@@ -64,22 +64,22 @@ def command(config: TrainConfig) -> str:
     return shlex.join(words)
 
 
-def evaluations(rows: list[dict[str, str]], pictures_a_step: float) -> dict[str, list[float]]:
-    """The curve of the evaluations: epoch, pictures seen, AP and its kin."""
+def evaluations(rows: list[dict[str, str]], images_per_step: float) -> dict[str, list[float]]:
+    """The curve of the evaluations: epoch, images seen, AP and its kin."""
     found = [row for row in rows if row["AP"]]
     curve: dict[str, list[float]] = {
         "epoch": [int(row["epoch"]) for row in found],
-        "images_seen": [round(int(row["step"]) * pictures_a_step) for row in found],
+        "images_seen": [round(int(row["step"]) * images_per_step) for row in found],
     }
     return curve | {key: [round(float(row[key]), 4) for row in found] for key in METRIC_COLUMNS}
 
 
-def losses(rows: list[dict[str, str]], pictures_a_step: float, points: int = POINTS) -> dict[str, list[float]]:
+def losses(rows: list[dict[str, str]], images_per_step: float, points: int = POINTS) -> dict[str, list[float]]:
     """The loss curve, thinned: means over neighbouring rows, at the last of their steps."""
     size = math.ceil(len(rows) / points)
     groups = [rows[first : first + size] for first in range(0, len(rows), size)]
     curve: dict[str, list[float]] = {
-        "images_seen": [round(int(group[-1]["step"]) * pictures_a_step) for group in groups]
+        "images_seen": [round(int(group[-1]["step"]) * images_per_step) for group in groups]
     }
     for key in ("loss_cls", "loss_bbox", "num_pos"):
         curve[key] = [round(sum(float(row[key]) for row in group) / len(group), 4) for group in groups]
@@ -87,7 +87,7 @@ def losses(rows: list[dict[str, str]], pictures_a_step: float, points: int = POI
 
 
 def describe_mistakes(matches: dict[int, Match], classes: tuple[str, ...]) -> dict[str, Any]:
-    """What was found, missed and wrong in all pictures together, and which classes were taken for which."""
+    """What was found, missed and wrong in all images together, and which classes were taken for which."""
     kinds, pairs = Counter[str](), Counter[str]()
     missed = Counter(classes[label] for match in matches.values() for label in match.labels[~match.found].tolist())
     for match in matches.values():
@@ -119,14 +119,14 @@ def write_jpeg(figure: Any, path: Path, largest: int = LARGEST) -> int:
 
 
 def record_run(
-    folder: Path, data: DataConfig | None, note: str, licence: str, picture: Path, *, threshold: float, worst: int
+    folder: Path, data: DataConfig | None, note: str, licence: str, image: Path, *, threshold: float, worst: int
 ) -> dict[str, Any]:
-    """What a run's folder says, and an evaluation of its last weights; writes the picture too."""
+    """What a run's folder says, and an evaluation of its last weights; writes the image too."""
     config, _ = config_from_json((folder / "config.json").read_text(encoding="utf-8"))
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    # the last weights, not the best: those were chosen by the pictures that they are judged by
+    # the last weights, not the best: those were chosen by the images that they are judged by
     model, classes, _, _ = build_from_checkpoint(folder / "last.pt")
     assert classes is not None
     train, val = resolve_splits(data or config.data)
@@ -134,29 +134,29 @@ def record_run(
     loader = EvalLoader(dataset, input_size=config.data.input_size, batch_size=16, workers=0)
     evaluation = run_evaluation(model, loader, dataset, config.predict)
     truth = read_ground_truth(dataset.json_file)
-    matches = match_pictures(
+    matches = match_images(
         truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
     )
     shown = list(matches)[:worst]
     names = {entry["id"]: Path(entry["file_name"]).name for entry in truth["images"]}
     images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
-    sheet = plots.worst_pictures(images, [matches[i] for i in shown], classes, [names[i] for i in shown])
-    write_jpeg(sheet, picture)
-    pictures_a_step = found["images_seen"] / found["steps"]
+    sheet = plots.worst_images(images, [matches[i] for i in shown], classes, [names[i] for i in shown])
+    write_jpeg(sheet, image)
+    images_per_step = found["images_seen"] / found["steps"]
     return {
         "command": command(config),
         "note": note,
         **surroundings(),
-        "pictures": {"train": len(json.loads(train.json_file.read_bytes())["images"]), "val": len(dataset)},
+        "images": {"train": len(json.loads(train.json_file.read_bytes())["images"]), "val": len(dataset)},
         "input_size": config.data.input_size,
         **{key: found[key] for key in ("epochs", "steps", "images_seen", "train_seconds", "device", "parameters")},
         "metrics": rounded(evaluation.metrics),
         "best": rounded({key: found["best"][key] for key in ("epoch", "AP")}),
         "by_class": {name: rounded(numbers) for name, numbers in evaluation.by_class.items()},
-        "evaluations": evaluations(rows, pictures_a_step),
-        "losses": losses(rows, pictures_a_step),
+        "evaluations": evaluations(rows, images_per_step),
+        "losses": losses(rows, images_per_step),
         f"at score {threshold:g}": describe_mistakes(matches, classes),
-        "picture": {"file": picture.name, "title": sheet.get_suptitle(), "licence": licence},
+        "image": {"file": image.name, "title": sheet.get_suptitle(), "licence": licence},
     }
 
 
@@ -171,21 +171,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the finished run")
     parser.add_argument("--record", required=True, help="name of the record")
     parser.add_argument("--note", required=True, help="what the data is")
-    parser.add_argument("--licence", required=True, help="of the pictures, and whose they are")
+    parser.add_argument("--licence", required=True, help="of the images, and whose they are")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write")
     parser.add_argument("--threshold", type=float, default=0.3, help="detections that score more count as mistakes")
-    parser.add_argument("--worst", type=int, default=6, help="pictures on the sheet")
+    parser.add_argument("--worst", type=int, default=6, help="images on the sheet")
     own, rest = sys.argv[1:], []
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
     args = parser.parse_args(own)
     data = tyro.cli(TrainConfig, args=rest).data if rest else None
     args.results.mkdir(parents=True, exist_ok=True)
-    picture = args.results / f"{args.record}.jpg"
-    record = record_run(args.folder, data, args.note, args.licence, picture, threshold=args.threshold, worst=args.worst)
+    image = args.results / f"{args.record}.jpg"
+    record = record_run(args.folder, data, args.note, args.licence, image, threshold=args.threshold, worst=args.worst)
     write_json(args.results / f"{args.record}.json", record)
-    kilobytes = picture.stat().st_size / 1000
-    print(f"AP {record['metrics']['AP']:.3f}; written to {args.record}.json and {picture.name} ({kilobytes:.0f} kB)")
+    kilobytes = image.stat().st_size / 1000
+    print(f"AP {record['metrics']['AP']:.3f}; written to {args.record}.json and {image.name} ({kilobytes:.0f} kB)")
     print(record["command"])
 
 

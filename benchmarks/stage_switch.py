@@ -4,7 +4,7 @@
 
 Trains the small detector with mosaics and MixUp, the last epochs without.  After every epoch the same network is also
 asked for its loss on the same few batches of either stage: where the curve of the training loss steps at the switch,
-these two say whether the network changed or the pictures.  Writes ``benchmarks/results/stage_switch.json``.
+these two say whether the network changed or the images.  Writes ``benchmarks/results/stage_switch.json``.
 """
 
 import argparse

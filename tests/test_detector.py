@@ -226,7 +226,7 @@ EVERYTHING = PredictConfig(score_threshold=0.0, nms_pre=100, max_per_image=50)
 
 
 def wide_boxes(model: RTMDet) -> RTMDet:
-    """Let every prior predict a box of 2000 px a side, so that what limits boxes is the picture."""
+    """Let every prior predict a box of 2000 px a side, so that what limits boxes is the image."""
     for rtm_reg in model.bbox_head.rtm_reg:
         nn.init.zeros_(rtm_reg.weight)
         nn.init.constant_(rtm_reg.bias, 1000.0 / 8)
@@ -346,7 +346,7 @@ def test_the_second_call_is_like_the_first():
     assert all(torch.equal(a, b) for a, b in zip(before, truth, strict=True))
 
 
-def test_masks_come_in_the_pixels_of_the_original_pictures():
+def test_masks_come_in_the_pixels_of_the_original_images():
     torch.manual_seed(0)
     model, config = build_detector(WITH_MASKS), PredictConfig(score_threshold=0.0, max_per_image=7)
     images = pixels(2, 64, 96)
@@ -362,7 +362,7 @@ def test_masks_come_in_the_pixels_of_the_original_pictures():
 
 
 @pytest.mark.parametrize("size", [(93, 117), (91, 203), (7, 5), (1080, 1921), (33, 3000)])
-def test_the_size_of_a_picture_is_found_again_from_its_content(size):
+def test_the_size_of_an_image_is_found_again_from_its_content(size):
     scale = min(640 / size[0], 640 / size[1])
     content = tuple(max(1, round(side * scale)) for side in size)
     assert _original_shapes([content], [(content[1] / size[1], content[0] / size[0])]) == [size]

@@ -45,7 +45,7 @@ PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, empty_crops="keep")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures to train on, five to evaluate on."""
+    """Twelve images to train on, five to evaluate on."""
     root = tmp_path_factory.mktemp("data")
     write_random_set(root, 12)
     write_random_set(root, 5, name="val", seed=1)
@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> TrainConfig:
-    """Two epochs of three steps, in two processes with two pictures each."""
+    """Two epochs of three steps, in two processes with two images each."""
     return TrainConfig(
         out=tmp_path,
         model=MODEL,
@@ -108,7 +108,7 @@ def test_where_the_iou_sum_is_below_the_number_of_processes_the_clamp_differs(co
     """With W processes and a sum of IoUs S, the mean gradient is that of the joined batch times max(S, 1) / max(S, W).
 
     The original clamps the mean S / W to 1 (reduce_mean, then clamp), so that the joined sum is divided by W * max(S /
-    W, 1) = max(S, W), where one process divides by max(S, 1).  With one small box in four pictures S is below 1, and
+    W, 1) = max(S, W), where one process divides by max(S, 1).  With one small box in four images S is below 1, and
     two processes take half the step.
     """
     root = tmp_path / "one box"
@@ -151,7 +151,7 @@ def test_both_processes_end_with_the_same_weights_and_one_writes(whole: TrainCon
         assert first[part].keys() == second[part].keys()
         assert all(torch.equal(value, second[part][key]) for key, value in first[part].items())
     assert said(whole, 1) == ""
-    assert "learning rate: 0.001 for 4 pictures a step of 2 processes together (0.002 for 8)" in said(whole)
+    assert "learning rate: 0.001 for 4 images per step of 2 processes together (0.002 for 8)" in said(whole)
     assert "on cpu, 2 processes, fp32, 2 epochs of 3 steps" in said(whole)
     assert len((whole.out / "whole/log.csv").read_text().splitlines()) == 3
     assert read_checkpoint(whole.out / "whole/last.pt").metrics == first["metrics"]
@@ -172,11 +172,11 @@ def test_resumed_in_another_number_of_processes(whole: TrainConfig):
     assert both(partial(train, until_epoch=1), config) == [0, 0]
     config = replace(config, resume=True)
     assert wait([start(train, config)]) == [2]
-    assert "2 processes with 4 pictures a step, in 3 steps an epoch; now 1 with 2 in 6" in said(config)
+    assert "2 processes with 4 images per step, in 3 steps an epoch; now 1 with 2 in 6" in said(config)
     assert "make them the same with --batch-size" in said(config)
     config = replace(config, batch_size=4)
     assert wait([start(train, config)]) == [0]
-    assert "1 processes in place of 2: the same pictures in every step" in said(config)
+    assert "1 processes in place of 2: the same images in every step" in said(config)
     last = torch.load(whole.out / "fewer/last.pt", weights_only=True)["training"]
     assert (last["epoch"], last["step"], last["processes"]) == (2, 6, 1)
 
@@ -186,9 +186,7 @@ def test_a_folder_that_differs_between_processes_is_named(config: TrainConfig):
     write_random_set(config.out / "other", 5, name="val", seed=1)
     other = replace(config, data=replace(config.data, root=config.out / "other"))
     assert both(train_each, [config, other]) == [2, 2]
-    text = (
-        "what a run starts from (pictures to train and evaluate on, epoch, position, step) has to be the same for all"
-    )
+    text = "what a run starts from (images to train and evaluate on, epoch, position, step) has to be the same for all"
     assert text in said(config)
     assert "process 0: (12, 5, 0, 0, 0), process 1: (4, 5, 0, 0, 0)" in said(config)
 
@@ -210,8 +208,8 @@ def test_evaluation_in_two_processes_is_that_of_one(config: TrainConfig):
     torch.testing.assert_close(*scores, rtol=1e-5, atol=0)
 
 
-def test_the_command_shares_the_pictures_and_one_process_writes(whole: TrainConfig, tmp_path: Path):
-    # one picture a forward pass: then neither rounds otherwise
+def test_the_command_shares_the_images_and_one_process_writes(whole: TrainConfig, tmp_path: Path):
+    # one image a forward pass: then neither rounds otherwise
     words = ["eval", str(whole.out / "whole"), "--device", "cpu", "--batch-size", "1", "--out"]
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -220,17 +218,17 @@ def test_the_command_shares_the_pictures_and_one_process_writes(whole: TrainConf
     assert (tmp_path / "two/1.txt").read_text() == ""
     one, two = ((tmp_path / name / "0.txt").read_text().replace(f"{tmp_path / name}", "") for name in ("one", "two"))
     assert one == two
-    assert "5 pictures of" in one
+    assert "5 images of" in one
     assert {path.name for path in (tmp_path / "two/found").iterdir()} == {
         "metrics.json", "detections.json", "precision_recall.png", "worst.png",
     }  # fmt: skip
-    assert json.loads((tmp_path / "two/found/metrics.json").read_text())["data"]["pictures"] == 5
+    assert json.loads((tmp_path / "two/found/metrics.json").read_text())["data"]["num_images"] == 5
     results = (tmp_path / "one/found/detections.json").read_text()
     assert (tmp_path / "two/found/detections.json").read_text() == results
     assert {row["image_id"] for row in json.loads(results)} == {1, 2, 3, 4, 5}
 
 
-def test_a_broken_picture_ends_the_command_in_both_processes(whole: TrainConfig, tmp_path: Path):
+def test_a_broken_image_ends_the_command_in_both_processes(whole: TrainConfig, tmp_path: Path):
     root = tmp_path / "data"
     shutil.copytree(whole.data.root, root)  # type: ignore[arg-type]
     broken = root / "val/002.png"  # the second process's
@@ -296,7 +294,7 @@ def test_an_error_of_one_process_is_said_by_it(config: TrainConfig, data: Path):
     dataset = CocoDataset(root / "train.json", root / "train")
     missing = dataset.load(int(epoch_order(0, 1, 12, 12)[2])).path  # the third of epoch 1: the second process's first
     assert both(partial(train, before=After(3, partial(os.remove, missing), rank=1)), config) == [2, 2]
-    assert said(config, 1).startswith(f"ProcessFailed: process 1 of 2: {missing}: there is no such picture")
+    assert said(config, 1).startswith(f"ProcessFailed: process 1 of 2: {missing}: there is no such image")
     message = said(config).splitlines()[-1]
     assert message.startswith(
         "ProcessLost: process 1 of 2 failed, and says itself why; the run cannot go on without it."

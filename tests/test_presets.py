@@ -48,7 +48,7 @@ def test_without_settings_it_is_the_recipe_of_l():
     assert TrainConfig() == replace(PRESETS["rtmdet-l"], name="run", data=DataConfig())
 
 
-def test_the_steps_of_few_pictures_are_as_stated():
+def test_the_steps_of_few_images_are_as_stated():
     config = PRESETS["few-320"]
-    stated = re.search(r"(\d+) pictures make ([\d,]+) steps", inspect.getdoc(presets._few_320))
+    stated = re.search(r"(\d+) images make ([\d,]+) steps", inspect.getdoc(presets._few_320))
     assert config.epochs * (int(stated[1]) // config.batch_size) == int(stated[2].replace(",", ""))

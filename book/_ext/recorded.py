@@ -142,20 +142,20 @@ class ParityRun(Recorded):
 
 
 class DataPipelineTable(Recorded):
-    """What a training picture costs in each stage, in multiples of the original's stage 2."""
+    """What a training image costs in each stage, in multiples of the original's stage 2."""
 
     def markdown(self) -> str:
         """A table in Markdown and a sentence on the run."""
         self.env.note_dependency(str(DATA_PIPELINE))
         run = read(DATA_PIPELINE, "python benchmarks/data_pipeline.py")
-        stages = {name: row["ms_per_picture"] for name, row in run["results"].items() if "stage" in name}
+        stages = {name: row["ms_per_image"] for name, row in run["results"].items() if "stage" in name}
         unit = stages["s stage 2"]["original"]
-        lines = ["| time for a picture | MMDetection | here | times as fast |", "|---|--:|--:|--:|"]
+        lines = ["| time for an image | MMDetection | here | times as fast |", "|---|--:|--:|--:|"]
         for name, row in stages.items():
             original, here = row["original"], row["ours"]
             lines.append(f"| {name} | {original / unit:.1f} | {here / unit:.1f} | {original / here:.1f} |")
         version = run["versions"]["original"]["mmdet"]
-        return "\n".join(lines) + f"\n\nMMDetection {version}, {run['pictures']}, {run['date']}; unit: its stage 2."
+        return "\n".join(lines) + f"\n\nMMDetection {version}, {run['images']}, {run['date']}; unit: its stage 2."
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

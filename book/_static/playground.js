@@ -5,7 +5,7 @@
 
 const ROOT = new URL("./", import.meta.url);
 const FILES = new URL("playground/", ROOT);
-const SIZE = 160; // pixels of the picture
+const SIZE = 160; // pixels of the image
 const LEAST = 4; // pixels that a box keeps
 const STRIDES = [8, 16, 32];
 const BOXES = ["#0077bb", "#ee7733", "#ee3377"]; // minirtmdet.plots.canvas.BOXES
@@ -37,11 +37,11 @@ function element(parent, name, attributes = {}, text = "") {
   return parent.appendChild(made);
 }
 
-const picture = element(root, "svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "group", "aria-label": "The scene" });
-element(picture, "image", { href: new URL("scene.png", FILES), width: SIZE, height: SIZE });
+const image = element(root, "svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "group", "aria-label": "The scene" });
+element(image, "image", { href: new URL("scene.png", FILES), width: SIZE, height: SIZE });
 
 const marks = scene.priors.map(([x, y, stride], index) => {
-  const group = element(picture, "g", { class: "prior", transform: `translate(${x} ${y})`, "data-owner": 0 });
+  const group = element(image, "g", { class: "prior", transform: `translate(${x} ${y})`, "data-owner": 0 });
   const level = STRIDES.indexOf(stride);
   const shape = [
     ["circle", { r: 1 }],
@@ -54,7 +54,7 @@ const marks = scene.priors.map(([x, y, stride], index) => {
 });
 
 const frames = scene.names.map((name, index) => {
-  const group = element(picture, "g", { class: "box", tabindex: 0, role: "img", style: `--box: ${BOXES[index]}` });
+  const group = element(image, "g", { class: "box", tabindex: 0, role: "img", style: `--box: ${BOXES[index]}` });
   element(group, "rect", { class: "side" });
   for (const corner of ["0 1", "2 1", "0 3", "2 3"]) {
     element(group, "rect", { class: "corner", width: 6, height: 6, "data-corner": corner });
@@ -204,7 +204,7 @@ function raiseSmall() {
     const [x1, y1, x2, y2] = frame.dataset.box.split(" ");
     return (x2 - x1) * (y2 - y1);
   };
-  picture.append(...frames.toSorted((one, other) => area(other) - area(one)));
+  image.append(...frames.toSorted((one, other) => area(other) - area(one)));
 }
 
 frames.forEach((frame, index) => {
@@ -212,7 +212,7 @@ frames.forEach((frame, index) => {
     if (!session) return;
     const target = down.target;
     const box = state.boxes[index];
-    const pixel = SIZE / picture.getBoundingClientRect().width;
+    const pixel = SIZE / image.getBoundingClientRect().width;
     const corner = target.dataset.corner?.split(" ").map(Number);
     const follow = (move) => {
       const [dx, dy] = [(move.clientX - down.clientX) * pixel, (move.clientY - down.clientY) * pixel];

@@ -1,4 +1,4 @@
-"""CSPNeXt, the backbone: a picture in, feature maps at strides 8, 16 and 32 out."""
+"""CSPNeXt, the backbone: an image in, feature maps at strides 8, 16 and 32 out."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -90,7 +90,7 @@ class AssignerConfig:
     nearest_prior_fallback: bool = False
     """A box that holds no prior may take its nearest one; false: it wins a far one, as in the original."""
     allowed_border: int = -1
-    """Pixels that a prior may lie outside the picture's content; negative (official): anywhere in the padding."""
+    """Pixels that a prior may lie outside the image's content; negative (official): anywhere in the padding."""
     ignore_regions: bool = False
     """Learn nothing from priors in ignored boxes (crowds); false: they learn background, as in the original."""
 
@@ -131,8 +131,8 @@ class PredictConfig:
     """Move classes apart for NMS as mmcv does, too little for boxes beyond the left upper corner, which then suppress
     other classes; false: far enough.  Boxes that are clipped, as a detector's always are, come out the same."""
     clip: Literal["input", "content"] = "input"
-    """Where boxes end: at the border of the padded input, as in the original, whose boxes may leave the picture; or at
-    the border of the picture itself."""
+    """Where boxes end: at the border of the padded input, as in the original, whose boxes may leave the image; or at
+    the border of the image itself."""
     mask_threshold: Share = 0.5
     """Probability from which on a pixel belongs to a mask."""
     swap_mask_sides: Literal["rounding", "never", "always"] = "rounding"
@@ -162,46 +162,46 @@ class ScenesConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where pictures come from and how they are read."""
+    """Where images come from and how they are read."""
 
     root: Path | None = None
     """Folder of a COCO JSON data set (train.json and val.json or test.json); the embedded scenes where left out."""
     train_json: Path | None = None
     """Annotations to train on, where ``root`` does not name them."""
     train_images: Path | None = None
-    """Folder of the training pictures, where ``root`` does not name it."""
+    """Folder of the training images, where ``root`` does not name it."""
     val_json: Path | None = None
     """Annotations to evaluate on."""
     val_images: Path | None = None
-    """Folder of the validation pictures."""
+    """Folder of the validation images."""
     scenes: ScenesConfig = ScenesConfig()
     input_size: Side = 160
     """Side of the square network input, in pixels; a multiple of 32."""
     workers: Whole = 0
-    """Processes that load pictures beside the training process."""
+    """Processes that load images beside the training process."""
     bad_boxes: Literal["drop", "raise"] = "drop"
-    """What to do with boxes without area or outside the picture: drop them with a counted warning, or stop."""
+    """What to do with boxes without area or outside the image: drop them with a counted warning, or stop."""
     bad_images: Literal["skip", "raise"] = "raise"
-    """What to do with a missing or broken picture, at the start or later: leave it out with a counted warning (another
+    """What to do with a missing or broken image, at the start or later: leave it out with a counted warning (another
     takes its place in the batch), or stop."""
     check: Literal["headers", "full"] = "headers"
-    """How closely every picture is looked at before the start: the first and last bytes of its file, or decoded."""
+    """How closely every image is looked at before the start: the first and last bytes of its file, or decoded."""
     max_pixels: Count = 2**27
-    """A picture of more pixels is bad, and not decoded: 134 million take 400 MB."""
+    """An image of more pixels is bad, and not decoded: 134 million take 400 MB."""
     outside_files: Literal["raise", "allow"] = "raise"
-    """What to do with file names in the annotations that lead out of the folder of the pictures."""
+    """What to do with file names in the annotations that lead out of the folder of the images."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes to training pictures, drawn anew for every picture of every epoch; as given, RTMDet-l's recipe."""
+    """Changes to training images, drawn anew for every image of every epoch; as given, RTMDet-l's recipe."""
 
     mosaic: Share = 1.0
-    """Probability that a picture becomes a mosaic of four, in stage 1."""
+    """Probability that an image becomes a mosaic of four, in stage 1."""
     mosaic_cache: Annotated[int, Range(5)] = 40
-    """The other three come from so many last positions of the epoch's order; each process keeps as many pictures."""
+    """The other three come from so many last positions of the epoch's order; each process keeps as many images."""
     mixup: Share = 1.0
-    """Probability that a picture is blended with another one, in stage 1."""
+    """Probability that an image is blended with another one, in stage 1."""
     mixup_cache: Annotated[int, Range(2)] = 20
     """The other one comes from so many last positions."""
     stage2_epochs: Whole = 20
@@ -214,8 +214,8 @@ class AugmentConfig:
     flip: Share = 0.5
     """Probability of a mirror image."""
     empty_crops: Literal["redraw", "keep"] = "redraw"
-    """When a crop shows no box: give the picture up for a random other one, as in the original, which so never sees
-    pictures without boxes; or crop again up to ten times and keep what comes."""
+    """When a crop shows no box: give the image up for a random other one, as in the original, which so never sees
+    images without boxes; or crop again up to ten times and keep what comes."""
     min_box_size: Weight = 0.0
     """What remains of a box is learned only if it is wider and higher than this, in pixels; 0 (official): all of it."""
 
@@ -225,7 +225,7 @@ class OptimConfig:
     """AdamW, its schedule and the moving average of the weights."""
 
     lr: Factor = 0.004
-    """Learning rate at ``base_batch`` pictures a step; scaled in proportion to the real batch."""
+    """Learning rate at ``base_batch`` images per step; scaled in proportion to the real batch."""
     base_batch: Count = 256
     """The batch that ``lr`` is meant for."""
     weight_decay: Weight = 0.05
@@ -267,9 +267,9 @@ class TrainConfig:
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     epochs: Count = 300
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch_size: Count = 32
-    """Pictures a step, on each process."""
+    """Images per step, on each process."""
     eval_every: Count = 10
     """Epochs between evaluations; the last epoch is always evaluated."""
     seed: Whole = 0
@@ -283,8 +283,8 @@ class TrainConfig:
     Record: replay the whole step as one CUDA graph, in one process.  Graph: both.  Auto: step on CUDA, whose GPU waits
     for the launches of some 1,500 small operations a step otherwise; off elsewhere."""
     sync_bn: bool = False
-    """Several processes on GPUs: BatchNorm over the pictures of all of them, as in the original, not over each
-    process's own.  torch's way waits for the device three times a layer and a step; worth it below some 16 pictures."""
+    """Several processes on GPUs: BatchNorm over the images of all of them, as in the original, not over each
+    process's own.  torch's way waits for the device three times a layer and a step; worth it below some 16 images."""
     save_minutes: Weight = 10.0
     """Within a long epoch, save the run's state so many minutes after the last time; 0: at the end of epochs alone."""
     weights: Path | None = None

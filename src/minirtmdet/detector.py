@@ -32,14 +32,14 @@ from minirtmdet.structures import Detections, GroundTruth, InsOutputs
 MEAN = (103.53, 116.28, 123.675)
 STD = (57.375, 57.12, 58.395)
 GREY = 114
-"""Value of the pixels that pad a picture."""
+"""Value of the pixels that pad an image."""
 BLOCK = 64
 """Rows of pixels that a processor normalises at a time: half a megabyte at 640 pixels."""
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """What finds boxes in pictures: an :class:`RTMDet`, or one that was exported."""
+    """What finds boxes in images: an :class:`RTMDet`, or one that was exported."""
 
     @property
     def device(self) -> torch.device:
@@ -117,7 +117,7 @@ class RTMDet(nn.Module):
             images: ``[B, 3, H, W]``, BGR: uint8 pixels, or floating point that is normalised already.  Sides that
                 are no multiple of 32 are padded right and bottom.
             ground_truth: the boxes, in pixels of ``images``.
-            pad_shapes: height and width a picture fills, padding included; priors beyond learn nothing.
+            pad_shapes: height and width per image fills, padding included; priors beyond learn nothing.
             img_shapes: height and width of its content alone; read where the assigner's ``allowed_border`` is set.
 
         Returns:
@@ -151,8 +151,8 @@ class RTMDet(nn.Module):
             config: thresholds and limits; the published ones of this kind of detector where left out.
             img_shapes: (height, width) of the content of each image, which boxes are clipped to unless ``config``
                 says otherwise; all of it where left out.
-            scale_factors: (width, height) factors by which each picture was resized, which boxes are divided by.
-                Masks then have the size of the original picture, which is that of the content divided by them;
+            scale_factors: (width, height) factors by which each image was resized, which boxes are divided by.
+                Masks then have the size of the original image, which is that of the content divided by them;
                 without factors they have that of the images.
         """
         whole = [(images.shape[-2], images.shape[-1])] * len(images)
@@ -238,9 +238,9 @@ def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMD
 def _original_shapes(
     img_shapes: Sequence[tuple[int, int]], scale_factors: Sequence[tuple[float, float]]
 ) -> list[tuple[int, int]]:
-    """Height and width of each picture before it was resized.
+    """Height and width of each image before it was resized.
 
-    Exact for the factors that whole pixels of content make.  Of one that was asked for, where an enlarged picture then
+    Exact for the factors that whole pixels of content make.  Of one that was asked for, where an enlarged image then
     got a part of a pixel more, the fraction is dropped; the hundredth is for the rounding of numbers.
     """
     pairs = zip(img_shapes, scale_factors, strict=True)

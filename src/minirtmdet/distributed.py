@@ -1,6 +1,6 @@
 """Several processes that train as one: torchrun starts them, each joins the others here.
 
-Every process holds the whole network and takes its share of each step's pictures.  DistributedDataParallel averages
+Every process holds the whole network and takes its share of each step's images.  DistributedDataParallel averages
 the gradients; :func:`reduce_mean` averages the sum of IoUs that the losses are divided by.  Process 0 alone writes.
 """
 
@@ -150,7 +150,7 @@ class World:
     def copy_buffers(self, *modules: nn.Module) -> None:
         """Give every process the writer's buffers.
 
-        Statistics of BatchNorms differ where each process sees its share of the pictures alone; weights do not.
+        Statistics of BatchNorms differ where each process sees its share of the images alone; weights do not.
         """
         if self.size == 1:
             return

@@ -13,7 +13,7 @@ from minirtmdet.configs import (
     TrainConfig,
 )
 
-# stage 2 from start to end, every picture seen once an epoch
+# stage 2 from start to end, every image seen once an epoch
 _PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
 
 
@@ -61,14 +61,14 @@ def _tiny_320() -> TrainConfig:
     )
 
 
-# the cached recipe for a few hundred pictures of one's own: tiny's caches, every picture seen, with boxes or without
+# the cached recipe for a few hundred images of one's own: tiny's caches, every image seen, with boxes or without
 _FEW = AugmentConfig(mosaic_cache=20, mixup=0.5, mixup_cache=10, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
 
 
 def _few_256() -> TrainConfig:
-    """A small detector for a few hundred pictures of one's own (``--data.root``), on a processor.
+    """A small detector for a few hundred images of one's own (``--data.root``), on a processor.
 
-    The network of mini-160 at 256 px.  Its steps of 8 pictures count more than clean gradients; ``exp_on_reg`` gives
+    The network of mini-160 at 256 px.  Its steps of 8 images count more than clean gradients; ``exp_on_reg`` gives
     so short a run a head start; stage 2 takes the last fifth.  What it reached on two data sets, with mosaic and MixUp
     and without: ``benchmarks/results/cards-*.json`` and ``bccd-*.json``.  With ``--weights`` the network is that of the
     file: tiny's, 2.2 times as large, for ``--weights tiny``; ``benchmarks/fine_tuning.py`` compares both starts.
@@ -88,9 +88,9 @@ def _few_256() -> TrainConfig:
 
 
 def _few_320() -> TrainConfig:
-    """RTMDet-tiny for a few hundred pictures of one's own (``--data.root``), on a GPU.
+    """RTMDet-tiny for a few hundred images of one's own (``--data.root``), on a GPU.
 
-    few-256 with a larger network, larger pictures and a longer run: 300 pictures make 11,100 steps; starting from an
+    few-256 with a larger network, larger images and a longer run: 300 images make 11,100 steps; starting from an
     official file (``--weights tiny``) takes fewer.  ``exp_on_reg`` is for runs from scratch: with ``--weights`` the
     network is that of the file.  Its AP and time are not recorded yet: no GPU has run it.
     """
@@ -117,11 +117,11 @@ _AUGMENT = {
 
 
 def _rtmdet(size: str) -> TrainConfig:
-    """The published recipe of a size: COCO, 300 epochs of 8 x 32 pictures (``rtmdet_{size}_8xb32-300e_coco.py``).
+    """The published recipe of a size: COCO, 300 epochs of 8 x 32 images (``rtmdet_{size}_8xb32-300e_coco.py``).
 
-    On one GPU the same settings hold, by the rule that the learning rate follows the batch: 32 pictures a step learn
+    On one GPU the same settings hold, by the rule that the learning rate follows the batch: 32 images per step learn
     at 0.0005.  What to expect there: eight times the steps and about eight times the hours.  The moving average, whose
-    momentum is a step's, then looks back on an eighth of the pictures; and BatchNorm sees 32 pictures instead of 256
+    momentum is a step's, then looks back on an eighth of the images; and BatchNorm sees 32 images instead of 256
     (the original uses SyncBN).  Published AP on COCO val: tiny 41.1, s 44.6, m 49.4, l 51.5, x 52.8, of which nothing
     was trained again here.  tiny and s started from backbones trained on ImageNet (``--weights`` takes such a file);
     from scratch they will stay behind.  Where memory is short: ``--batch-size 8 --optim.accumulate 4``.

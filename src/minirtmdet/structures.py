@@ -305,10 +305,10 @@ class Detections(_Found):
     """The detections of one image, best first; as a tuple, with masks or without, ``(boxes, scores, labels)``.
 
     Attributes:
-        boxes: ``xyxy`` in pixels of the original picture.
+        boxes: ``xyxy`` in pixels of the original image.
         scores: probability in 0..1.
         labels: class index.
-        masks: the pixels of each detection, in the original picture's size; None from a detector of boxes alone.
+        masks: the pixels of each detection, in the original image's size; None from a detector of boxes alone.
     """
 
     masks: Bool[Tensor, "detections height width"] | None

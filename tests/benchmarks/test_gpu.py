@@ -68,7 +68,7 @@ def test_the_real_loader_and_the_race(
     assert race["tiny"]
     assert str(tmp_path) not in out.read_text()
     (row,) = race["rows"]
-    assert (row["epoch"], row["pictures"]) == (1, 8)
+    assert (row["epoch"], row["images"]) == (1, 8)
     assert row["seconds"] > row["of it evaluating"] > 0
     assert capsys.readouterr().out.splitlines()[-2].startswith("seed")
 

@@ -67,7 +67,7 @@ def test_the_loss_curve_is_thinned_by_means(script: ModuleType) -> None:
     assert script.losses(rows, 4.0)["loss_cls"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 
 
-def test_mistakes_are_counted_over_all_pictures(script: ModuleType) -> None:
+def test_mistakes_are_counted_over_all_images(script: ModuleType) -> None:
     box = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
     no = torch.tensor([False])
     taken = match_detections(Detections(box, torch.tensor([0.9]), torch.tensor([1])), box, torch.tensor([0]), no)
@@ -104,10 +104,10 @@ def test_a_finished_run_is_recorded_without_training(
     script.main()
     record = json.loads((tmp_path / "out/noise.json").read_text())
     assert record["metrics"]["AP"] == pytest.approx(metrics["AP"], abs=1e-4)
-    assert record["pictures"] == {"train": 4, "val": 3}
+    assert record["images"] == {"train": 4, "val": 3}
     assert record["evaluations"]["images_seen"] == record["losses"]["images_seen"] == [4, 8]
     assert list(record["by_class"]) == ["cat", "dog", "hen"]
-    assert record["picture"]["file"] == "noise.jpg"
+    assert record["image"]["file"] == "noise.jpg"
     assert str(tmp_path) not in json.dumps(record)
     assert cv2.imread(str(tmp_path / "out/noise.jpg")) is not None
     assert (tmp_path / "out/noise.jpg").stat().st_size <= script.LARGEST

@@ -72,7 +72,7 @@ def test_page_has_title_and_icon(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pictures_have_words(page: str) -> None:
+def test_images_have_words(page: str) -> None:
     article = parse(SITE / page).find("article") or parse(SITE / page)
     assert [str(img.get("src"))[:80] for img in article.find_all("img") if not img.get("alt")] == []
 
@@ -86,13 +86,13 @@ def test_front_page_leads_into_the_book(tab: Any, address: str) -> None:
     assert missing == []
 
 
-def test_a_click_shows_a_picture_alone(tab: Any, address: str) -> None:
-    """On a phone a picture is half as wide as it was drawn: alone, it can be seen as it is."""
+def test_a_click_shows_an_image_alone(tab: Any, address: str) -> None:
+    """On a phone an image is half as wide as it was drawn: alone, it can be seen as it is."""
     tab.set_viewport_size({"width": 390, "height": 900})
     tab.goto(f"{address}/book/costs.html")
-    picture = tab.locator("article .cell_output img").first
-    shown, source = picture.bounding_box()["width"], picture.get_attribute("src")
-    picture.click()
+    image = tab.locator("article .cell_output img").first
+    shown, source = image.bounding_box()["width"], image.get_attribute("src")
+    image.click()
     tab.wait_for_url(f"**/{source.rsplit('/', 1)[-1]}")
     assert tab.evaluate("document.images[0].naturalWidth") > 2 * shown
 

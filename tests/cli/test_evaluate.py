@@ -26,7 +26,7 @@ def test_eval_writes_what_it_found(run: Path, data: Path, tmp_path: Path, capsys
     content = json.loads((out / "metrics.json").read_text())
     assert content["command"] == "minirtmdet " + " ".join(args)
     assert content["checkpoint"] == str(run / "best.pt")
-    assert content["data"] == {"json": str(data / "val.json"), "images": str(data / "val"), "pictures": 3}
+    assert content["data"] == {"json": str(data / "val.json"), "images": str(data / "val"), "num_images": 3}
     assert tuple(content["metrics"]) == tuple(METRICS)
     assert set(content["per_class"]) == set(CLASSES)
     assert set(content["per_class"]["cat"]) == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"}
@@ -41,8 +41,8 @@ def test_eval_writes_what_it_found(run: Path, data: Path, tmp_path: Path, capsys
     assert f"written to {out}" in capsys.readouterr().out
 
 
-def test_eval_finds_the_worst_pictures(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A detector that is right everywhere but in one picture."""
+def test_eval_finds_the_worst_images(run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A detector that is right everywhere but in one image."""
     truth = CocoDataset(data / "val.json", data / "val")
     samples = iter([truth.load(i) for i in range(3)])
 
@@ -59,7 +59,7 @@ def test_eval_finds_the_worst_pictures(run: Path, data: Path, tmp_path: Path, mo
     monkeypatch.setattr(RTMDet, "predict", predict)
     assert len(truth.load(1).boxes[~truth.load(1).ignore]) > 0
     shown = []
-    monkeypatch.setattr("minirtmdet.plots.worst_pictures", lambda *args: shown.append(args) or plots.loss_curve(ROWS))
+    monkeypatch.setattr("minirtmdet.plots.worst_images", lambda *args: shown.append(args) or plots.loss_curve(ROWS))
     assert main(["eval", str(run), "--out", str(tmp_path), "--worst", "1", "--device", "cpu"]) == 0
     worst = json.loads((tmp_path / "metrics.json").read_text())["worst_first"]
     count = int((~truth.load(1).ignore).sum())
@@ -77,10 +77,10 @@ def test_eval_on_other_data(run: Path, tmp_path: Path, capsys: Output):
     json_file, folder = write_set(tmp_path / "other", [image_entry(1)], [box], categories, name="val")
     args = ["eval", str(run), "--data.val-json", str(json_file), "--data.val-images", str(folder), "--device", "cpu"]
     assert main(args) == 0
-    assert f"1 pictures of {json_file}" in capsys.readouterr().out
+    assert f"1 images of {json_file}" in capsys.readouterr().out
     # a folder that holds nothing to train on
     assert main(["eval", str(run), "--data.root", str(tmp_path / "other"), "--device", "cpu"]) == 0
-    assert f"1 pictures of {json_file}" in capsys.readouterr().out
+    assert f"1 images of {json_file}" in capsys.readouterr().out
     json_file, folder = write_set(tmp_path / "owls", [image_entry(1)], [], [{"id": 1, "name": "owl"}], name="val")
     message = fails(capsys, "eval", run, "--data.val-json", json_file, "--data.val-images", folder)
     assert "has no category 'cat', 'dog', 'hen'; it has 'owl'" in message
@@ -92,11 +92,11 @@ def test_eval_says_how_to_leave_out_a_broken_image_and_does_so(run: Path, tmp_pa
     json_file, folder = write_set(tmp_path, [image_entry(1), image_entry(2)], boxes, categories, name="val")
     (folder / "002.png").write_bytes((folder / "002.png").read_bytes()[:-20])
     message = fails(capsys, "eval", run, "--data.root", tmp_path)
-    assert "1 of 2 pictures cannot be used" in message
+    assert "1 of 2 images cannot be used" in message
     assert "002.png cannot be decoded" in message
     assert "--data.bad-images skip" in message
     assert main(["eval", str(run), "--data.root", str(tmp_path), "--data.bad-images", "skip", "--device", "cpu"]) == 0
-    assert f"1 pictures of {json_file}" in capsys.readouterr().out
+    assert f"1 images of {json_file}" in capsys.readouterr().out
 
 
 def test_eval_of_weights_that_name_no_classes(data: Path, tmp_path: Path, capsys: Output):
@@ -109,15 +109,15 @@ def test_eval_of_weights_that_name_no_classes(data: Path, tmp_path: Path, capsys
     assert "predicts 5 classes and does not name them" in message
 
 
-def test_eval_can_leave_out_a_broken_picture(run: Path, data: Path, tmp_path: Path, capsys: Output):
+def test_eval_can_leave_out_a_broken_image(run: Path, data: Path, tmp_path: Path, capsys: Output):
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data/val/002.png").write_bytes((data / "val/002.png").read_bytes()[:100])
     args = ["eval", run, "--data.root", tmp_path / "data", "--device", "cpu"]
     assert "002.png" in fails(capsys, *args)
     assert main([*map(str, args), "--data.bad-images", "skip"]) == 0
     printed = capsys.readouterr()
-    assert "2 pictures of" in printed.out
-    assert "1 of 3 pictures left out" in printed.err
+    assert "2 images of" in printed.out
+    assert "1 of 3 images left out" in printed.err
 
 
 def test_warnings_are_one_line(run: Path, tmp_path: Path, capsys: Output):

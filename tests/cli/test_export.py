@@ -35,17 +35,17 @@ def test_an_exported_file_predicts_and_evaluates_as_its_run(
         found[source] = json.loads((tmp_path / source.name / "predictions.json").read_text())
     ours, theirs = found[file], found[run]
     assert ours["classes"] == theirs["classes"] == CLASSES
-    for picture, expected in zip(ours["pictures"], theirs["pictures"], strict=True):
-        assert {k: v for k, v in picture.items() if k != "detections"} == {
+    for image, expected in zip(ours["images"], theirs["images"], strict=True):
+        assert {k: v for k, v in image.items() if k != "detections"} == {
             k: v for k, v in expected.items() if k != "detections"
         }
         assert expected["detections"]
         scores = [row["score"] for row in expected["detections"]]
-        assert [row["score"] for row in picture["detections"]] == pytest.approx(scores, abs=1e-4)
-        assert all(row["class"] == CLASSES[row["label"]] for row in picture["detections"])
+        assert [row["score"] for row in image["detections"]] == pytest.approx(scores, abs=1e-4)
+        assert all(row["class"] == CLASSES[row["label"]] for row in image["detections"])
     capsys.readouterr()
     assert main(["eval", str(file), "--data.root", str(data), "--out", str(tmp_path / "eval"), "--device", "cpu"]) == 0
-    assert "3 pictures of" in capsys.readouterr().out
+    assert "3 images of" in capsys.readouterr().out
     assert json.loads((tmp_path / "eval/metrics.json").read_text())["input_size"] == 64
     assert "give --data.root" in fails(capsys, "eval", file)
     assert "made for 64 pixels, not for 96" in fails(capsys, "predict", file, data / "val", "--input-size", "96")
@@ -62,10 +62,10 @@ def test_an_exported_file_predicts_and_evaluates_as_its_run(
 @pytest.mark.parametrize("clip", ["content", "input"])
 def test_torch_raw_and_nms_agree_in_ap(tmp_path: Path, clip: str):
     """On wide images, beside which a third of the input is padding, and a detector whose boxes reach into it."""
-    pictures = [image_entry(i, 96, 64) for i in range(1, 5)]
+    images = [image_entry(i, 96, 64) for i in range(1, 5)]
     boxes = [box_entry(i, i, [0.0, 40.0 - i, 96.0, 24.0 + i]) for i in range(1, 5)]
     root = tmp_path / "wide"
-    write_set(root, pictures, boxes, [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)], name="val")
+    write_set(root, images, boxes, [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)], name="val")
     torch.manual_seed(0)
     model = build_detector(MODEL)
     for level, conv in enumerate(model.bbox_head.rtm_reg):

@@ -9,9 +9,9 @@ from minirtmdet.cli import main
 
 
 def test_what_is_missing_is_named(run: Path, tmp_path: Path, capsys: Output):
-    assert "no picture or folder" in fails(capsys, "predict", run, tmp_path / "a.jpg")
+    assert "no image or folder" in fails(capsys, "predict", run, tmp_path / "a.jpg")
     (tmp_path / "empty").mkdir()
-    assert "holds no picture" in fails(capsys, "predict", run, tmp_path / "empty")
+    assert "holds no image" in fails(capsys, "predict", run, tmp_path / "empty")
     assert "name files or folders" in fails(capsys, "predict", run)
     assert "no checkpoint nope.pt" in fails(capsys, "eval", "nope.pt")
     assert "neither best.pt nor last.pt" in fails(capsys, "info", tmp_path / "empty")
@@ -54,7 +54,7 @@ def test_an_output_that_cannot_be_written_is_found_at_the_start(
     run: Path, data: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch, out: str
 ):
     monkeypatch.setattr("minirtmdet.cli.evaluate.run_evaluation", None)
-    monkeypatch.setattr("minirtmdet.cli.predict.predict_pictures", None)
+    monkeypatch.setattr("minirtmdet.cli.predict.predict_images", None)
     monkeypatch.setattr("minirtmdet.cli.export.export_onnx", None)
     monkeypatch.setattr("minirtmdet.cli.train.Trainer", None)
     (tmp_path / "a file").write_text("mine")
@@ -112,7 +112,7 @@ def test_an_output_that_cannot_be_written_is_found_at_the_start(
 def test_numbers_are_checked_where_they_are_read(
     tmp_path: Path, capsys: Output, command: str, typed: str, problem: str
 ):
-    """Before anything else: neither checkpoint nor pictures are there."""
+    """Before anything else: neither checkpoint nor images are there."""
     words = {"train": ["mini-160", "--out", tmp_path / "out"], "scenes": [], "export": ["no.pt", "--out", "a.onnx"]}
     before = words.get(command, ["no.pt", *(["no.png"] if command == "predict" else [])])
     message = fails(capsys, command, *before, *typed.split())
@@ -121,7 +121,7 @@ def test_numbers_are_checked_where_they_are_read(
 
 
 @pytest.mark.parametrize(
-    "command", [["predict", "run", "pictures", "--out", "out"], ["export", "run", "--out", "out/run.onnx"]]
+    "command", [["predict", "run", "images", "--out", "out"], ["export", "run", "--out", "out/run.onnx"]]
 )
 def test_predict_and_export_refuse_several_processes(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output

@@ -16,28 +16,28 @@ from minirtmdet.data.augment import pad
 from minirtmdet.detector import RTMDet
 
 
-def test_predict_writes_pictures_and_json(run: Path, data: Path, tmp_path: Path, capsys: Output):
+def test_predict_writes_images_and_json(run: Path, data: Path, tmp_path: Path, capsys: Output):
     out = tmp_path / "out"
     assert main(["predict", str(run), str(data / "val"), "--out", str(out), "--threshold", "0.001"]) == 0
     content = json.loads((out / "predictions.json").read_text())
     assert content["classes"] == CLASSES
-    assert len(content["pictures"]) == 3
-    for picture in content["pictures"]:
-        original = cv2.imread(picture["file"])
-        drawn = cv2.imread(str(out / Path(picture["file"]).name))
-        assert drawn.shape == original.shape == (picture["height"], picture["width"], 3)
-        assert picture["detections"], "a threshold below the first scores"
+    assert len(content["images"]) == 3
+    for image in content["images"]:
+        original = cv2.imread(image["file"])
+        drawn = cv2.imread(str(out / Path(image["file"]).name))
+        assert drawn.shape == original.shape == (image["height"], image["width"], 3)
+        assert image["detections"], "a threshold below the first scores"
         assert not np.array_equal(drawn, original)
-        for row in picture["detections"]:
+        for row in image["detections"]:
             assert row["class"] == CLASSES[row["label"]]
             assert 0.001 < row["score"] < 1
             x1, y1, x2, y2 = row["box"]
-            assert 0 <= x1 <= x2 <= picture["width"]
-            assert 0 <= y1 <= y2 <= picture["height"]
-    assert f"3 pictures, written to {out}" in capsys.readouterr().out
+            assert 0 <= x1 <= x2 <= image["width"]
+            assert 0 <= y1 <= y2 <= image["height"]
+    assert f"3 images, written to {out}" in capsys.readouterr().out
 
 
-def test_bad_pictures_are_named_skipped_and_counted(run: Path, data: Path, tmp_path: Path, capsys: Output):
+def test_bad_images_are_named_skipped_and_counted(run: Path, data: Path, tmp_path: Path, capsys: Output):
     for name in ("broken.png", "empty.jpg"):
         (tmp_path / name).write_bytes(b"nothing" if name == "broken.png" else b"")
     paths = [str(data / "val/001.png"), str(tmp_path / "broken.png"), str(tmp_path / "empty.jpg")]
@@ -45,19 +45,19 @@ def test_bad_pictures_are_named_skipped_and_counted(run: Path, data: Path, tmp_p
     printed = capsys.readouterr()
     assert "broken.png cannot be decoded" in printed.err
     assert "empty.jpg is empty" in printed.err
-    assert "2 of 3 pictures could not be read" in printed.err
-    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["pictures"]) == 1
+    assert "2 of 3 images could not be read" in printed.err
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 1
 
 
 def test_predict_with_an_official_file(data: Path, tmp_path: Path, capsys: Output):
     weights = tmp_path / "rtmdet_tiny.pth"
     meta = {"dataset_meta": {"classes": ("ape", "bee")}}
     torch.save({"state_dict": build_detector("tiny", num_classes=2).state_dict(), "meta": meta}, weights)
-    picture = data / "val/001.png"
-    assert "does not say which model it belongs to" in fails(capsys, "predict", weights, picture)
-    message = fails(capsys, "predict", weights, picture, "--model", "s")
+    image = data / "val/001.png"
+    assert "does not say which model it belongs to" in fails(capsys, "predict", weights, image)
+    message = fails(capsys, "predict", weights, image, "--model", "s")
     assert "expected widen_factor 0.5 (as s), 2 classes, found widen_factor 0.375 (as tiny), 2 classes" in message
-    args = ["predict", str(weights), str(picture), "--model", "tiny", "--out", str(tmp_path), "--input-size", "64"]
+    args = ["predict", str(weights), str(image), "--model", "tiny", "--out", str(tmp_path), "--input-size", "64"]
     assert main(args) == 0
     assert json.loads((tmp_path / "predictions.json").read_text())["classes"] == ["ape", "bee"]
     assert main([*args, "--classes", "x", "y"]) == 0
@@ -65,43 +65,43 @@ def test_predict_with_an_official_file(data: Path, tmp_path: Path, capsys: Outpu
     assert "has 2 classes, but 1 names: x" in fails(capsys, *args, "--classes", "x")
 
 
-def test_a_drawn_picture_is_not_taken_for_an_input(run: Path, data: Path, tmp_path: Path, capsys: Output):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(data / "val", pictures)
-    (pictures / "scan.2024").write_bytes(b"no ending")
-    args = ["predict", str(run), str(pictures), "--out", str(pictures / "predictions"), "--device", "cpu"]
-    for said in ("", f", {pictures}/predictions, which predict wrote"):
+def test_a_drawn_image_is_not_taken_for_an_input(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    images = tmp_path / "images"
+    shutil.copytree(data / "val", images)
+    (images / "scan.2024").write_bytes(b"no ending")
+    args = ["predict", str(run), str(images), "--out", str(images / "predictions"), "--device", "cpu"]
+    for said in ("", f", {images}/predictions, which predict wrote"):
         assert main(args) == 0
-        assert f"warning: {pictures}: left out: 1 .2024{said}\n" in capsys.readouterr().err
-        assert len(json.loads((pictures / "predictions/predictions.json").read_text())["pictures"]) == 3
+        assert f"warning: {images}: left out: 1 .2024{said}\n" in capsys.readouterr().err
+        assert len(json.loads((images / "predictions/predictions.json").read_text())["images"]) == 3
 
 
-def same_folder(pictures: Path) -> list[Path]:
-    return [pictures, pictures]
+def same_folder(images: Path) -> list[Path]:
+    return [images, images]
 
 
-def a_file_beside_it(pictures: Path) -> list[Path]:
-    return [pictures / "001.png", pictures]
+def a_file_beside_it(images: Path) -> list[Path]:
+    return [images / "001.png", images]
 
 
-def below(pictures: Path) -> list[Path]:
-    (pictures / "sub").mkdir()
-    (pictures / "sub/mine.png").write_bytes((pictures / "001.png").read_bytes())
-    return [pictures, pictures / "sub"]
+def below(images: Path) -> list[Path]:
+    (images / "sub").mkdir()
+    (images / "sub/mine.png").write_bytes((images / "001.png").read_bytes())
+    return [images, images / "sub"]
 
 
-def through_a_link(pictures: Path) -> list[Path]:
-    (pictures.parent / "link").symlink_to(pictures)
-    return [pictures, pictures.parent / "link"]
+def through_a_link(images: Path) -> list[Path]:
+    (images.parent / "link").symlink_to(images)
+    return [images, images.parent / "link"]
 
 
 @pytest.mark.parametrize("case", [same_folder, a_file_beside_it, below, through_a_link])
-def test_predict_never_writes_over_its_pictures(
+def test_predict_never_writes_over_its_images(
     run: Path, data: Path, tmp_path: Path, capsys: Output, case: Callable[[Path], list[Path]]
 ):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(data / "val", pictures)
-    source, out = case(pictures)
+    images = tmp_path / "images"
+    shutil.copytree(data / "val", images)
+    source, out = case(images)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     message = fails(capsys, "predict", run, source, "--out", out, "--threshold", "0.001")
     assert f"{out} is read from" in message
@@ -111,29 +111,29 @@ def test_predict_never_writes_over_its_pictures(
 def test_videos_and_addresses_are_told_what_to_do(run: Path, tmp_path: Path, capsys: Output):
     for name in ("clip.MP4", "other.txt"):
         (tmp_path / name).write_bytes(b"moving")
-    assert "is a video: take pictures out of it first (ffmpeg -i clip.MP4" in fails(
+    assert "is a video: take images out of it first (ffmpeg -i clip.MP4" in fails(
         capsys, "predict", run, tmp_path / "clip.MP4"
     )
     for address in ("https://example.org/a.jpg", "rtsp://camera/1"):
         assert "is an address: download what is there" in fails(capsys, "predict", run, address)
-    assert "holds no picture (.avif, .bmp" in (message := fails(capsys, "predict", run, tmp_path))
+    assert "holds no image (.avif, .bmp" in (message := fails(capsys, "predict", run, tmp_path))
     assert message.endswith("; left out: 1 .mp4, 1 .txt\n")
 
 
-def test_every_kind_of_picture_in_a_folder_is_read(run: Path, tmp_path: Path, capsys: Output):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_every_kind_of_image_in_a_folder_is_read(run: Path, tmp_path: Path, capsys: Output):
+    images = tmp_path / "images"
+    images.mkdir()
     pixels = np.full((40, 60, 3), 90, np.uint8)
     kinds = {"a.jfif": ".jpg", "b.gif": ".gif", "c.webp": ".webp", "d.jp2": ".jp2", "e.PNG": ".png", "f.jpe": ".jpg"}
     kinds |= {"g.avif": ".avif"} if cv2.haveImageWriter("a.avif") else {}
     for name, kind in kinds.items():
         done, content = cv2.imencode(kind, pixels)
         assert done
-        (pictures / name).write_bytes(content.tobytes())
-    (pictures / "h.heic").write_bytes(b"of a telephone")
-    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+        (images / name).write_bytes(content.tobytes())
+    (images / "h.heic").write_bytes(b"of a telephone")
+    assert main(["predict", str(run), str(images), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "left out: 1 .heic" in capsys.readouterr().err
-    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["pictures"]) == len(kinds)
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == len(kinds)
     drawn = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert drawn == [f"{Path(name).stem}.png" for name in sorted(kinds, key=str.lower)]
 
@@ -156,6 +156,6 @@ def test_a_size_means_its_published_weights(
     assert sides == [96]  # the size it was trained at
     assert json.loads((tmp_path / "predictions/predictions.json").read_text())["classes"] == CLASSES
     assert main(["eval", "nano", "--data.root", str(data), "--device", "cpu"]) == 0
-    assert "3 pictures of" in capsys.readouterr().out
+    assert "3 images of" in capsys.readouterr().out
     # of another size
     assert "expected widen_factor 0.5 (as s)" in fails(capsys, "eval", "nano", "--data.root", data, "--model", "s")

@@ -61,7 +61,7 @@ def test_resize_rounds_to_the_nearest_pixel_and_boxes_follow_each_axis():
     np.testing.assert_allclose(sample.boxes, [[0, 0, 17, 50]], rtol=1e-6)
 
 
-def test_resize_keeps_a_pixel_of_a_narrow_picture():
+def test_resize_keeps_a_pixel_of_a_narrow_image():
     assert resize(make_sample(grey(2, 200)), 20).image.shape == (1, 20, 3)
 
 
@@ -71,7 +71,7 @@ def test_resize_keeps_a_pixel_of_a_narrow_picture():
 )
 @example(156, 270, 268 / 270, 74, 0.0, 0.0)  # so close to 1 that OpenCV would copy what is needed of it
 @example(100, 100, 0.5, 21, 0.4, 0.1)  # OpenCV's own way for halves
-def test_a_crop_of_a_resized_picture_needs_no_more_than_its_pixels(height, width, factor, crop_side, x, y):
+def test_a_crop_of_a_resized_image_needs_no_more_than_its_pixels(height, width, factor, crop_side, x, y):
     image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     sample = make_sample(image, [[0, 0, width, height], [width / 3, height / 4, width / 2, height]])
     side = max(int(max(height, width) * factor), 1)

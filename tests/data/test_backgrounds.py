@@ -33,12 +33,12 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.__name__)
 @pytest.mark.parametrize("size", [64, 97, 160])
-def test_patterns_are_pictures_of_the_asked_size_that_differ_by_seed(pattern, size):
-    pictures = [pattern(generator(seed), size) for seed in range(8)]
-    assert {(picture.shape, picture.dtype) for picture in pictures} == {((size, size, 3), np.dtype(np.uint8))}
-    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
-    assert all(picture.std() > 1 for picture in pictures)
-    np.testing.assert_array_equal(pattern(generator(3), size), pictures[3])
+def test_patterns_are_images_of_the_asked_size_that_differ_by_seed(pattern, size):
+    images = [pattern(generator(seed), size) for seed in range(8)]
+    assert {(image.shape, image.dtype) for image in images} == {((size, size, 3), np.dtype(np.uint8))}
+    assert len({image.tobytes() for image in images}) == len(images)
+    assert all(image.std() > 1 for image in images)
+    np.testing.assert_array_equal(pattern(generator(3), size), images[3])
 
 
 def test_every_pattern_is_drawn(monkeypatch):
@@ -95,20 +95,20 @@ def test_photo_backgrounds_show_each_photo_of_the_list_and_no_other(folder):
     photos = split_photos(list_photos(folder), "train")
     reds = set()
     for seed in range(30):
-        picture = photo_background(generator(seed), 80, photos)
-        assert picture.shape == (80, 80, 3)
-        assert (picture == picture[0, 0]).all()
-        reds.add(int(picture[0, 0, 0]))
+        image = photo_background(generator(seed), 80, photos)
+        assert image.shape == (80, 80, 3)
+        assert (image == image[0, 0]).all()
+        reds.add(int(image[0, 0, 0]))
     assert reds == {40, 80, 120, 160}
 
 
 def test_a_photo_is_taken_upright(tmp_path):
     # lying on its side in the file: the left half is red, and the tag says that left is top
-    picture = np.zeros((40, 80, 3), np.uint8)
-    picture[:, :40, 0] = 255
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, :40, 0] = 255
     tags = Image.Exif()
     tags[0x0112] = 6
-    Image.fromarray(picture).save(tmp_path / "a.png", exif=tags)
+    Image.fromarray(image).save(tmp_path / "a.png", exif=tags)
     for seed in range(10):
         crop = photo_background(generator(seed), 40, [tmp_path / "a.png"])[..., 0].astype(int)
         assert (np.diff(crop, axis=0) <= 0).all()
@@ -128,9 +128,9 @@ def test_an_empty_missing_or_single_photo_folder_is_an_error(tmp_path):
 def test_a_broken_photo_is_named(tmp_path):
     Image.effect_noise((80, 80), 50).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
-    for name, content in {"text.jpg": b"no picture", "cut.png": whole[: len(whole) // 2], "empty.webp": b""}.items():
+    for name, content in {"text.jpg": b"no image", "cut.png": whole[: len(whole) // 2], "empty.webp": b""}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}: cannot be read as a picture"):
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as an image"):
             photo_background(generator(0), 64, [tmp_path / name])
 
 

@@ -5,7 +5,7 @@ from helpers.tiny_sets import box_entry, write_set
 from minirtmdet.data.box_checks import format_doubt
 from minirtmdet.data.coco import CocoDataset
 
-# (x, y, width, height) in a picture of 40 x 30
+# (x, y, width, height) in an image of 40 x 30
 BOXES = np.array([[2, 3, 20, 10], [24, 12, 12, 15], [30, 2, 9, 25], [1, 20, 15, 9]], dtype=float)
 
 

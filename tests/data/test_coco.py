@@ -26,7 +26,7 @@ def real_set(name):
 
 
 def one_box(tmp_path, box, **settings):
-    """A set of one picture (40 x 30) with one box of 10 x 10 and the one in question."""
+    """A set of one image (40 x 30) with one box of 10 x 10 and the one in question."""
     annotations = [box_entry(10, 1, [5, 5, 10, 10]), box_entry(11, 1, box)]
     return CocoDataset(*write_set(tmp_path, annotations=annotations), **settings)
 
@@ -146,8 +146,8 @@ BAD_BOXES = {
     "vanishing at the border": ([39.9999999, 5, 10, 10], "has no area"),
     "far away": ([1e39, 5, 10, 10], "lies outside"),
     "negative size": ([5, 5, -3, 10], "has a negative size"),
-    "right of the picture": ([40, 5, 10, 10], "lies outside its picture of 40 x 30 pixels"),
-    "above the picture": ([5, -10, 10, 10], "lies outside"),
+    "right of the image": ([40, 5, 10, 10], "lies outside its image of 40 x 30 pixels"),
+    "above the image": ([5, -10, 10, 10], "lies outside"),
     "nan": ([5, float("nan"), 10, 10], "is not finite"),
     "infinite": ([5, 5, float("inf"), 10], "is not finite"),
     "three numbers": ([5, 5, 10], "is not four numbers"),
@@ -203,7 +203,7 @@ def test_annotations_of_unknown_images_and_categories(tmp_path, entry, reason):
         ("[]", "has no key 'images'"),
         ('{"images": [], "categories": []}', "has no key 'annotations'"),
         ('{"images": {}, "annotations": [], "categories": []}', "'images' is a dict, expected a list"),
-        ('{"images": [], "annotations": [], "categories": []}', "names no picture"),
+        ('{"images": [], "annotations": [], "categories": []}', "names no image"),
     ],
 )
 def test_malformed_json_names_the_file(tmp_path, text, message):
@@ -255,7 +255,7 @@ def test_wrong_kinds_and_repeated_ids(tmp_path):
         CocoDataset(write_json(tmp_path / "c.json", [image_entry(1)], [], twice), folder)
 
 
-# ---- bad pictures
+# ---- bad images
 
 
 def noise(height=30, width=40):
@@ -277,14 +277,14 @@ BROKEN = {
     "cut progressive JPEG": (cut(encoded("JPEG", progressive=True)), "cannot be decoded"),
     "cut PNG": (cut(encoded("PNG")), "cannot be decoded"),
     "zero bytes": (b"", "is empty"),
-    "text": (b"This is no picture." * 9, "cannot be decoded"),
+    "text": (b"This is no image." * 9, "cannot be decoded"),
     "another size": (cv2.imencode(".png", noise(31, 40))[1].tobytes(), "is 40 x 31 pixels, but .* says 40 x 30"),
     "turned": (cv2.imencode(".png", noise(40, 30))[1].tobytes(), r"30 x 40 pixels \(after its EXIF orientation"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_picture_is_an_error_when_loaded_or_skipped(tmp_path, case):
+def test_a_broken_image_is_an_error_when_loaded_or_skipped(tmp_path, case):
     content, message = BROKEN[case]
     annotations = [box_entry(i, i, [i, i, 10, 10]) for i in (1, 2, 3)]
     json_file, folder = write_set(tmp_path, [image_entry(i) for i in (1, 2, 3)], annotations)
@@ -292,25 +292,25 @@ def test_a_broken_picture_is_an_error_when_loaded_or_skipped(tmp_path, case):
     (folder / "002.png").write_bytes(content)
     with pytest.raises(ValueError, match=rf"002\.png.*{message}"):
         good.load(1)  # it went bad in between
-    with pytest.raises(ValueError, match=rf"1 of 3 pictures cannot be used: .*002\.png.*{message}.*bad_images='skip'"):
+    with pytest.raises(ValueError, match=rf"1 of 3 images cannot be used: .*002\.png.*{message}.*bad_images='skip'"):
         CocoDataset(json_file, folder)
-    with pytest.warns(UserWarning, match=rf"train\.json: 1 of 3 pictures left out: .*002\.png.*{message}"):
+    with pytest.warns(UserWarning, match=rf"train\.json: 1 of 3 images left out: .*002\.png.*{message}"):
         dataset = CocoDataset(json_file, folder, bad_images="skip")
     assert dataset.image_ids == (1, 3)
     assert dataset.load(1).boxes.tolist() == [[3, 3, 13, 13]]
     assert dataset.load(1).path.name == "003.png"
 
 
-def test_missing_pictures_are_found_at_once(tmp_path):
+def test_missing_images_are_found_at_once(tmp_path):
     json_file, folder = write_set(tmp_path, [image_entry(i) for i in range(1, 7)])
     for i in range(1, 6):
         (folder / f"00{i}.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"5 of the 6 pictures of .*001\.png, 002\.png, 003\.png, and 2 more"):
+    with pytest.raises(FileNotFoundError, match=r"5 of the 6 images of .*001\.png, 002\.png, 003\.png, and 2 more"):
         CocoDataset(json_file, folder)
-    with pytest.warns(UserWarning, match="5 of 6 pictures left out"):
+    with pytest.warns(UserWarning, match="5 of 6 images left out"):
         assert CocoDataset(json_file, folder, bad_images="skip").image_ids == (6,)
     (folder / "006.png").unlink()
-    with pytest.raises(ValueError, match="6 of 6 pictures left out"):
+    with pytest.raises(ValueError, match="6 of 6 images left out"):
         CocoDataset(json_file, folder, bad_images="skip")
 
 
@@ -318,7 +318,7 @@ def test_an_image_that_the_file_gives_no_size(tmp_path):
     json_file, folder = write_set(tmp_path)
     write_json(json_file, [image_entry(1, 0, 0)], [box_entry(1, 1, [1, 1, 9, 9])], CATEGORIES)
     with (
-        pytest.warns(UserWarning, match="lies outside its picture of 0 x 0 pixels"),
+        pytest.warns(UserWarning, match="lies outside its image of 0 x 0 pixels"),
         pytest.raises(ValueError, match=r"001\.png is 40 x 30 pixels, but .*train\.json says 0 x 0"),
     ):
         CocoDataset(json_file, folder)
@@ -333,10 +333,10 @@ def test_all_settings_reach_the_data_set(tmp_path, monkeypatch):
     assert {*settings} == {"bad_boxes", "bad_images", "check", "max_pixels", "outside_files"}
 
 
-def test_a_picture_that_goes_missing_later_is_named(tmp_path):
+def test_an_image_that_goes_missing_later_is_named(tmp_path):
     dataset = one_box(tmp_path, [1, 1, 9, 9])
     (tmp_path / "train" / "001.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"001\.png: there is no such picture"):
+    with pytest.raises(FileNotFoundError, match=r"001\.png: there is no such image"):
         dataset.load(0)
 
 
@@ -347,11 +347,11 @@ def test_skip_says_nothing_about_a_good_set(tmp_path):
         assert len(CocoDataset(*paths, bad_images="skip")) == 1
 
 
-# ---- reading pictures
+# ---- reading images
 
 
 def test_exif_orientation_is_applied(tmp_path):
-    # MMDetection's LoadImageFromFile turns this picture too (mmcv 2.1: shape 100 x 60)
+    # MMDetection's LoadImageFromFile turns this image too (mmcv 2.1: shape 100 x 60)
     pixels = np.zeros((60, 100, 3), dtype=np.uint8)
     pixels[:30, :50] = (255, 0, 0)
     exif = Image.Exif()
@@ -363,7 +363,7 @@ def test_exif_orientation_is_applied(tmp_path):
     assert image[20, 15].max() < 5
 
 
-def test_grey_transparent_palette_and_16_bit_pictures_become_bgr(tmp_path):
+def test_grey_transparent_palette_and_16_bit_images_become_bgr(tmp_path):
     Image.new("L", (5, 4), 77).save(tmp_path / "grey.png")
     Image.new("RGBA", (5, 4), (10, 20, 30, 0)).save(tmp_path / "clear.png")
     Image.new("P", (5, 4), 0).save(tmp_path / "palette.png")

@@ -12,7 +12,7 @@ from helpers.tiny_sets import box_entry, image_entry, write_json, write_set
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.coco_json import read_annotations, read_images, read_json
 from minirtmdet.evaluation.coco import coco_metrics, read_ground_truth
-from minirtmdet.evaluation.matching import match_pictures
+from minirtmdet.evaluation.matching import match_images
 
 BOX = [5.0, 5.0, 10.0, 10.0]
 INFINITE = float("inf")
@@ -82,7 +82,7 @@ def test_a_value_of_an_annotation_means_one_thing_everywhere(tmp_path: Path, key
     assert dataset.load(0).ignore.tolist() == expected
     truth = read_ground_truth(json_file)
     assert [entry["iscrowd"] for entry in truth["annotations"]] == expected
-    match = match_pictures(truth, [], [1], [1])[1]
+    match = match_images(truth, [], [1], [1])[1]
     assert match.missed == (expected == [False])
     # nothing is found: a miss where there is something to find, else nothing to say
     assert coco_metrics(truth, [], [1]).metrics["AP"] == (0.0 if expected == [False] else -1.0)
@@ -189,5 +189,5 @@ def test_a_caller_keeps_what_he_gave():
     results = [{"image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.5}]
     before = json.dumps([truth, results])
     coco_metrics(truth, results, [1], [1])
-    match_pictures(truth, results, [1], [1])
+    match_images(truth, results, [1], [1])
     assert json.dumps([truth, results]) == before

@@ -25,7 +25,7 @@ def test_a_sprite_is_as_long_as_asked_and_touches_its_edges(name, size):
     assert columns[-1] >= pixels.shape[1] - 1 - slack
 
 
-def test_each_class_and_each_distractor_has_its_own_picture():
+def test_each_class_and_each_distractor_has_its_own_image():
     emoji = [shape for shape, _ in GLYPHS.values()] + list(DISTRACTORS)
     assert len({glyph(e, 64).tobytes() for e in emoji}) == len(emoji) == len(CLASSES) + len(DISTRACTORS)
 

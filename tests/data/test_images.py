@@ -66,7 +66,7 @@ def test_a_data_set_does_not_decode_what_is_not_as_it_says(tmp_path: Path, monke
     json_file, folder = write_set(tmp_path, [image_entry(1, 50, 50), image_entry(2)])
     (folder / "001.png").write_bytes(bomb(2000))
     monkeypatch.setattr(images.cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(ValueError, match=r"1 of 2 pictures cannot be used: .*is 2000 x 2000 .*bad-images skip"):
+    with pytest.raises(ValueError, match=r"1 of 2 images cannot be used: .*is 2000 x 2000 .*bad-images skip"):
         CocoDataset(json_file, folder)
     with pytest.raises(ValueError, match=r"2 of 2 .* more than max_pixels = 1000"):
         CocoDataset(json_file, folder, max_pixels=1000)
@@ -199,9 +199,9 @@ def test_a_data_set_checks_fully_where_asked(tmp_path: Path):
     json_file, folder = write_set(tmp_path, entries, [box_entry(i, i, [5, 5, 50, 50]) for i in (1, 2, 3)])
     (folder / "2.jpg").write_bytes(damaged(photo()))
     assert len(CocoDataset(json_file, folder)) == 3
-    with pytest.raises(ValueError, match=r"1 of 3 pictures cannot be used: .*2\.jpg is damaged: Corrupt JPEG.*skip"):
+    with pytest.raises(ValueError, match=r"1 of 3 images cannot be used: .*2\.jpg is damaged: Corrupt JPEG.*skip"):
         CocoDataset(json_file, folder, check="full")
-    with pytest.warns(UserWarning, match=r"1 of 3 pictures left out: .*2\.jpg is damaged"):
+    with pytest.warns(UserWarning, match=r"1 of 3 images left out: .*2\.jpg is damaged"):
         assert CocoDataset(json_file, folder, check="full", bad_images="skip").image_ids == (1, 3)
 
 
@@ -210,7 +210,7 @@ def test_a_data_set_checks_fully_where_asked(tmp_path: Path):
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_of_16_bits_that_use_fewer_are_warned_of(tmp_path: Path, ending: str, channels: int):
+def test_images_of_16_bits_that_use_fewer_are_warned_of(tmp_path: Path, ending: str, channels: int):
     json_file, folder = write_set(tmp_path, [image_entry(1, file_name=f"a{ending}")])
     pixels = np.zeros((30, 40, channels), dtype=np.uint16)
     pixels[3, 4] = 4095
@@ -221,7 +221,7 @@ def test_pictures_of_16_bits_that_use_fewer_are_warned_of(tmp_path: Path, ending
 
 
 @pytest.mark.parametrize("value", [0, 40_000])
-def test_pictures_that_use_their_16_bits_or_are_black_are_not(
+def test_images_that_use_their_16_bits_or_are_black_are_not(
     tmp_path: Path, value: int, recwarn: pytest.WarningsRecorder
 ):
     json_file, folder = write_set(tmp_path)

@@ -46,13 +46,13 @@ def test_an_epoch_is_a_permutation_and_each_epoch_another():
     assert sorted(first) == sorted(second) == list(range(50))
     assert first.tolist() != second.tolist() != epoch_order(1, 1, 50, 50).tolist()
     assert not first.flags.writeable
-    # the same on every platform and in every version, or a resumed run would go on with other pictures
+    # the same on every platform and in every version, or a resumed run would go on with other images
     assert epoch_order(7, 2, 10, 10).tolist() == [6, 3, 1, 7, 0, 9, 5, 2, 4, 8]
 
 
-def test_the_last_pictures_that_fill_no_batch_are_left_out(dataset):
+def test_the_last_images_that_fill_no_batch_are_left_out(dataset):
     loader = make_loader(dataset)
-    assert len(loader) == 5  # 23 pictures
+    assert len(loader) == 5  # 23 images
     ids = [image_id for batch in loader.epoch(0) for image_id in batch.image_ids]
     assert len(ids) == len(set(ids)) == 20
     order = epoch_order(3, 0, 23, 23)
@@ -296,7 +296,7 @@ def test_moving_reaches_every_tensor_and_nothing_else(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_sees_every_picture_once_in_order(dataset, workers):
+def test_evaluation_sees_every_image_once_in_order(dataset, workers):
     loader = EvalLoader(dataset, input_size=64, batch_size=5, workers=workers)
     for _ in range(2):
         batches = list(loader)
@@ -315,14 +315,14 @@ def test_evaluation_brings_boxes_back_to_the_file(dataset):
             assert max(batch.img_shapes[i]) == 96
 
 
-def test_evaluation_ranks_share_the_pictures(dataset):
+def test_evaluation_ranks_share_the_images(dataset):
     ranks = [EvalLoader(dataset, input_size=64, batch_size=4, rank=rank, world_size=3) for rank in range(3)]
     ids = [[i for batch in loader for i in batch.image_ids] for loader in ranks]
     assert [len(part) for part in ids] == [8, 8, 7]
     assert sorted(image_id for part in ids for image_id in part) == list(dataset.image_ids)
 
 
-def test_a_rank_without_pictures(tmp_path):
+def test_a_rank_without_images(tmp_path):
     dataset = CocoDataset(*write_set(tmp_path))
     assert list(EvalLoader(dataset, input_size=64, batch_size=4, rank=1, world_size=2)) == []
 
@@ -331,14 +331,14 @@ def test_a_rank_without_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_picture_is_the_same_error_from_any_process(tmp_path, workers):
+def test_a_broken_image_is_the_same_error_from_any_process(tmp_path, workers):
     json_file, folder = write_random_set(tmp_path, 4)
     dataset = CocoDataset(json_file, folder)
     (folder / "003.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"^\S*003\.png is empty \(0 bytes\), not a picture$"):
+    with pytest.raises(ValueError, match=r"^\S*003\.png is empty \(0 bytes\), not an image$"):
         list(make_loader(dataset, workers=workers).epoch(0))
     (folder / "003.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"^\S*003\.png: there is no such picture$"):
+    with pytest.raises(FileNotFoundError, match=r"^\S*003\.png: there is no such image$"):
         list(EvalLoader(dataset, input_size=64, batch_size=2, workers=workers))
 
 

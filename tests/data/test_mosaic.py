@@ -54,7 +54,7 @@ def test_stage_1_is_mmdets_once_all_is_drawn(number):
 # ---- a mosaic by hand
 
 
-def test_four_pictures_meet_at_the_centre_and_keep_their_boxes():
+def test_four_images_meet_at_the_centre_and_keep_their_boxes():
     colours = (10, 20, 30, 40)
     four = [make_sample(grey(32, 32, c), [[0, 0, 32, 32]], [c], [c == 20]) for c in colours]
     mosaic = MOSAIC.mix(four, (20, 44))
@@ -69,7 +69,7 @@ def test_four_pictures_meet_at_the_centre_and_keep_their_boxes():
     assert (mosaic.image[:, 52:] == PAD_VALUE).all()
 
 
-def test_pictures_are_made_to_fit_and_rounded_down():
+def test_images_are_made_to_fit_and_rounded_down():
     sample = MOSAIC.fit(make_sample(grey(90, 50), [[0, 0, 50, 90]]))
     assert sample.img_shape == (32, 17)  # 17.8
     np.testing.assert_allclose(sample.boxes, [[0, 0, 50 * 32 / 90, 32]], rtol=1e-6)
@@ -137,7 +137,7 @@ def test_every_pair_of_levels_is_blended_as_through_floats():
 # ---- draws
 
 
-def test_partners_come_from_the_last_positions_and_a_picture_may_be_its_own():
+def test_partners_come_from_the_last_positions_and_an_image_may_be_its_own():
     draws = [MOSAIC.draw(sample_rng(0, 0, i), 100) for i in range(600)]
     counts = Counter(partner for draw in draws for partner in draw.partners)
     assert set(counts) == set(range(61, 101))

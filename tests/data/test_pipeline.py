@@ -17,13 +17,13 @@ FULL = AugmentConfig(scale=(0.5, 2.0))
 
 
 def run(sample, config=PLAIN, input_size=64, seed=0, epoch=0, position=0, epochs=300):
-    """One sample of a data set of one picture."""
+    """One sample of a data set of one image."""
     pipeline = TrainPipeline(config, input_size, seed, epochs)
     return pipeline(epoch, position, np.zeros(position + 1, dtype=np.int64), lambda index: sample)
 
 
-def pictures(count=12):
-    """Pictures of several sizes, each of its own colour with a box or two; a crowd in every third."""
+def images(count=12):
+    """Images of several sizes, each of its own colour with a box or two; a crowd in every third."""
     rng = np.random.default_rng(0)
     samples = []
     for number in range(count):
@@ -46,7 +46,7 @@ def contents(sample):
     "config", [PLAIN, FULL, replace(FULL, empty_crops="keep", mixup=0.5), replace(FULL, mosaic=0.0)]
 )
 def test_a_sample_depends_on_seed_epoch_and_position_alone(config):
-    samples = pictures()
+    samples = images()
     before = [sample.image.copy() for sample in samples]
     order = np.random.default_rng(1).permutation(12).repeat(5)
     one = TrainPipeline(config, 64, 3, 300)
@@ -64,7 +64,7 @@ def test_a_sample_depends_on_seed_epoch_and_position_alone(config):
     assert contents(TrainPipeline(config, 64, 4, 300)(2, 30, order, samples.__getitem__)) != in_order[30]
 
 
-def test_one_after_the_other_no_picture_is_loaded_twice():
+def test_one_after_the_other_no_image_is_loaded_twice():
     samples = [painted(64, 64, (8, 8, 56, 56)) for _ in range(100)]
     loaded = Counter()
 
@@ -102,10 +102,10 @@ def test_what_workers_make_again(preset, workers, together, decoded, made, monke
 
     def load(index):
         counts["decoded"] += 1
-        return picture
+        return image
 
     monkeypatch.setattr(TrainPipeline, "_make", counted)
-    picture = painted(32, 32, (4, 4, 28, 28))
+    image = painted(32, 32, (4, 4, 28, 28))
     pipelines = [TrainPipeline(PRESETS[f"rtmdet-{preset}"].augment, 32, 0, 300) for _ in range(workers)]
     order = np.arange(640)
     for position in range(640):
@@ -115,7 +115,7 @@ def test_what_workers_make_again(preset, workers, together, decoded, made, monke
 
 
 def test_what_is_kept_is_bounded():
-    samples = pictures(200)
+    samples = images(200)
     pipeline = TrainPipeline(replace(FULL, mosaic_cache=7, mixup_cache=5), 64, 0, 300)
     for position in range(200):
         pipeline(0, position, np.arange(200), samples.__getitem__)
@@ -123,7 +123,7 @@ def test_what_is_kept_is_bounded():
     assert max(sample.image.nbytes for sample in pipeline._fitted._samples.values()) <= 64 * 64 * 3
 
 
-def test_partners_are_pictures_of_the_last_positions():
+def test_partners_are_images_of_the_last_positions():
     samples = [make_sample(grey(64, 64), [[0, 0, 64, 64]], [number]) for number in range(60)]
     order = np.random.default_rng(0).permutation(60)
     config = replace(FULL, mosaic_cache=6, mixup_cache=3)
@@ -157,7 +157,7 @@ def test_stage_2_is_the_last_epochs_and_at_most_a_fifth_of_a_short_run():
 
 
 def test_stage_2_is_the_same_without_mosaic_and_mixup():
-    samples = pictures()
+    samples = images()
     two = TrainPipeline(FULL, 64, 0, 300)
     one = TrainPipeline(replace(FULL, mosaic=0.0, mixup=0.0), 64, 0, 300)
     order = np.arange(12)
@@ -167,8 +167,8 @@ def test_stage_2_is_the_same_without_mosaic_and_mixup():
         assert set(last.labels.tolist()) <= {position} or last.image_id == 7
 
 
-def test_a_mosaic_is_seen_at_the_scale_of_one_picture():
-    # four full pictures on 128 pixels: seen whole at a factor of 0.5, each half as wide as the input
+def test_a_mosaic_is_seen_at_the_scale_of_one_image():
+    # four full images on 128 pixels: seen whole at a factor of 0.5, each half as wide as the input
     samples = [make_sample(grey(64, 64, number), [[0, 0, 64, 64]], [number]) for number in range(40)]
     config = AugmentConfig(mixup=0.0, scale=(0.5, 0.5), hsv=(0, 0, 0))
     sizes = []
@@ -180,10 +180,10 @@ def test_a_mosaic_is_seen_at_the_scale_of_one_picture():
     assert sizes == pytest.approx([32] * len(sizes), abs=0.01)
 
 
-# ---- pictures without boxes
+# ---- images without boxes
 
 
-def test_a_crop_without_a_box_gives_the_picture_up_for_another():
+def test_a_crop_without_a_box_gives_the_image_up_for_another():
     samples = [make_sample(grey(64, 64)), painted(64, 64, (0, 0, 64, 64)), make_sample(grey(32, 32))]
     samples = [replace(sample, image_id=number) for number, sample in enumerate(samples)]
     config = AugmentConfig(mosaic=0.0, mixup=0.0, hsv=(0, 0, 0))
@@ -197,7 +197,7 @@ def test_a_crop_without_a_box_gives_the_picture_up_for_another():
 
 
 def test_redrawing_sees_large_objects_more_often():
-    # a box of a tenth of the side, and one that fills the picture
+    # a box of a tenth of the side, and one that fills the image
     samples = [painted(320, 320, (0, 0, 32, 32)), painted(320, 320, (0, 0, 320, 320))]
     samples = [replace(sample, image_id=number) for number, sample in enumerate(samples)]
     config = AugmentConfig(mosaic=0.0, mixup=0.0, scale=(2.0, 2.0), hsv=(0, 0, 0))

@@ -30,7 +30,7 @@ def ball(x, y, size, label=15):
 # ---- one scene
 
 
-def test_scenes_are_pictures_with_boxes_and_labels():
+def test_scenes_are_images_with_boxes_and_labels():
     for size in (64, 160, 200):
         image, boxes, labels = render_scene(replace(CONFIG, size=size), "val", 2)
         assert image.shape == (size, size, 3)
@@ -110,7 +110,7 @@ def test_boxes_lie_inside_and_are_tight_around_what_can_be_seen():
     assert checked > 60
 
 
-def test_the_picture_is_bgr(monkeypatch):
+def test_the_image_is_bgr(monkeypatch):
     # a red apple fills most of its own box
     monkeypatch.setattr(scenes, "plan_scene", lambda *_: [Thing(10, "🍎", 80, 80, 100)])
     image, boxes, _ = render_scene(CONFIG, "train", 0)
@@ -197,8 +197,8 @@ def test_an_object_that_is_mostly_cut_off_has_no_box():
 
 @pytest.mark.parametrize("place", [(-60, 80), (80, -60), (300, 80), (80, 300), (-25, -25)])
 def test_an_object_outside_is_not_there(place):
-    picture, boxes, _ = compose(blank(), [ball(*place, 40)])
-    assert (picture == 255).all()
+    image, boxes, _ = compose(blank(), [ball(*place, 40)])
+    assert (image == 255).all()
     assert len(boxes) == 0
 
 
@@ -220,9 +220,9 @@ def test_a_mostly_hidden_object_has_no_box_whatever_hides_it():
 
 
 def test_distractors_have_no_box():
-    picture, boxes, _ = compose(blank(), [ball(80, 80, 60, label=-1)])
+    image, boxes, _ = compose(blank(), [ball(80, 80, 60, label=-1)])
     assert len(boxes) == 0
-    assert (picture != 255).any()
+    assert (image != 255).any()
 
 
 def test_the_least_of_an_object_that_counts():
@@ -241,9 +241,9 @@ def test_the_least_of_an_object_that_counts():
 def test_what_is_in_front_is_drawn_last():
     behind = Thing(0, "🐱", 80, 80, 60)
     front = Thing(10, "🍎", 80, 80, 30)
-    picture, _, labels = compose(blank(), [behind, front])
+    image, _, labels = compose(blank(), [behind, front])
     assert labels.tolist() == [0, 10]
-    np.testing.assert_array_equal(picture[80, 80], compose(blank(), [front])[0][80, 80])
+    np.testing.assert_array_equal(image[80, 80], compose(blank(), [front])[0][80, 80])
 
 
 # ---- the data set on disk
@@ -258,7 +258,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_set_is_coco_json_with_its_pictures(made):
+def test_the_set_is_coco_json_with_its_images(made):
     names = {"train": 6, "val": 3}
     assert sorted(path.name for path in made.iterdir()) == ["train", "train.json", "val", "val.json"]
     for split, count in names.items():
@@ -373,11 +373,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_a_set_that_lost_pictures_is_reported(tmp_path):
+def test_a_set_that_lost_images_is_reported(tmp_path):
     config = replace(SMALL, train=2, val=2)
     make_scenes(config, tmp_path / "set", progress=False)
     (tmp_path / "set" / "val" / "000001.png").unlink()
-    with pytest.raises(ValueError, match=r"val: 1 pictures found, 2 expected: delete .*set to make it again"):
+    with pytest.raises(ValueError, match=r"val: 1 images found, 2 expected: delete .*set to make it again"):
         make_scenes(config, tmp_path / "set", progress=False)
 
 

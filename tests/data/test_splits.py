@@ -42,7 +42,7 @@ def test_val_comes_before_test(tmp_path):
     assert evaluation.json_file == tmp_path / "val.json"
 
 
-def test_the_folder_is_found_though_the_first_picture_is_missing(tmp_path):
+def test_the_folder_is_found_though_the_first_image_is_missing(tmp_path):
     _, folder = write_set(tmp_path, [image_entry(1), image_entry(2)], name="train", folder="images")
     (folder / "001.png").unlink()
     write_set(tmp_path, name="val")
@@ -51,11 +51,11 @@ def test_the_folder_is_found_though_the_first_picture_is_missing(tmp_path):
 
 def test_what_is_given_wins(tmp_path):
     layout(tmp_path / "root")
-    mine, pictures = write_set(tmp_path / "mine", name="labels", folder="pictures")
-    config = DataConfig(root=tmp_path / "root", val_json=mine, val_images=pictures)
+    mine, images = write_set(tmp_path / "mine", name="labels", folder="images")
+    config = DataConfig(root=tmp_path / "root", val_json=mine, val_images=images)
     train, evaluation = resolve_splits(config)
     assert train == Split(tmp_path / "root" / "train.json", tmp_path / "root" / "train")
-    assert evaluation == Split(mine, pictures)
+    assert evaluation == Split(mine, images)
 
 
 def test_files_without_a_root(tmp_path):
@@ -90,7 +90,7 @@ def test_errors_say_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"001\.png is not in .*images.*give data\.train_images"):
         resolve_splits(DataConfig(root=tmp_path))
     write_json(json_file, [], [], [])
-    with pytest.raises(ValueError, match=r"train\.json names no picture"):
+    with pytest.raises(ValueError, match=r"train\.json names no image"):
         resolve_splits(DataConfig(root=tmp_path))
 
 

@@ -33,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "_write_results", lambda self: None)
 
 
@@ -61,7 +61,7 @@ def test_the_switch_leaves_network_statistics_and_optimiser_as_they_are(config: 
     before = state(run)
     last, first = next(run.loader.epoch(SWITCH - 1, 2)), next(run.loader.epoch(SWITCH))
     assert state(run) == before
-    # nor does the network meet anything new but what is in the pictures: same shape, same type, same layout
+    # nor does the network meet anything new but what is in the images: same shape, same type, same layout
     assert (first.images.shape, first.images.dtype) == (last.images.shape, last.images.dtype)
     assert first.images.stride() == last.images.stride()
 

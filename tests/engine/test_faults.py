@@ -39,7 +39,7 @@ from minirtmdet.weights.checkpoint import read_checkpoint
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures to train on, three to evaluate on."""
+    """Twelve images to train on, three to evaluate on."""
     root = tmp_path_factory.mktemp("data")
     write_random_set(root, 12)
     write_random_set(root, 3, name="val", seed=1)
@@ -184,7 +184,7 @@ def test_other_errors_while_writing_stay_what_they_are(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- pictures that cannot be read
+# ---- images that cannot be read
 
 
 def make_loader(dataset: CocoDataset, **options: Any) -> TrainLoader:
@@ -200,7 +200,7 @@ def make_loader(dataset: CocoDataset, **options: Any) -> TrainLoader:
 
 
 def break_two(dataset: CocoDataset, epoch: int = 0) -> tuple[Path, Path, int]:
-    """Remove the first picture of an epoch and cut the second; returns both files, and the index of the first."""
+    """Remove the first image of an epoch and cut the second; returns both files, and the index of the first."""
     order = epoch_order(3, epoch, len(dataset), len(dataset))
     missing, broken = (dataset.load(int(index)).path for index in order[:2])
     missing.unlink()
@@ -209,7 +209,7 @@ def break_two(dataset: CocoDataset, epoch: int = 0) -> tuple[Path, Path, int]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_another_picture_takes_the_place_of_one_that_breaks_while_training(tmp_path: Path, workers: int):
+def test_another_image_takes_the_place_of_one_that_breaks_while_training(tmp_path: Path, workers: int):
     dataset = CocoDataset(*write_random_set(tmp_path, 23), bad_images="skip")
     loader = make_loader(dataset, workers=workers)
     whole = list(loader.epoch(0))
@@ -217,8 +217,8 @@ def test_another_picture_takes_the_place_of_one_that_breaks_while_training(tmp_p
     with pytest.warns(UserWarning, match="left out") as warned:
         batches = list(loader.epoch(0))
     assert [str(warning.message) for warning in warned if "left out" in str(warning.message)] == [
-        f"a picture is left out: {missing}: there is no such picture",
-        f"a picture is left out: {broken} cannot be decoded: it is cut off, or no picture that OpenCV reads",
+        f"an image is left out: {missing}: there is no such image",
+        f"an image is left out: {broken} cannot be decoded: it is cut off, or no image that OpenCV reads",
     ]
     assert sum(loader.left_out.values()) == len(loader.left_out) == 2
     assert [len(batch.paths) for batch in batches] == [4] * 5
@@ -235,17 +235,17 @@ def test_another_picture_takes_the_place_of_one_that_breaks_while_training(tmp_p
 def test_it_is_an_error_where_the_setting_says_so(tmp_path: Path):
     dataset = CocoDataset(*write_random_set(tmp_path, 23))
     missing, _, _ = break_two(dataset)
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{missing}: there is no such picture")):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{missing}: there is no such image")):
         next(make_loader(dataset).epoch(0))
     shutil.copy(dataset.load(5).path, missing)
     with pytest.raises(ValueError, match=r"is .* pixels|cannot be decoded"):
         next(make_loader(dataset).epoch(0))
 
 
-def test_no_picture_at_all_is_an_error_whatever_the_setting(tmp_path: Path):
+def test_no_image_at_all_is_an_error_whatever_the_setting(tmp_path: Path):
     dataset = CocoDataset(*write_random_set(tmp_path, 5), bad_images="skip")
     shutil.rmtree(dataset.images)
-    with pytest.raises(ValueError, match=r"train: 100 pictures in a row, or all, cannot be read; .* no such picture"):
+    with pytest.raises(ValueError, match=r"train: 100 images in a row, or all, cannot be read; .* no such image"):
         next(make_loader(dataset).epoch(0))
 
 
@@ -271,13 +271,13 @@ def test_the_run_names_them_at_the_end_of_the_epoch(config: TrainConfig, data: P
         trainer.fit(until_epoch=1)
     [line] = [line for line in lines if "cannot be read" in line]
     assert re.fullmatch(
-        rf"pictures that cannot be read: 1, met \d+ times so far: {re.escape(str(missing))}: there is no such picture",
+        rf"images that cannot be read: 1, met \d+ times so far: {re.escape(str(missing))}: there is no such image",
         line,
     )
 
 
 def test_boxes_without_area_are_left_out_and_the_run_goes_on(config: TrainConfig):
-    """The case of the blood cells (bccd): width and height 0 in a picture that has good boxes too."""
+    """The case of the blood cells (bccd): width and height 0 in an image that has good boxes too."""
     root = config.out / "cells"
     boxes = [
         box_entry(1, 1, [181.0, 29.0, 0.0, 0.0], 2),
@@ -304,7 +304,7 @@ def test_boxes_without_area_are_left_out_and_the_run_goes_on(config: TrainConfig
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_pictures_of_a_loss_that_is_not_finite_are_saved(config: TrainConfig, accumulate: int):
+def test_the_images_of_a_loss_that_is_not_finite_are_saved(config: TrainConfig, accumulate: int):
     config = replace(config, optim=replace(config.optim, accumulate=accumulate))
     trainer = Trainer(config, say=quiet)
     step = 6 // accumulate  # in the middle of epoch 1

@@ -33,7 +33,7 @@ from minirtmdet.weights.checkpoint import read_checkpoint
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures to train on, three to evaluate on."""
+    """Twelve images to train on, three to evaluate on."""
     root = tmp_path_factory.mktemp("data")
     write_random_set(root, 12)
     write_random_set(root, 3, name="val", seed=1)
@@ -132,7 +132,7 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("preset", ["few-256", "few-320"])
 @pytest.mark.parametrize("name", ["rtmdet_tiny_8xb32-300e_coco_20220902_112414-78e30dcc.pth", "renamed.pth"])
-def test_few_pictures_start_from_official_weights(config: TrainConfig, tiny: Path, preset: str, name: str):
+def test_few_images_start_from_official_weights(config: TrainConfig, tiny: Path, preset: str, name: str):
     path = tiny.rename(tiny.with_name(name))
     assert PRESETS[preset].model.exp_on_reg  # for runs from scratch
     asked = replace(
@@ -211,7 +211,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("workers", "batch_size", "size", "words"),
     [
-        (10, 32, 640, "67 MB free.* 32 pictures of 640 px .39 MB. .* 10 loading processes .* 865 MB .*workers to 0"),
+        (10, 32, 640, "67 MB free.* 32 images of 640 px .39 MB. .* 10 loading processes .* 865 MB .*workers to 0"),
         (10, 8, 256, None),  # 22 batches of 1.6 MB
         (4, 8, 640, "98 MB in all: lower data.workers to 2"),
         (2, 8, 640, None),
@@ -308,7 +308,7 @@ def test_a_finished_run_can_be_prolonged(config: TrainConfig):
         Trainer(replace(config, resume=True), say=quiet)
 
 
-def test_what_to_do_with_bad_pictures_may_change(config: TrainConfig, data: Path):
+def test_what_to_do_with_bad_images_may_change(config: TrainConfig, data: Path):
     root = config.out / "data"
     shutil.copytree(data, root)
     config = replace(config, data=DataConfig(root=root, input_size=64))
@@ -325,7 +325,7 @@ def test_what_to_do_with_bad_pictures_may_change(config: TrainConfig, data: Path
         Trainer(skipping, say=quiet)  # three steps an epoch in place of four
     shutil.copytree(data, root, dirs_exist_ok=True)
     trainer.val_dataset.load(0).path.unlink()
-    with pytest.warns(UserWarning, match="1 of 3 pictures left out"):
+    with pytest.warns(UserWarning, match="1 of 3 images left out"):
         resumed = Trainer(skipping, say=lines.append)
     assert len(resumed.val_dataset) == 2
     resumed.fit()

@@ -27,7 +27,7 @@ from minirtmdet.weights.formats import CheckpointError
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures to train on, three to evaluate on."""
+    """Twelve images to train on, three to evaluate on."""
     root = tmp_path_factory.mktemp("data")
     write_random_set(root, 12)
     write_random_set(root, 3, name="val", seed=1)
@@ -51,7 +51,7 @@ def config(data: Path, tmp_path: Path) -> TrainConfig:
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of numbers alone: drawing takes longer than training here."""
     monkeypatch.setattr(Trainer, "_write_results", lambda self: None)
 
@@ -83,7 +83,7 @@ def test_a_run_writes_its_folder(config: TrainConfig):
     assert lines[-1].startswith("done: AP ")
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_in_pieces_it_is_the_same_run(config: TrainConfig):
     whole = Trainer(config, say=quiet)
     whole.fit()
@@ -98,7 +98,7 @@ def test_in_pieces_it_is_the_same_run(config: TrainConfig):
     assert all(torch.equal(value, other[key]) for key, value in state.items())
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_resumed_after_an_epoch_it_is_the_same_run(config: TrainConfig):
     Trainer(config, say=quiet).fit()
     Trainer(replace(config, name="resumed"), say=quiet).fit(until_epoch=1)
@@ -109,7 +109,7 @@ def test_resumed_after_an_epoch_it_is_the_same_run(config: TrainConfig):
     assert len((config.out / "resumed/log.csv").read_text().splitlines()) == 4
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_within_an_epoch_and_resumed_it_is_the_same_run(config: TrainConfig, number: int):
     before = signal.getsignal(signal.SIGINT)  # a shell starts what runs in the background with it ignored
@@ -140,7 +140,7 @@ def interrupt_in_step(trainer: Trainer, step: int, number: int) -> None:
     trainer.ema.update = interrupted  # type: ignore[method-assign]
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_interrupted_in_evaluation_it_evaluates_after_resuming(config: TrainConfig):
     Trainer(config, say=quiet).fit()
     trainer = Trainer(replace(config, name="resumed"), say=quiet)
@@ -157,7 +157,7 @@ def test_interrupted_in_evaluation_it_evaluates_after_resuming(config: TrainConf
     same_state(config.out / "run", config.out / "resumed")
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_a_finished_run_that_is_resumed_is_left_as_it_is(config: TrainConfig):
     metrics = Trainer(config, say=quiet).fit()
     before = (config.out / "run/last.pt").stat().st_mtime_ns
@@ -204,14 +204,14 @@ def test_resuming_with_other_settings_names_them(config: TrainConfig, tmp_path: 
     fewer = tmp_path / "fewer"
     write_random_set(fewer, 3)
     write_random_set(fewer, 3, name="val")
-    with pytest.raises(ValueError, match="trained on 12 pictures, the data has 3"):
+    with pytest.raises(ValueError, match="trained on 12 images, the data has 3"):
         Trainer(replace(config, data=replace(config.data, root=fewer)), say=quiet)
     save_checkpoint(tmp_path / "run/last.pt", build_detector(MODEL).state_dict(), config, ["cat", "dog", "hen"])
     with pytest.raises(CheckpointError, match="weights alone"):
         Trainer(config, say=quiet)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_pictures(config: TrainConfig):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(config: TrainConfig):
     trainer = Trainer(config, say=quiet)
     trainer.fit(until_epoch=1)
     saved = (config.out / "run/last.pt").read_bytes()
@@ -265,7 +265,7 @@ def test_learning_rate_and_what_differs_are_said(config: TrainConfig):
     optim = replace(config.optim, base_batch=8, warmup_iters=100)
     trainer = Trainer(replace(config, optim=optim, model=replace(MODEL, num_classes=16)), say=lines.append)
     assert "classes: 3 of the data in place of 16" in lines
-    assert "learning rate: 0.0005 for 2 pictures a step (0.002 for 8)" in lines
+    assert "learning rate: 0.0005 for 2 images per step (0.002 for 8)" in lines
     assert "warm-up: 1 steps in place of 100, a tenth of the run's 18" in lines
     trainer.fit(until_epoch=1)
     assert trainer.history[0]["lr"] == pytest.approx(0.0005)
@@ -340,7 +340,7 @@ def test_classes_are_matched_by_name(config: TrainConfig, tmp_path: Path):
     assert trainer.val_dataset.category_ids == (9, 8, 10)
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_steps_without_any_box_are_steps(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("minirtmdet.engine.start.check_boxes", lambda *_: None)  # a whole run of them is refused
     root = tmp_path / "empty"
@@ -355,7 +355,7 @@ def test_steps_without_any_box_are_steps(config: TrainConfig, tmp_path: Path, mo
     assert trainer.history[0]["loss_bbox"] == 0
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_where_no_box_is_annotated_to_judge_by_there_is_no_ap_and_no_best(config: TrainConfig, tmp_path: Path):
     root = tmp_path / "unjudged"
     write_random_set(root, 4)
@@ -371,7 +371,7 @@ def test_where_no_box_is_annotated_to_judge_by_there_is_no_ap_and_no_best(config
     with (trainer.run_dir / "log.csv").open() as file:
         assert [row["AP"] for row in csv.DictReader(file)] == ["", ""]
     words = describe_results(trainer.run_dir, trainer.progress)
-    assert words.startswith("done: no AP: no box is annotated that counts; numbers and pictures are in")
+    assert words.startswith("done: no AP: no box is annotated that counts; numbers and images are in")
 
 
 def test_tensorboard_is_optional_and_said(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
@@ -414,7 +414,7 @@ def test_a_run_with_nothing_to_learn_does_not_start(config: TrainConfig, tmp_pat
         write_set(tmp_path / "data", annotations=[box_entry(1, 1, [5, 5, 0, 10])], name=name)
     with (
         pytest.warns(UserWarning, match="1 of 1 boxes left out"),
-        pytest.raises(ValueError, match=r"train.json has no box to learn from in 1 pictures"),
+        pytest.raises(ValueError, match=r"train.json has no box to learn from in 1 images"),
     ):
         Trainer(replace(config, data=DataConfig(root=tmp_path / "data", input_size=64)), say=quiet)
 

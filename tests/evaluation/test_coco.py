@@ -20,7 +20,7 @@ from minirtmdet.evaluation.coco import (
     read_ground_truth,
     run_evaluation,
 )
-from minirtmdet.evaluation.matching import match_pictures
+from minirtmdet.evaluation.matching import match_images
 from minirtmdet.structures import Detections
 
 
@@ -141,12 +141,12 @@ def test_ignore_means_what_iscrowd_means(key: str):
     for results in ([right], [*inside, right]):
         metrics = coco_metrics(truth, results, (1,)).metrics
         assert (metrics["AP"], metrics["AR100"]) == (1.0, 1.0)
-        matches = match_pictures(truth, results, (1,), [1, 2])
+        matches = match_images(truth, results, (1,), [1, 2])
         assert [(i, m.missed, m.false, m.f1) for i, m in matches.items()] == [(1, 0, 0, 1.0), (2, 0, 0, 1.0)]
         assert len(matches[2].boxes) == len(matches[2].detections.boxes) == 0
     # a region of another class excuses nothing
     truth["annotations"][1]["category_id"] = 7
-    assert match_pictures(truth, inside, (1, 7), [2])[2].false == 2
+    assert match_images(truth, inside, (1, 7), [2])[2].false == 2
     assert coco_metrics(truth, [*inside, right], (1, 7)).metrics["AP"] == pytest.approx(1 / 3)
 
 
@@ -156,7 +156,7 @@ def test_ids_of_any_size_give_the_same_numbers(tmp_path: Path, shift: int):
     truth = read_ground_truth(json_file)
     categories = (3, 7, 41, 20)
     expected = coco_metrics(truth, results, categories, range(1, 11))
-    matches = match_pictures(truth, results, categories, range(1, 11))
+    matches = match_images(truth, results, categories, range(1, 11))
     keys = ("image_id", "category_id")
     for entry in [*truth["annotations"], *results]:
         entry.update({key: entry[key] + shift for key in keys})
@@ -169,7 +169,7 @@ def test_ids_of_any_size_give_the_same_numbers(tmp_path: Path, shift: int):
     assert found.metrics == expected.metrics
     assert found.per_class == expected.per_class
     assert (found.precision == expected.precision).all()
-    again = match_pictures(truth, results, shifted, images)
+    again = match_images(truth, results, shifted, images)
     assert [(i - shift, m.f1) for i, m in again.items()] == [(i, m.f1) for i, m in matches.items()]
 
 
@@ -179,15 +179,15 @@ def test_ids_as_text_meet_their_results():
         entry["id"] = str(entry["id"])
     found = {"image_id": "1", "category_id": "1", "score": 0.5, "bbox": [10.0, 10.0, 40.0, 40.0]}
     assert coco_metrics(truth, [found], (1,)).metrics["AP"] == 1.0
-    assert match_pictures(truth, [found], (1,), [1])[1].f1 == 1.0
+    assert match_images(truth, [found], (1,), [1])[1].f1 == 1.0
 
 
-def test_pictures_without_boxes_have_no_numbers_and_say_so(tmp_path: Path):
+def test_images_without_boxes_have_no_numbers_and_say_so(tmp_path: Path):
     dataset = CocoDataset(*write_set(tmp_path))
     loader = EvalLoader(dataset, input_size=64, batch_size=1)
     evaluation = run_evaluation(Oracle(dataset), loader, dataset, progress=False)
     assert not evaluation.judged
-    assert "no numbers: in these pictures no box is annotated that counts" in metrics_table(
+    assert "no numbers: in these images no box is annotated that counts" in metrics_table(
         evaluation.metrics, evaluation.by_class
     )
     metrics = coco_metrics(one_box(), [], (1,)).metrics
@@ -238,12 +238,12 @@ def test_a_perfect_detector_has_ap_1_by_name_not_by_order(tmp_path: Path):
     assert tuple(evaluate(Oracle(dataset), loader, dataset, progress=False)) == tuple(METRICS)
 
 
-def test_only_the_pictures_of_the_loader_count(tmp_path: Path):
+def test_only_the_images_of_the_loader_count(tmp_path: Path):
     images = [image_entry(image_id) for image_id in (1, 2)]
     annotations = [box_entry(image_id, image_id, [5.0, 5.0, 20.0, 20.0]) for image_id in (1, 2)]
     json_file, folder = write_set(tmp_path, images, annotations)
     (folder / "002.png").write_bytes(b"broken")
-    with pytest.warns(UserWarning, match="1 of 2 pictures left out"):
+    with pytest.warns(UserWarning, match="1 of 2 images left out"):
         dataset = CocoDataset(json_file, folder, bad_images="skip")
     loader = EvalLoader(dataset, input_size=64, batch_size=1)
     metrics = evaluate(Oracle(dataset), loader, dataset, PredictConfig(), progress=False)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers.tiny_sets import three_images
 
-from minirtmdet.evaluation.matching import Match, match_detections, match_pictures, mistakes
+from minirtmdet.evaluation.matching import Match, match_detections, match_images, mistakes
 from minirtmdet.structures import Detections
 
 
@@ -108,15 +108,15 @@ def test_without_boxes_every_detection_is_of_the_background():
     assert mistakes(match([], [(A, 0)])) == []
 
 
-def test_the_worst_picture_comes_first():
+def test_the_worst_image_comes_first():
     truth, results = three_images()
-    matches = match_pictures(truth, results, (1,), [1, 2, 3])
+    matches = match_images(truth, results, (1,), [1, 2, 3])
     assert [(i, m.f1, m.missed, m.false) for i, m in matches.items()] == [(3, 0, 1, 0), (2, 2 / 3, 0, 1), (1, 1, 0, 0)]
     assert matches[2].detections.boxes.tolist() == [[60, 60, 90, 90], [10, 10, 50, 50]]
-    # of two pictures where nothing is right, the one with more mistakes
-    matches = match_pictures(truth, results, (1,), [3, 2, 1], score_threshold=0.85)
+    # of two images where nothing is right, the one with more mistakes
+    matches = match_images(truth, results, (1,), [3, 2, 1], score_threshold=0.85)
     assert list(matches) == [2, 3, 1]
     truth["annotations"][2]["iscrowd"] = 1
-    assert match_pictures(truth, results, (1,), [3])[3].f1 == 1
+    assert match_images(truth, results, (1,), [3])[3].f1 == 1
     # categories that are not asked for are neither missed nor found
-    assert match_pictures(truth, results, (7,), [2])[2].f1 == 1
+    assert match_images(truth, results, (7,), [2])[2].f1 == 1

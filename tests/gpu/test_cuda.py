@@ -109,7 +109,7 @@ def test_a_step_never_waits_for_the_device(compile: str):
 
 @pytest.mark.parametrize("compile", MODES[:2])
 def test_a_step_with_other_settings_never_waits(compile: str):
-    """All switches of the assigner, and pictures whose content is smaller than the input."""
+    """All switches of the assigner, and images whose content is smaller than the input."""
     settings = AssignerConfig(nearest_prior_fallback=True, allowed_border=0, ignore_regions=True)
     step = make(build_step, torch.bfloat16, assigner=settings, compile=compile)
     shapes = torch.tensor([[128, 100]] * 4, device="cuda")
@@ -122,7 +122,7 @@ def test_a_step_with_other_settings_never_waits(compile: str):
 
 
 def test_a_large_number_of_boxes_fits():
-    """32 pictures of 640 px with 768 boxes: pairs are worked on in blocks."""
+    """32 images of 640 px with 768 boxes: pairs are worked on in blocks."""
     generator = torch.Generator().manual_seed(0)
     boxes = [random_boxes(768, 640, 640, generator) for _ in range(32)]
     labels = [torch.randint(CLASSES, (768,), generator=generator) for _ in range(32)]

@@ -35,7 +35,7 @@ def test_threshold_is_strict():
     assert len(predict_by_feat(cls_scores, bbox_preds, PredictConfig(score_threshold=0.5))[0].scores) == 0
 
 
-def test_clips_to_the_image_and_rescales_to_the_picture():
+def test_clips_to_the_image_and_rescales_to_the_image():
     cls_scores, bbox_preds = one_cell([3.0], [5.0, 5.0, 40.0, 40.0])
     (found,) = predict_by_feat(cls_scores, bbox_preds, img_shapes=[(24, 32)], scale_factors=[(0.5, 2.0)])
     assert found.boxes.tolist() == [[0, 0, 64, 12]]
@@ -127,7 +127,7 @@ def test_unclipped_maps_say_how_classes_are_kept_apart(as_mmcv, expected):
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 LOGITS = cases.normal("stretch", 5, 16, 20)  # of an input of 128 x 160
-SIZES = [  # original picture, factors of width and height
+SIZES = [  # original image, factors of width and height
     ((128, 160), None),
     ((120, 150), None),
     ((256, 320), (0.5, 0.5)),
@@ -155,7 +155,7 @@ def test_a_threshold_is_one_of_the_probability(threshold):
 
 
 def test_each_side_has_its_own_factor():
-    # a picture of 256 x 80 that was made half as high and twice as wide; its upper half is the mask
+    # an image of 256 x 80 that was made half as high and twice as wide; its upper half is the mask
     logits = torch.full((1, 16, 20), -1.0)
     logits[:, :8] = 1.0
     mask = stretch_masks(logits, (256, 80), (2.0, 0.5))[0]
@@ -166,7 +166,7 @@ def test_each_side_has_its_own_factor():
     assert original.shape == (1, 64, 80)
 
 
-def test_a_mask_has_the_size_of_its_picture_whatever_is_rounded():
+def test_a_mask_has_the_size_of_its_image_whatever_is_rounded():
     # of 100 rows the original gives 99: the tools that measure then count a mask as none, without a word
     shape, factors = (100, 27), (35 / 27, 128 / 100)
     short = stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides="always"))
@@ -175,8 +175,8 @@ def test_a_mask_has_the_size_of_its_picture_whatever_is_rounded():
         assert stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides=sides)).shape == (5, *shape)
 
 
-def test_every_picture_that_is_resized_with_its_ratio_gets_masks_of_its_size():
-    for height, width in cases.integers("pictures", 200, 2, high=1500).tolist():
+def test_every_image_that_is_resized_with_its_ratio_gets_masks_of_its_size():
+    for height, width in cases.integers("images", 200, 2, high=1500).tolist():
         height, width = height + 10, width + 10
         scale = min(128 / height, 160 / width)
         content = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
@@ -189,7 +189,7 @@ def test_every_picture_that_is_resized_with_its_ratio_gets_masks_of_its_size():
             assert size[1] >= width
 
 
-def test_no_detection_has_no_mask_of_the_pictures_size():
+def test_no_detection_has_no_mask_of_the_images_size():
     assert stretch_masks(torch.zeros(0, 16, 20), (43, 61), (2.6, 2.6)).shape == (0, 43, 61)
 
 
@@ -217,7 +217,7 @@ def test_a_mask_is_made_of_its_own_priors_kernel():
     found = [(0, 0, 3, 5, 3.0), (1, 1, 2, 1, 2.0), (1, 0, 2, 1, 1.0), (2, 1, 1, 0, 0.5)]  # level, class, row, column
     for number, (level, label, row, column, logit) in enumerate(found):
         cls_scores[level][0, label, row, column] = logit
-        kernels[level][0, 168, row, column] = (-1.0) ** number if label else 1.0  # all of the picture, or nothing
+        kernels[level][0, 168, row, column] = (-1.0) ** number if label else 1.0  # all of the image, or nothing
     outputs = InsOutputs(tuple(cls_scores), tuple(bbox_preds), tuple(kernels), torch.zeros(1, 8, 8, 8))
     (detections,) = predict_instances_by_feat(outputs, [(50, 60)], img_shapes=[(64, 64)])
     assert detections.labels.tolist() == [0, 1, 0, 1]

@@ -37,22 +37,22 @@ def write_set(
     name: str = "train",
     folder: str | None = None,
 ) -> tuple[Path, Path]:
-    """Write ``root/name.json`` and its pictures in ``root/folder``; each picture has its own noise.
+    """Write ``root/name.json`` and its images in ``root/folder``; each image has its own noise.
 
     Returns the JSON and the folder.
     """
     images = [image_entry(1)] if images is None else images
-    pictures = root / (name if folder is None else folder)
+    folder_of_images = root / (name if folder is None else folder)
     for entry in images:
-        path = pictures / entry["file_name"]
+        path = folder_of_images / entry["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(entry["id"]).integers(0, 256, (entry["height"], entry["width"], 3))
         path.write_bytes(cv2.imencode(path.suffix, pixels.astype(np.uint8))[1].tobytes())
-    return write_json(root / f"{name}.json", images, annotations, categories), pictures
+    return write_json(root / f"{name}.json", images, annotations, categories), folder_of_images
 
 
 def write_random_set(root: Path, count: int, *, name: str = "train", seed: int = 0) -> tuple[Path, Path]:
-    """``count`` pictures of several sizes with none to four boxes each, some of them crowds."""
+    """``count`` images of several sizes with none to four boxes each, some of them crowds."""
     rng = np.random.default_rng(seed)
     images, annotations = [], []
     for image_id in range(1, count + 1):

@@ -264,7 +264,7 @@ def command(words: list[str], out: Path) -> None:
 
 
 def command_whose_loaders_die(words: list[str], out: Path) -> None:
-    """A command line whose first loading process is killed at its second picture, as where memory ends."""
+    """A command line whose first loading process is killed at its second image, as where memory ends."""
     load = CocoDataset.load
     loads = iter(range(1000))
 

@@ -138,7 +138,7 @@ def test_nms_files_detect_what_torch_does(name: str, tmp_path: Path):
     found = exported.outputs(photos(SIZE))
     assert found["boxes"].shape == (3, 50, 4)
     assert found["num_dets"].tolist() == [len(f.scores) for f in exported.predict(photos(SIZE))]
-    # pictures that take a part of the input: boxes end with them before they are suppressed
+    # images that take a part of the input: boxes end with them before they are suppressed
     shapes = [(100, 160), (160, 70), (160, 160)]
     for clip in ("content", "input"):
         clipped = replace(config, clip=clip)
@@ -158,7 +158,7 @@ def test_nms_files_of_an_earlier_version_say_that_they_know_no_content(tmp_path:
     onnx.save(old, tmp_path / "old.onnx")
     exported = OnnxDetector(tmp_path / "old.onnx")
     assert_same(exported.predict(photos(64)), OnnxDetector(tmp_path / "new.onnx").predict(photos(64)))
-    with pytest.raises(ValueError, match=r"old\.onnx has no input for where pictures end: export it again"):
+    with pytest.raises(ValueError, match=r"old\.onnx has no input for where images end: export it again"):
         exported.predict(photos(64), img_shapes=[(64, 32)] * 3)
 
 

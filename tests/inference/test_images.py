@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from minirtmdet.inference.images import draw_detections, find_pictures
+from minirtmdet.inference.images import draw_detections, find_images
 from minirtmdet.structures import Detections
 
 
-def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path):
+def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path):
     for name in ("a/x.png", "b/x.png", "b/deep/x.jpg", "b/notes.txt", "c/x.bmp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_pictures([tmp_path / "a/x.png", tmp_path / "b", tmp_path / "c"])
-    assert [str(picture.name) for picture in found] == ["x.png", "deep/x.jpg", "x-2.png", "x-3.png"]
+    found = find_images([tmp_path / "a/x.png", tmp_path / "b", tmp_path / "c"])
+    assert [str(image.name) for image in found] == ["x.png", "deep/x.jpg", "x-2.png", "x-3.png"]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_outputs_have_names_of_their_own(tmp_path: Path, names: list[str], expec
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(one.name) for one in find_pictures([tmp_path / name for name in names])] == expected
+    assert [str(one.name) for one in find_images([tmp_path / name for name in names])] == expected
 
 
 def test_boxes_are_drawn_where_they_are():
@@ -42,4 +42,4 @@ def test_boxes_are_drawn_where_they_are():
     assert (drawn[50, 20:61] == border).all()  # the lower side
     assert not drawn[40, 40].any()  # the inside
     assert not drawn[55:].any()
-    assert not image.any()  # the picture itself stays
+    assert not image.any()  # the image itself stays

@@ -79,13 +79,13 @@ def ours(case: PictureCase, clip: str = "input") -> dict[str, Tensor]:
     """The package, with boxes clipped where the original clips them or at the picture's own border."""
     from minirtmdet.configs import ModelConfig, PredictConfig
     from minirtmdet.detector import build_detector
-    from minirtmdet.inference.images import find_pictures, predict_pictures
+    from minirtmdet.inference.images import find_images, predict_images
 
     detector = fill(build_detector(ModelConfig(**MODEL))).double()  # type: ignore[arg-type]
     config = PredictConfig(case.score_threshold, clip=clip)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
-        pictures = find_pictures([_write(case, folder)])
-        (found,) = predict_pictures(detector, pictures, config, input_size=case.input_size)
+        pictures = find_images([_write(case, folder)])
+        (found,) = predict_images(detector, pictures, config, input_size=case.input_size)
     assert found.detections is not None
     boxes, scores, labels = found.detections
     return {"boxes": boxes.float(), "scores": scores.float(), "labels": labels}

@@ -340,7 +340,7 @@ def test_objectness_is_asked_for() -> None:
         assert sum(p.numel() for p in detector.parameters()) == counts[f"with_objectness={with_objectness}"]
 
 
-def test_boxes_end_with_the_picture_not_with_its_padding() -> None:
+def test_boxes_end_with_the_image_not_with_its_padding() -> None:
     original = ORIGINAL["clipped_to_padding"]
     assert original["img_shape after Pad"] == [64, 64]
     assert original["right and lower end of boxes"] == [64, 64]
@@ -404,7 +404,7 @@ def test_the_backbone_starts_as_by_default() -> None:
     assert float(weight.detach().abs().max()) * 12 == pytest.approx(original["default"], abs=0.01)
 
 
-def test_pictures_without_boxes_can_be_seen() -> None:
+def test_images_without_boxes_can_be_seen() -> None:
     assert ORIGINAL["pictures_without_boxes"] == {"one box": "kept", "no box": "given up"}
     empty = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
     whole = np.array([[4, 4, 30, 30]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool)

@@ -12,7 +12,7 @@ from minirtmdet import build_detector, load_checkpoint
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.images import read_image
 from minirtmdet.detector import RTMDet
-from minirtmdet.inference.images import find_pictures, predict_pictures
+from minirtmdet.inference.images import find_images, predict_images
 from minirtmdet.weights.build import build_from_checkpoint
 from minirtmdet.weights.fuse import fuse_batch_norm
 
@@ -63,7 +63,7 @@ BOX, SCORE = [14.4463, 22.8173, 513.0339, 598.6708], 0.90128
 @pytest.mark.parametrize(("clip", "right"), [("input", BOX[2]), ("content", 512.0)])
 def test_finds_the_person_in_a_photo(detector: RTMDet, clip: Literal["input", "content"], right: float):
     config = PredictConfig(score_threshold=0.3, clip=clip)
-    (found,) = predict_pictures(detector, find_pictures([PHOTO]), config, input_size=320)
+    (found,) = predict_images(detector, find_images([PHOTO]), config, input_size=320)
     assert found.image is not None
     assert found.detections is not None
     assert found.image.shape == (600, 512, 3)  # MMDetection's box ends beyond it, in the grey that padded it

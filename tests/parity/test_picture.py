@@ -21,7 +21,7 @@ def test_a_file_gives_mmdetections_detections(name: str):
 
 
 @pytest.mark.parametrize("name", picture.CASES)
-def test_boxes_leave_the_picture_unless_told_otherwise(name: str):
+def test_boxes_leave_the_image_unless_told_otherwise(name: str):
     case = picture.CASES[name]()
     height, width, _ = case.picture.shape
     limit = torch.tensor([width, height, width, height])

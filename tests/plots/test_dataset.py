@@ -26,7 +26,7 @@ def sample(boxes: list[list[float]], labels: list[int], ignore: list[bool] | Non
 def test_a_contact_sheet_names_each_box_and_dashes_what_is_ignored() -> None:
     samples = [sample([[1, 2, 11, 22], [0, 0, 40, 30]], [1, 0], [False, True]), sample([], [])]
     figure = plots.contact_sheet(samples, CLASSES)
-    assert figure.get_suptitle() == "Labels: 2 boxes in 2 pictures"
+    assert figure.get_suptitle() == "Labels: 2 boxes in 2 images"
     left, right = figure.axes
     assert [ax.get_title(loc="left") for ax in (left, right)] == ["2 boxes", "0 boxes"]
     assert [text.get_text() for text in left.texts] == ["dog", "cat"]

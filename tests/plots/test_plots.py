@@ -1,4 +1,4 @@
-"""Pictures are tested by what they draw: which data, where, in which colour, and what they say."""
+"""Images are tested by what they draw: which data, where, in which colour, and what they say."""
 
 import io
 import itertools
@@ -158,9 +158,9 @@ DRAW = {
         np.tile(PRECISION[..., :2], 40), [f"class {i}" for i in range(80)]
     ),
     "precision by IoU, nothing to find": lambda: plots.precision_recall_by_iou(-np.ones((10, 101, 1)), ["cat"]),
-    "worst": lambda: plots.worst_pictures([IMAGE] * 5, [MATCH] * 5, CLASSES, ["a" * 60, *"bcde"]),
-    "worst, nothing found": lambda: plots.worst_pictures([IMAGE], [match(found([], [], []))], CLASSES),
-    "worst, 300 detections": lambda: plots.worst_pictures([IMAGE], [match(MANY_FOUND)], CLASSES, ["many"]),
+    "worst": lambda: plots.worst_images([IMAGE] * 5, [MATCH] * 5, CLASSES, ["a" * 60, *"bcde"]),
+    "worst, nothing found": lambda: plots.worst_images([IMAGE], [match(found([], [], []))], CLASSES),
+    "worst, 300 detections": lambda: plots.worst_images([IMAGE], [match(MANY_FOUND)], CLASSES, ["many"]),
     "detections": lambda: plots.detection_sheet(
         [IMAGE] * 5, [found([[8, 8, 40, 40]], [0.9], [1])] * 5, CLASSES, [BOXES_TRUE] * 5
     ),
@@ -198,7 +198,7 @@ def xyxy(patch: Rectangle) -> list[float]:
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_every_picture_is_a_card_that_can_be_read(name: str) -> None:
+def test_every_image_is_a_card_that_can_be_read(name: str) -> None:
     before = dict(matplotlib.rcParams)
     figure = DRAW[name]()
     assert dict(matplotlib.rcParams) == before, "the reader's style has changed"
@@ -209,7 +209,7 @@ def test_every_picture_is_a_card_that_can_be_read(name: str) -> None:
 
     frame = figure.bbox
     axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
-    # ticks beyond an axis exist, but are not drawn; labels in a picture end with it
+    # ticks beyond an axis exist, but are not drawn; labels in an image end with it
     unseen = {label for axis in axes for label in axis.get_ticklabels(which="both")}
     unseen |= {text for ax in figure.axes for text in ax.texts if text.get_clip_on()}
     for text in texts(figure):
@@ -246,9 +246,9 @@ def test_matplotlib_is_imported_on_use_and_pyplot_never() -> None:
 
 def test_a_notebook_gets_a_png_of_twice_its_reading_size() -> None:
     png, metadata = plots.precision_recall({"cat": CURVE})._repr_png_()
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    assert picture.width == 1400 == 2 * metadata["width"]
-    assert "#{:02x}{:02x}{:02x}".format(*picture.getpixel((2, 2))) == CARD
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    assert image.width == 1400 == 2 * metadata["width"]
+    assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((2, 2))) == CARD
 
 
 def test_save_makes_the_folder_and_leaves_the_old_file_when_it_fails(tmp_path) -> None:
@@ -509,7 +509,7 @@ def test_assignment_names_the_boxes_that_got_nothing() -> None:
     assert "and 288 boxes more" in words(figure)
 
 
-def test_labels_stay_in_the_picture_and_off_each_other() -> None:
+def test_labels_stay_in_the_image_and_off_each_other() -> None:
     figure, axes = panels("Three boxes, two of them at the same place", 1, 1, 1.0)
     [[ax]] = axes
     show_image(ax, IMAGE)
@@ -538,7 +538,7 @@ def test_detections_are_filtered_named_and_coloured_by_class() -> None:
     assert "2 detections that score more than 0.3" in figure.get_suptitle()
 
 
-def test_a_sheet_has_a_picture_for_each_image() -> None:
+def test_a_sheet_has_an_image_for_each_image() -> None:
     nothing = found([], [], [])
     images = torch.from_numpy(IMAGE).permute(2, 0, 1).expand(5, -1, -1, -1)
     figure = plots.detection_sheet(images, [nothing] * 4 + [found([[1, 1, 9, 9]], [0.9], [0])], CLASSES)
@@ -834,8 +834,8 @@ def test_precision_by_iou_shows_what_is_lost_by_boxes_that_do_not_fit() -> None:
         plots.precision_recall_by_iou(PRECISION, ["cat", "dog"])
 
 
-def test_worst_pictures_tell_hits_from_misses() -> None:
-    figure = plots.worst_pictures([IMAGE], [MATCH], CLASSES, ["0001.jpg"])
+def test_worst_images_tell_hits_from_misses() -> None:
+    figure = plots.worst_images([IMAGE], [MATCH], CLASSES, ["0001.jpg"])
     [ax] = figure.axes
     drawn = {(to_hex(patch.get_edgecolor()), patch.get_linestyle()): xyxy(patch) for patch in rectangles(ax)}
     assert drawn == {
@@ -847,14 +847,14 @@ def test_worst_pictures_tell_hits_from_misses() -> None:
     assert [text.get_text() for text in ax.texts] == ["dog", "owl 0.80", "cat 0.90"]
     assert ax.get_title("left") == "F1 0.50: 1 missed, 1 false"
     assert ax.get_xlabel() == "0001.jpg"
-    assert figure.get_suptitle() == "Missed boxes: 1; false detections: 1; pictures: 1"
+    assert figure.get_suptitle() == "Missed boxes: 1; false detections: 1; images: 1"
     [legend] = figure.legends
     meaning = {
         text.get_text(): to_hex(line.get_color()) for text, line in zip(legend.texts, legend.get_lines(), strict=True)
     }
     assert [meaning[word] for word in ("found", "false", "missed")] == [HIT, FALSE, MISSED]
     with pytest.raises(ValueError, match="1 images with 2 matches and 1 names"):
-        plots.worst_pictures([IMAGE], [MATCH] * 2, CLASSES)
+        plots.worst_images([IMAGE], [MATCH] * 2, CLASSES)
 
 
 def test_half_precision_is_drawn() -> None:
@@ -877,7 +877,7 @@ def test_before_and_after_show_a_pair_for_each_transform() -> None:
         plots.before_and_after([(before, after)], ["a", "b"])
 
 
-def test_augmentation_steps_show_each_picture_with_its_boxes() -> None:
+def test_augmentation_steps_show_each_image_with_its_boxes() -> None:
     figure = plots.augmentation_steps(steps(3), ["crop", "resize", "flip"])
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "crop: 64 × 32 px",
@@ -886,7 +886,7 @@ def test_augmentation_steps_show_each_picture_with_its_boxes() -> None:
     ]
     for ax in figure.axes:
         assert [xyxy(patch) for patch in rectangles(ax)] == BOXES_TRUE.tolist()
-    assert figure.get_suptitle() == "One picture, step by step: crop, resize, flip"
+    assert figure.get_suptitle() == "One image, step by step: crop, resize, flip"
     assert plots.augmentation_steps(steps(1), ["crop"], title="A crop").get_suptitle() == "A crop"
     with pytest.raises(ValueError, match="2 samples with 1 names"):
         plots.augmentation_steps(steps(2), ["crop"])
@@ -921,9 +921,9 @@ def test_influence_marks_points_in_pixel_coordinates() -> None:
     assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]
 
 
-def test_influence_shows_the_picture_beside_it_with_the_same_marks() -> None:
+def test_influence_shows_the_image_beside_it_with_the_same_marks() -> None:
     figure = plots.influence(torch.rand(SIDE, SIDE), {"prior": (2.0, 1.0)}, image=IMAGE)
-    picture, map_ = figure.axes
-    assert np.array_equal(picture.images[0].get_array(), to_rgb(IMAGE))
-    assert picture.images[0].get_extent() == map_.images[0].get_extent() == [0, SIDE, SIDE, 0]
+    beside, map_ = figure.axes
+    assert np.array_equal(beside.images[0].get_array(), to_rgb(IMAGE))
+    assert beside.images[0].get_extent() == map_.images[0].get_extent() == [0, SIDE, SIDE, 0]
     assert [labelled(ax, "prior")[0].get_offsets().tolist() for ax in figure.axes] == [[[2, 1]]] * 2

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark's record: every number of the record is on the card."""
+"""Images of a benchmark's record: every number of the record is on the card."""
 
 import pytest
 from matplotlib.colors import to_hex

@@ -21,7 +21,7 @@ ROW = torch.tensor([[float(x), 16, 8, 8] for x in (0, 8, 16, 24, 32)])
 TWO = torch.tensor([[0.0, 8, 16, 24], [4, 8, 36, 24]])
 A_AND_B = torch.tensor([0, 1])
 PREDICTED = torch.tensor([[float(a), 8, b, 24] for a, b in ((-6, 10), (0, 20), (8, 28), (4, 32), (8, 36))])
-PRIORS = torch.cat(MlvlPointGenerator().grid_priors([(20, 20), (10, 10), (5, 5)]))  # of a picture of 160 px
+PRIORS = torch.cat(MlvlPointGenerator().grid_priors([(20, 20), (10, 10), (5, 5)]))  # of an image of 160 px
 NO_BOX = torch.zeros(0, 4)
 
 
@@ -159,7 +159,7 @@ def test_simota_without_a_candidate_assigns_nothing() -> None:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_without_boxes_is_all_background() -> None:
+def test_an_image_without_boxes_is_all_background() -> None:
     scores, labels = torch.full((len(PRIORS), 3), 0.5), torch.zeros(0, dtype=torch.int64)
     bboxes = torch.cat([PRIORS[:, :2] - 8, PRIORS[:, :2] + 8], -1)
     for gt_inds in (

@@ -18,7 +18,7 @@ from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.splits import resolve_val
 from minirtmdet.distributed import joined
 from minirtmdet.evaluation.coco import Evaluation, metrics_table, read_ground_truth, run_evaluation
-from minirtmdet.evaluation.matching import match_pictures
+from minirtmdet.evaluation.matching import match_images
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.settings import Count, Share, Whole
@@ -97,13 +97,13 @@ def evaluate(
         evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict, world=world)
     if not world.is_writer:
         return
-    print(f"{len(dataset)} pictures of {val.json_file}")
+    print(f"{len(dataset)} images of {val.json_file}")
     print(metrics_table(evaluation.metrics, evaluation.by_class))
     if out is not None:
         about = {
             "command": shlex.join(["minirtmdet", *ARGUMENTS.get()]),
             "checkpoint": str(loaded.source),
-            "data": {"json": str(val.json_file), "images": str(val.images), "pictures": len(dataset)},
+            "data": {"json": str(val.json_file), "images": str(val.images), "num_images": len(dataset)},
             "input_size": settings.input_size,
             "predict": dataclasses.asdict(loaded.predict),
         }
@@ -115,7 +115,7 @@ def _write_evaluation(
 ) -> None:
     """Numbers, detections, curves, and the images that went worst."""
     truth = read_ground_truth(dataset.json_file)
-    matches = match_pictures(
+    matches = match_images(
         truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
     )
     files = {entry["id"]: entry["file_name"] for entry in truth["images"]}
@@ -129,7 +129,7 @@ def _write_evaluation(
     plots.save(plots.precision_recall_by_iou(evaluation.precision, dataset.classes), out / "precision_recall.png")
     shown = list(matches)[:worst]
     images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
-    sheet = plots.worst_pictures(
+    sheet = plots.worst_images(
         images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
     )
     plots.save(sheet, out / "worst.png")

@@ -15,10 +15,10 @@ from minirtmdet.inference.images import (
     RESULTS,
     describe,
     draw_detections,
-    find_pictures,
-    inside_picture,
-    predict_pictures,
-    write_picture,
+    find_images,
+    inside_image,
+    predict_images,
+    write_image,
 )
 from minirtmdet.settings import Count, Share
 
@@ -26,7 +26,7 @@ from minirtmdet.settings import Count, Share
 @checked
 def predict(
     checkpoint: tyro.conf.Positional[Path],
-    pictures: tyro.conf.Positional[tuple[Path, ...]],
+    images: tyro.conf.Positional[tuple[Path, ...]],
     out: Path = Path("predictions"),
     threshold: Share = 0.3,
     model: Size | None = None,
@@ -42,7 +42,7 @@ def predict(
     Args:
         checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
             published weights.
-        pictures: files and folders.
+        images: files and folders.
         out: folder to write into.
         threshold: detections that score more are kept.
         model: the size, for files that do not say.
@@ -52,11 +52,11 @@ def predict(
         device: auto takes the GPU where there is one.
     """
     check_alone("predict")
-    if not pictures:
-        raise ValueError("no pictures: name files or folders after the checkpoint")
-    found = find_pictures(pictures)
+    if not images:
+        raise ValueError("no images: name files or folders after the checkpoint")
+    found = find_images(images)
     check_writable(out)
-    folders = {one.path.parent for one in found} | {path for path in pictures if path.is_dir()}
+    folders = {one.path.parent for one in found} | {path for path in images if path.is_dir()}
     check_not_read([out, *(out / one.name for one in found)], [*folders, *(one.path for one in found)])
     loaded = load(checkpoint, model, classes, device)
     check_not_read([out], run_of(loaded.source))
@@ -66,16 +66,16 @@ def predict(
         print(f"{checkpoint} holds nothing that scores {least:g} or less", file=sys.stderr)
     size = loaded.input_side(input_size)
     rows, count, bad = [], 0, 0
-    for prediction in predict_pictures(loaded.model, found, config, input_size=size, batch_size=batch_size):
+    for prediction in predict_images(loaded.model, found, config, input_size=size, batch_size=batch_size):
         if prediction.image is None or prediction.detections is None:
             print(f"skipped: {prediction.error}", file=sys.stderr)
             bad += 1
             continue
-        detections = inside_picture(prediction.detections, prediction.image)
-        write_picture(out / prediction.picture.name, draw_detections(prediction.image, detections, loaded.names))
+        detections = inside_image(prediction.detections, prediction.image)
+        write_image(out / prediction.file.name, draw_detections(prediction.image, detections, loaded.names))
         rows.append(describe(prediction._replace(detections=detections), loaded.names))
         count += len(detections.scores)
-    write_json(out / RESULTS, {"classes": loaded.names, "threshold": threshold, "pictures": rows})
-    print(f"{count} detections in {len(rows)} pictures, written to {out}")
+    write_json(out / RESULTS, {"classes": loaded.names, "threshold": threshold, "images": rows})
+    print(f"{count} detections in {len(rows)} images, written to {out}")
     if bad:
-        raise PartialFailure(f"{bad} of {len(found)} pictures could not be read")
+        raise PartialFailure(f"{bad} of {len(found)} images could not be read")

@@ -1,1 +1,1 @@
-"""Pictures and boxes: the embedded scenes, COCO JSON data sets, augmentation and the loader."""
+"""Images and boxes: the embedded scenes, COCO JSON data sets, augmentation and the loader."""

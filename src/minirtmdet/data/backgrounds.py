@@ -20,11 +20,11 @@ PHOTO_SCALE = 4
 
 Colours = Int[np.ndarray, "colours 3"]
 Field = Int[np.ndarray, "size size"]
-Picture = UInt8[np.ndarray, "size size 3"]
+Pixels = UInt8[np.ndarray, "size size 3"]
 
 
 def pattern_background(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture of ``size`` pixels a side in RGB, of one of ``PATTERNS`` drawn from ``rng``.
+    """An image of ``size`` pixels a side in RGB, of one of ``PATTERNS`` drawn from ``rng``.
 
     >>> pattern_background(np.random.Generator(np.random.Philox(0)), 64).shape
     (64, 64, 3)
@@ -63,7 +63,7 @@ def photo_background(rng: np.random.Generator, size: int, photos: list[Path]) ->
     """A random square of a random photo, half to all of its shorter side, in RGB.
 
     Raises:
-        ValueError: naming a file that is no readable picture.
+        ValueError: naming a file that is no readable image.
     """
     photo = _load_photo(photos[rng.integers(len(photos))], PHOTO_SCALE * size)
     side = int(rng.integers(-(-min(photo.size) // 2), min(photo.size), endpoint=True))
@@ -82,7 +82,7 @@ def _load_photo(path: Path, side: int) -> Image.Image:
             file.draft("RGB", (side, side))  # JPEG only: decode no more pixels than are needed
             photo = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise ValueError(f"{path}: cannot be read as a picture ({error}): remove it from the backgrounds") from error
+        raise ValueError(f"{path}: cannot be read as an image ({error}): remove it from the backgrounds") from error
     return ImageOps.cover(photo, (side, side)) if min(photo.size) > side else photo
 
 
@@ -113,7 +113,7 @@ def ramp(colours: Int[np.ndarray, "count 3"]) -> UInt8[np.ndarray, "256 3"]:
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Int[np.ndarray, "size size"]:
     """Random values in 0..255, ``cells`` of them a side, joined smoothly."""
     grid = rng.integers(256, size=(cells + 3, cells + 3), dtype=np.uint8)
-    # Pillow resizes 8-bit pictures in fixed point, so nothing here depends on floats
+    # Pillow resizes 8-bit images in fixed point, so nothing here depends on floats
     return np.asarray(
         Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC, box=(1, 1, cells + 2, cells + 2)),
         dtype=np.int32,
@@ -143,27 +143,27 @@ def _pixels(rng: np.random.Generator, size: int, low: int, high: int) -> int:
     return max(2, int(rng.integers(low, high, endpoint=True)) * size // 1000)
 
 
-def _textured(picture: Int[np.ndarray, "size size 3"], rng: np.random.Generator, strength: int) -> Picture:
-    """The picture, lighter and darker by fine noise of up to ``strength`` percent."""
-    size = len(picture)
+def _textured(image: Int[np.ndarray, "size size 3"], rng: np.random.Generator, strength: int) -> Pixels:
+    """The image, lighter and darker by fine noise of up to ``strength`` percent."""
+    size = len(image)
     percent = 100 + (fractal_noise(rng, size, max(2, size // 16), 3) - 128) * strength // 128
-    return np.clip(picture * percent[..., None] // 100, 0, 255).astype(np.uint8)
+    return np.clip(image * percent[..., None] // 100, 0, 255).astype(np.uint8)
 
 
 # ---- patterns
 
 
-def _clouds(rng: np.random.Generator, size: int) -> Picture:
+def _clouds(rng: np.random.Generator, size: int) -> Pixels:
     noise = fractal_noise(rng, size, int(rng.integers(1, 7)), int(rng.integers(2, 7)))
     return ramp(palette(rng, int(rng.integers(2, 5))))[noise]
 
 
-def _marble(rng: np.random.Generator, size: int) -> Picture:
+def _marble(rng: np.random.Generator, size: int) -> Pixels:
     bands = fractal_noise(rng, size, int(rng.integers(1, 4)), 4) * int(rng.integers(2, 7)) % 512
     return ramp(palette(rng, 3))[np.where(bands > 255, 511 - bands, bands)]
 
 
-def _gradient(rng: np.random.Generator, size: int) -> Picture:
+def _gradient(rng: np.random.Generator, size: int) -> Pixels:
     x, y = _grid(size)
     if rng.integers(2):
         a, b = rng.integers(-100, 100, size=2)
@@ -176,7 +176,7 @@ def _gradient(rng: np.random.Generator, size: int) -> Picture:
     return _textured(shade.astype(np.int32), rng, int(rng.integers(0, 25)))
 
 
-def _bricks(rng: np.random.Generator, size: int) -> Picture:
+def _bricks(rng: np.random.Generator, size: int) -> Pixels:
     x, y = _grid(size)
     height = _pixels(rng, size, 60, 180)
     width = height * int(rng.integers(10, 30)) // 10
@@ -189,7 +189,7 @@ def _bricks(rng: np.random.Generator, size: int) -> Picture:
     return _textured(np.where(mortar[..., None], brick[1], brick[0] * tint[..., None] // 100), rng, 25)
 
 
-def _stripes(rng: np.random.Generator, size: int) -> Picture:
+def _stripes(rng: np.random.Generator, size: int) -> Pixels:
     x, y = _grid(size)
     a, b = rng.integers(-16, 17, size=2)
     colours = palette(rng, int(rng.integers(2, 5)))
@@ -198,7 +198,7 @@ def _stripes(rng: np.random.Generator, size: int) -> Picture:
     return _textured(colours[band % len(colours)], rng, int(rng.integers(0, 20)))
 
 
-def _tiles(rng: np.random.Generator, size: int) -> Picture:
+def _tiles(rng: np.random.Generator, size: int) -> Pixels:
     x, y = _grid(size)
     side = _pixels(rng, size, 60, 220)
     column, row = (x + int(rng.integers(side))) // side, (y + int(rng.integers(side))) // side
@@ -211,7 +211,7 @@ def _tiles(rng: np.random.Generator, size: int) -> Picture:
     return _textured(colours[kind[row, column]], rng, int(rng.integers(5, 25)))
 
 
-def _stones(rng: np.random.Generator, size: int) -> Picture:
+def _stones(rng: np.random.Generator, size: int) -> Pixels:
     """Cells of the points that lie nearest to one of some seeds (a Voronoi diagram), with dark joints."""
     x, y = _grid(size)
     seeds = rng.integers(size, size=(int(rng.integers(10, 45)), 2)).tolist()
@@ -230,26 +230,26 @@ def _stones(rng: np.random.Generator, size: int) -> Picture:
     return _textured(np.where(joint[..., None], stones * int(rng.integers(30, 100)) // 100, stones), rng, 20)
 
 
-def _clutter(rng: np.random.Generator, size: int) -> Picture:
+def _clutter(rng: np.random.Generator, size: int) -> Pixels:
     """Discs and bars of many colours, drawn small and enlarged: a shelf or a street out of focus."""
     small = max(8, size // int(rng.integers(2, 7)))
     colours = [tuple(int(c) for c in colour) for _ in range(3) for colour in palette(rng, 3)]
-    picture = Image.new("RGB", (small, small), colours[0])
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (small, small), colours[0])
+    draw = ImageDraw.Draw(image)
     count = int(rng.integers(15, 60))
     corners = rng.integers(-small // 4, small, size=(count, 2)).tolist()
     sides = rng.integers(2, small // 2, size=(count, 2)).tolist()
     for (left, top), (width, height) in zip(corners, sides, strict=True):
         shape = draw.ellipse if rng.integers(2) else draw.rectangle
         shape((left, top, left + width, top + height), fill=colours[rng.integers(len(colours))])
-    return np.array(picture.resize((size, size), Image.Resampling.BICUBIC))
+    return np.array(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _grass(rng: np.random.Generator, size: int) -> Picture:
+def _grass(rng: np.random.Generator, size: int) -> Pixels:
     """Short strokes in nearly one direction: grass, straw, fur."""
     colours = ramp(palette(rng, 3))
-    picture = Image.fromarray(colours[fractal_noise(rng, size, 2, 3)])
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(colours[fractal_noise(rng, size, 2, 3)])
+    draw = ImageDraw.Draw(image)
     length = _pixels(rng, size, 40, 150)
     lean = rng.integers(-length, length, size=2)
     count = int(rng.integers(200, 700))
@@ -259,10 +259,10 @@ def _grass(rng: np.random.Generator, size: int) -> Picture:
         np.concatenate([start, end], 1).tolist(), rng.integers(256, size=count).tolist(), strict=True
     ):
         draw.line(line, fill=tuple(colours[fill].tolist()))
-    return np.array(picture)
+    return np.array(image)
 
 
-PATTERNS: tuple[Callable[[np.random.Generator, int], Picture], ...] = (
+PATTERNS: tuple[Callable[[np.random.Generator, int], Pixels], ...] = (
     _clouds,
     _marble,
     _gradient,

@@ -20,7 +20,7 @@ def box_problem(entry: Annotation, size: tuple[int, int]) -> str | None:
         return "has no area"
     x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + width, size[1]), min(y + height, size[0])
     if x1 >= x2 or y1 >= y2:
-        return f"lies outside its picture of {size[1]} x {size[0]} pixels"
+        return f"lies outside its image of {size[1]} x {size[0]} pixels"
     # sides that differ in double precision alone: boxes are kept in single precision
     if np.float32(x1) == np.float32(x2) or np.float32(y1) == np.float32(y2):
         return "has no area"
@@ -41,7 +41,7 @@ def format_doubt(boxes: Float[np.ndarray, "boxes 4"], sizes: Int[np.ndarray, "bo
         return None
     if boxes.max() <= 1:
         return (
-            f"all {len(boxes)} boxes lie within one pixel: they look like shares of the picture, as YOLO has them, "
+            f"all {len(boxes)} boxes lie within one pixel: they look like shares of the image, as YOLO has them, "
             "where COCO has pixels"
         )
     first, second = boxes[:, :2], boxes[:, 2:]
@@ -55,7 +55,7 @@ def format_doubt(boxes: Float[np.ndarray, "boxes 4"], sizes: Int[np.ndarray, "bo
     ):
         if (low >= -1).all() and (high > low).all() and (high <= border).all():
             return (
-                f"{outside} of {len(boxes)} boxes reach over the border of their picture, and as {name} none would: "
+                f"{outside} of {len(boxes)} boxes reach over the border of their image, and as {name} none would: "
                 "COCO has the left upper corner, width and height"
             )
     return None

@@ -94,7 +94,7 @@ class CocoDataset:
         self.classes, self.category_ids = self._choose_categories(found, categories)
         entries = read_images(content, source)
         if not entries:
-            raise ValueError(f"{json_file} names no picture: its list 'images' is empty")
+            raise ValueError(f"{json_file} names no image: its list 'images' is empty")
         self.image_ids = tuple(entry.id for entry in entries)
         self._file_names = [local_name(images, entry.file_name) for entry in entries]
         self._sizes = [entry.size for entry in entries]
@@ -173,7 +173,7 @@ class CocoDataset:
         if unknown:
             raise ValueError(
                 f"{self.json_file} has no category {', '.join(map(repr, unknown))}; "
-                f"it has {', '.join(repr(name) for _, name in found)} (a class that no picture shows is listed too)"
+                f"it has {', '.join(repr(name) for _, name in found)} (a class that no image shows is listed too)"
             )
         repeated = next((name for name in names if list(names).count(name) > len(ids[name])), None)
         if repeated is not None:
@@ -247,10 +247,10 @@ class CocoDataset:
         shown = _shorten([problem for _, problem in sorted(problems.items())], "; ")
         if self.bad_images == "raise":
             raise ValueError(
-                f"{self.json_file}: {len(problems)} of {len(self)} pictures cannot be used: {shown}; "
+                f"{self.json_file}: {len(problems)} of {len(self)} images cannot be used: {shown}; "
                 "bad_images='skip' (--data.bad-images skip) leaves them out"
             )
-        message = f"{self.json_file}: {len(problems)} of {len(self)} pictures left out: {shown}"
+        message = f"{self.json_file}: {len(problems)} of {len(self)} images left out: {shown}"
         if len(problems) == len(self):
             raise ValueError(message)
         _warn(message)
@@ -278,7 +278,7 @@ class CocoDataset:
         if 0 < bits <= DARK_BITS:
             names = _shorten([self._file_names[index] for index in indices])
             _warn(
-                f"{self.json_file}: pictures hold 16 bits, but use the lowest {bits} alone ({names}); read as 8 bits "
+                f"{self.json_file}: images hold 16 bits, but use the lowest {bits} alone ({names}); read as 8 bits "
                 f"they are dark, none of their values above {(2**bits - 1) >> 8} of 255: save them again with values "
                 f"multiplied by {2 ** (16 - bits)}"
             )
@@ -298,7 +298,7 @@ class CocoDataset:
         missing = [name for name in self._file_names if not os.path.isfile(self.images / name)]
         if missing:
             raise FileNotFoundError(
-                f"{len(missing)} of the {len(self)} pictures of {self.json_file} are not in {self.images}: "
+                f"{len(missing)} of the {len(self)} images of {self.json_file} are not in {self.images}: "
                 f"{_shorten(missing)}{similar_file(self.images / missing[0])}; give the folder that has them, or "
                 "bad_images='skip' (--data.bad-images skip)"
             )

@@ -1,4 +1,4 @@
-"""The picture that the book follows from the first prior to the last gradient: three objects, one prior.
+"""The image that the book follows from the first prior to the last gradient: three objects, one prior.
 
 And what a network said to it in the course of a real training run, so that every chapter has the same numbers.
 """
@@ -19,19 +19,19 @@ from minirtmdet.structures import GroundTruth
 
 SIZE = 160
 STEPS = (0, 10, 25, 50, 100, 200, 400, 800, 1250)
-"""Optimiser steps of ``mini-160`` after which its maps for the picture were recorded; the last one ends the run."""
+"""Optimiser steps of ``mini-160`` after which its maps for the image were recorded; the last one ends the run."""
 STEP = 400
 """The step whose maps the chapters on training compute with: a third of the run, when good boxes are still rare."""
 PRIOR = 292
 """The prior that the book follows: level 0, at (96, 112) pixels, inside the panda's box and the car's.  Background when
-the run begins, the car's from step 50 on, and at the end among the best boxes of the picture."""
+the run begins, the car's from step 50 on, and at the end among the best boxes of the image."""
 RECORDING = Path(__file__).with_name("example.safetensors")
 _BRICKS = 3
 _SEED = 3
 
 
 class Example(NamedTuple):
-    """A picture with its boxes.
+    """An image with its boxes.
 
     Attributes:
         image: BGR.
@@ -92,7 +92,7 @@ class Maps(NamedTuple):
 
 
 def recorded_maps(step: int | None = None) -> Maps:
-    """The maps of :func:`example`'s picture, as the preset ``mini-160`` gave them in the course of a run.
+    """The maps of :func:`example`'s image, as the preset ``mini-160`` gave them in the course of a run.
 
     Args:
         step: one of :data:`STEPS`: what the assigner saw then, from the network in training, BatchNorm over a batch

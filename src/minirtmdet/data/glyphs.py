@@ -1,4 +1,4 @@
-"""Emoji as little pictures: OpenMoji's colour font, drawn by Pillow, turned, mirrored, scaled and cut to their pixels.
+"""Emoji as little images: OpenMoji's colour font, drawn by Pillow, turned, mirrored, scaled and cut to their pixels.
 
 OpenMoji is the work of the OpenMoji project, under CC BY-SA 4.0.  What decides a shape is FreeType (inside
 Pillow) and Pillow's own resampling: with another version of Pillow a pixel at an edge can differ.
@@ -43,12 +43,12 @@ def glyph(emoji: str, pixels: int) -> Image.Image:
     font = ImageFont.truetype(str(font_path()), pixels)
     left, top, right, bottom = (round(edge) for edge in font.getbbox(emoji))
     margin = pixels // 4  # some glyphs reach beyond the box that the font states
-    picture = Image.new("RGBA", (max(1, right - left) + 2 * margin, max(1, bottom - top) + 2 * margin))
-    ImageDraw.Draw(picture).text((margin - left, margin - top), emoji, font=font, embedded_color=True)
-    box = picture.getchannel("A").getbbox()
+    image = Image.new("RGBA", (max(1, right - left) + 2 * margin, max(1, bottom - top) + 2 * margin))
+    ImageDraw.Draw(image).text((margin - left, margin - top), emoji, font=font, embedded_color=True)
+    box = image.getchannel("A").getbbox()
     if box is None:
         raise ValueError(f"the glyph font draws nothing for {emoji!r}")
-    return picture.crop(box)
+    return image.crop(box)
 
 
 def sprite(
@@ -71,26 +71,24 @@ def sprite(
     """
     # a small thing is turned at twice its size, so as not to lose the thin lines; a large one has none to lose
     detail = max(size, min(2 * size, 96))
-    picture = _fit(glyph(emoji, 1 << max(5, (detail - 1).bit_length())), detail, aspect)
+    image = _fit(glyph(emoji, 1 << max(5, (detail - 1).bit_length())), detail, aspect)
     if mirror:
-        picture = ImageOps.mirror(picture)
+        image = ImageOps.mirror(image)
     if angle:
-        picture = picture.rotate(angle, Image.Resampling.BICUBIC, expand=True)
-        picture = picture.crop(picture.getchannel("A").point(lambda alpha: 255 * (alpha >= OPAQUE)).getbbox())
-    picture = _fit(picture, size, 100)
+        image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+        image = image.crop(image.getchannel("A").point(lambda alpha: 255 * (alpha >= OPAQUE)).getbbox())
+    image = _fit(image, size, 100)
     if blur:
         margin = 1 + blur // 10
-        picture = (
-            ImageOps.expand(picture.convert("RGBa"), margin).filter(ImageFilter.BoxBlur(blur / 10)).convert("RGBA")
-        )
-    pixels = np.array(picture)
+        image = ImageOps.expand(image.convert("RGBa"), margin).filter(ImageFilter.BoxBlur(blur / 10)).convert("RGBA")
+    pixels = np.array(image)
     if brightness != 100:
         pixels[..., :3] = np.minimum(pixels[..., :3].astype(np.int32) * brightness // 100, 255)
     return pixels
 
 
-def _fit(picture: Image.Image, side: int, aspect: int) -> Image.Image:
-    """The picture with its width changed by ``aspect`` percent, scaled so that its longer side is ``side``."""
-    width, height = picture.width * aspect, picture.height * 100
+def _fit(image: Image.Image, side: int, aspect: int) -> Image.Image:
+    """The image with its width changed by ``aspect`` percent, scaled so that its longer side is ``side``."""
+    width, height = image.width * aspect, image.height * 100
     longer = max(width, height)
-    return picture.resize((max(1, width * side // longer), max(1, height * side // longer)), Image.Resampling.BICUBIC)
+    return image.resize((max(1, width * side // longer), max(1, height * side // longer)), Image.Resampling.BICUBIC)

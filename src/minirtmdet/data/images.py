@@ -78,7 +78,7 @@ def read_image(
         ValueError: naming the file that is empty, cut off, no image, too large or not what is expected.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: there is no such picture")
+        raise FileNotFoundError(f"{path}: there is no such image")
     # the bytes are read here because cv2.imread cannot open every Unicode path, and shows a cut JPEG as half grey
     with path.open("rb") as file:
         header = read_header(file)
@@ -87,7 +87,7 @@ def read_image(
             _check_header(path, header, max_pixels, expected)
         content = np.frombuffer(file.read(), dtype=np.uint8)
     if not len(content):
-        raise ValueError(f"{path} is empty (0 bytes), not a picture")
+        raise ValueError(f"{path} is empty (0 bytes), not an image")
     image = _decode(path, content, cv2.IMREAD_COLOR)
     if expected is not None:
         _check_size(path, (image.shape[0], image.shape[1]), expected)
@@ -104,7 +104,7 @@ def inspect_image(path: Path, *, max_pixels: int | None = None, expected: Expect
         The header, where Pillow knows the format.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: there is no such picture")
+        raise FileNotFoundError(f"{path}: there is no such image")
     with path.open("rb") as file:
         file.peek(1)  # waits for the disk before read_header lets one thread in at a time
         header = read_header(file)
@@ -171,7 +171,7 @@ def _decode(path: Path, content: UInt8[np.ndarray, " bytes"], how: int) -> Any:
     except cv2.error as error:
         raise ValueError(f"{path} cannot be decoded: {error.err}") from error
     if image is None:
-        raise ValueError(f"{path} cannot be decoded: it is cut off, or no picture that OpenCV reads")
+        raise ValueError(f"{path} cannot be decoded: it is cut off, or no image that OpenCV reads")
     return image
 
 

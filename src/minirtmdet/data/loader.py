@@ -1,4 +1,4 @@
-"""Batches: which picture comes when, on which process, and how samples become tensors.
+"""Batches: which image comes when, on which process, and how samples become tensors.
 
 A batch is a pure function of (seed, epoch, step): worker processes are told only which one to make, so that their
 number changes nothing, and a run that is resumed in the middle of an epoch sees what it would have seen.
@@ -32,7 +32,7 @@ from minirtmdet.structures import GroundTruth
 STUCK = 600.0
 """Seconds without any batch after which loading processes are taken to be stuck."""
 NEIGHBOURS = 100
-"""Pictures that are tried in place of one that cannot be read, before it is taken that none can."""
+"""Images that are tried in place of one that cannot be read, before it is taken that none can."""
 
 
 class Batch(NamedTuple):
@@ -41,8 +41,8 @@ class Batch(NamedTuple):
     Attributes:
         images: BGR pixels, stored with the channels last.
         ground_truth: the boxes, in pixels of ``images``.
-        image_ids: the JSON's id of each picture.
-        paths: file of each picture.
+        image_ids: the JSON's id of each image.
+        paths: file of each image.
         img_shapes: (height, width) of the content of each image, padding not counted.
         scale_factors: (width, height) of the content relative to the file, crops not counted.
     """
@@ -70,12 +70,12 @@ class TrainLoader:
     step is left out.  A set smaller than one step is repeated until it fills it.  Only one epoch can be read at a
     time, since its worker processes are kept for the next one.
 
-    A picture that turns out to be missing or broken while training is an error, or, where the data set skips bad
-    pictures, the next one of the data set that can be read takes its place: batches stay full, and a function of
+    An image that turns out to be missing or broken while training is an error, or, where the data set skips bad
+    images, the next one of the data set that can be read takes its place: batches stay full, and a function of
     (seed, epoch, step).
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         augment: how they are changed.
         input_size: side of the images, in pixels.
         batch_size: images a step on this process.
@@ -88,7 +88,7 @@ class TrainLoader:
 
     Attributes:
         stage2_start: first epoch of the second stage, from 0; see :class:`~minirtmdet.data.pipeline.TrainPipeline`.
-        left_out: how often another picture took the place of one that cannot be read, by what is wrong with that one;
+        left_out: how often another image took the place of one that cannot be read, by what is wrong with that one;
             each is warned of once.
 
     Raises:
@@ -126,8 +126,8 @@ class TrainLoader:
         """The batches of an epoch from step ``start`` on.
 
         Raises:
-            ValueError: for a step that the epoch does not have; later, naming the picture that cannot be read.
-            FileNotFoundError: later, naming the picture that is missing.
+            ValueError: for a step that the epoch does not have; later, naming the image that cannot be read.
+            FileNotFoundError: later, naming the image that is missing.
         """
         if epoch < 0 or not 0 <= start <= len(self):
             raise ValueError(f"there is no step {start} in epoch {epoch}: an epoch has {len(self)} steps")
@@ -147,10 +147,10 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Every picture once, in the order of the data set, resized to fit the input and padded.
+    """Every image once, in the order of the data set, resized to fit the input and padded.
 
-    Process ``rank`` of ``world_size`` gets every ``world_size``-th picture.  The last batch can be smaller, and any
-    batch that a picture is missing from which cannot be read, where the data set skips bad pictures.  Worker processes
+    Process ``rank`` of ``world_size`` gets every ``world_size``-th image.  The last batch can be smaller, and any
+    batch that an image is missing from which cannot be read, where the data set skips bad images.  Worker processes
     start with each round and end with it.
 
     Args, attributes and errors as for :class:`TrainLoader`.
@@ -183,15 +183,15 @@ class EvalLoader:
 
 
 @lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, pictures: int, positions: int) -> Int[np.ndarray, " positions"]:
-    """The index of the picture at each position of an epoch: a permutation, cut or repeated to ``positions``.
+def epoch_order(seed: int, epoch: int, images: int, positions: int) -> Int[np.ndarray, " positions"]:
+    """The index of the image at each position of an epoch: a permutation, cut or repeated to ``positions``.
 
-    >>> epoch_order(0, 0, pictures=3, positions=7)[3:] == epoch_order(0, 0, pictures=3, positions=7)[:4]
+    >>> epoch_order(0, 0, images=3, positions=7)[3:] == epoch_order(0, 0, images=3, positions=7)[:4]
     array([ True,  True,  True,  True])
     """
     # spawn_key: without it (seed, epoch) would start the same stream as (seed, epoch, position 0)
     rng = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,)))
-    order = np.resize(rng.permutation(pictures), positions)
+    order = np.resize(rng.permutation(images), positions)
     order.flags.writeable = False  # it is cached
     return order
 
@@ -200,7 +200,7 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
     """Samples of one size as a batch.
 
     Raises:
-        ValueError: naming the picture whose boxes or labels are wrong.
+        ValueError: naming the image whose boxes or labels are wrong.
     """
     height, width = samples[0].image.shape[:2]
     # the network runs with the channels last, which is how the pixels are stored already
@@ -229,7 +229,7 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
 class _Answer:
     """What a worker hands over: a batch, or its error, which torch would bury in the text of a traceback.
 
-    ``problems`` says what is wrong with pictures that were left out.
+    ``problems`` says what is wrong with images that were left out.
     """
 
     batch: Batch | None = None
@@ -245,13 +245,13 @@ class _Answer:
 
 
 def _unwrap(answers: Iterable[_Answer], left_out: Counter[str]) -> Iterator[Batch]:
-    """The batches; pictures that were left out are counted, and warned of when they are met first."""
+    """The batches; images that were left out are counted, and warned of when they are met first."""
     for answer in answers:
         if answer.error is not None:
             raise answer.error
         for problem in answer.problems:
             if not left_out[problem]:
-                warnings.warn(f"a picture is left out: {problem}", stacklevel=3)
+                warnings.warn(f"an image is left out: {problem}", stacklevel=3)
             left_out[problem] += 1
         if answer.batch is not None:
             yield answer.batch
@@ -268,8 +268,8 @@ class _TrainBatches(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> _Answer:
         epoch, step = key
-        pictures, together = len(self.dataset), self.batch_size * self.world_size
-        order = epoch_order(self.pipeline.seed, epoch, pictures, max(pictures, together))
+        images, together = len(self.dataset), self.batch_size * self.world_size
+        order = epoch_order(self.pipeline.seed, epoch, images, max(images, together))
         first = step * together + self.rank * self.batch_size
         problems: list[str] = []
 
@@ -309,7 +309,7 @@ class _EvalBatches(Dataset):
 
 
 def _load_or_next(dataset: CocoDataset, index: int, problems: list[str]) -> Sample:
-    """Picture ``index``, or the next one that can be read where bad ones are skipped; ``problems`` gets the others'."""
+    """Image ``index``, or the next one that can be read where bad ones are skipped; ``problems`` gets the others'."""
     for neighbour in range(min(len(dataset), NEIGHBOURS)):
         try:
             return dataset.load((index + neighbour) % len(dataset))
@@ -317,7 +317,7 @@ def _load_or_next(dataset: CocoDataset, index: int, problems: list[str]) -> Samp
             if dataset.bad_images == "raise":
                 raise
             problems.append(str(error))
-    raise ValueError(f"{dataset.images}: {NEIGHBOURS} pictures in a row, or all, cannot be read; {problems[-1]}")
+    raise ValueError(f"{dataset.images}: {NEIGHBOURS} images in a row, or all, cannot be read; {problems[-1]}")
 
 
 class _Steps(Sampler):

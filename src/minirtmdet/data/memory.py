@@ -18,7 +18,7 @@ def check_shared_memory(workers: int, batch_size: int, input_size: int) -> None:
 
     Args:
         workers: loading processes of each process that trains.
-        batch_size: pictures in a batch.
+        batch_size: images in a batch.
         input_size: side of each, in pixels.
 
     Raises:
@@ -35,7 +35,7 @@ def check_shared_memory(workers: int, batch_size: int, input_size: int) -> None:
         return
     fitting = max(free // batch - IN_USE, 0) // AHEAD
     raise ValueError(
-        f"{SHARED} has {_megabytes(free)} free, too little for the batches of {batch_size} pictures of {input_size} px "
+        f"{SHARED} has {_megabytes(free)} free, too little for the batches of {batch_size} images of {input_size} px "
         f"({_megabytes(batch)}) that {workers} loading processes hand over, {_megabytes(needed)} in all: lower "
         f"data.workers to {fitting}, or batch_size, or make {SHARED} larger (docker run --shm-size=2g)"
     )

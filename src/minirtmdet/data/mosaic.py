@@ -1,7 +1,7 @@
-"""Pictures made of several: four side by side, or two blended.
+"""Images made of several: four side by side, or two blended.
 
 MMDetection takes partners from what its worker happens to have kept, so that the number of workers decides what is
-seen.  Here they are the pictures at the last positions of the epoch's order, up to the picture's own: a pure function
+seen.  Here they are the images at the last positions of the epoch's order, up to the image's own: a pure function
 of seed, epoch and position.  What is kept of them (:class:`Memo`) saves work and changes nothing.
 """
 
@@ -16,9 +16,9 @@ from jaxtyping import UInt8
 from minirtmdet.data.augment import PAD_VALUE, Paint, Sample, flip, join
 
 CENTER_RATIO = (0.5, 1.5)
-"""Where the four pictures of a mosaic meet, in sides of the input (``center_ratio_range``)."""
+"""Where the four images of a mosaic meet, in sides of the input (``center_ratio_range``)."""
 MIN_CACHED = 5
-"""Positions that there must be before a picture becomes a mosaic; the first four of an epoch pass as they are."""
+"""Positions that there must be before an image becomes a mosaic; the first four of an epoch pass as they are."""
 PARTNER_TRIES = 15
 """Partners that are drawn for MixUp to find one with boxes (``max_iters``)."""
 
@@ -29,7 +29,7 @@ class MosaicDraw(NamedTuple):
     """What is drawn for a mosaic.
 
     Attributes:
-        partners: position of the pictures at the right top, left bottom and right bottom.
+        partners: position of the images at the right top, left bottom and right bottom.
         center: point (x, y) where the four meet, in pixels of the mosaic.
     """
 
@@ -39,12 +39,12 @@ class MosaicDraw(NamedTuple):
 
 @dataclass(frozen=True)
 class CachedMosaic:
-    """Four pictures on a canvas twice as wide and high as the input.
+    """Four images on a canvas twice as wide and high as the input.
 
     Args:
-        input_size: side of the network's input; each picture is made to fit it.
-        prob: probability that a picture becomes a mosaic.
-        max_cached_images: how many positions partners are drawn from, the picture's own among them.
+        input_size: side of the network's input; each image is made to fit it.
+        prob: probability that an image becomes a mosaic.
+        max_cached_images: how many positions partners are drawn from, the image's own among them.
 
     MMDetection: ``CachedMosaic``.
     """
@@ -54,9 +54,9 @@ class CachedMosaic:
     max_cached_images: int
 
     def draw(self, rng: np.random.Generator, position: int) -> MosaicDraw | None:
-        """Partners and centre for the picture at ``position``; None where it passes through as it is.
+        """Partners and centre for the image at ``position``; None where it passes through as it is.
 
-        A picture can be its own partner, and one partner can come twice, as in the original.
+        An image can be its own partner, and one partner can come twice, as in the original.
         """
         window = min(position + 1, self.max_cached_images)
         if window < MIN_CACHED or rng.random() > self.prob:
@@ -101,10 +101,10 @@ class CachedMosaic:
 
         def paint(height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
             image = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
-            for picture, ((x, y), (x1, y1, x2, y2)) in zip(pixels, places, strict=True):
+            for part, ((x, y), (x1, y1, x2, y2)) in zip(pixels, places, strict=True):
                 x2, y2 = min(x2, width), min(y2, height)
                 if x1 < x2 and y1 < y2:
-                    image[y1:y2, x1:x2] = picture[y1 - y : y2 - y, x1 - x : x2 - x]
+                    image[y1:y2, x1:x2] = part[y1 - y : y2 - y, x1 - x : x2 - x]
             return image
 
         return canvas, paint
@@ -117,7 +117,7 @@ class CachedMosaic:
 
 
 def _place(quarter: int, size: tuple[int, int], center: tuple[int, int], side: int) -> tuple[tuple[int, int], Place]:
-    """Where the left upper corner of a quarter's picture lies, and the part of the canvas that it covers (xyxy).
+    """Where the left upper corner of a quarter's image lies, and the part of the canvas that it covers (xyxy).
 
     MMDetection: ``Mosaic._mosaic_combine``.
     """
@@ -141,8 +141,8 @@ class CachedMixUp:
     The recipe's ``ratio_range`` is (1, 1), which is the only one here.
 
     Args:
-        prob: probability that a picture is mixed.
-        max_cached_images: how many positions partners are drawn from, the picture's own among them.
+        prob: probability that an image is mixed.
+        max_cached_images: how many positions partners are drawn from, the image's own among them.
 
     MMDetection: ``CachedMixUp(ratio_range=(1.0, 1.0))``.
     """

@@ -27,9 +27,9 @@ from minirtmdet.data.mosaic import CachedMixUp, CachedMosaic, Memo
 from minirtmdet.settings import check_settings
 
 CROP_TRIES = 10
-"""Crops that are drawn to find one that shows a box, where pictures are kept without one."""
+"""Crops that are drawn to find one that shows a box, where images are kept without one."""
 MAX_REFETCH = 1000
-"""Pictures that are drawn in place of one whose crop shows no box (``max_refetch``)."""
+"""Images that are drawn in place of one whose crop shows no box (``max_refetch``)."""
 MAX_STAGE2 = 0.2
 """Share of a short run that the second stage takes at most."""
 _MIXUP = 1
@@ -44,18 +44,18 @@ class TrainPipeline:
 
     Stage 1: mosaic, resize, crop, colours, flip, pad, MixUp.  Stage 2, in the last epochs: the same without mosaic
     and MixUp, and with half the scale, since the mosaic's canvas is twice as large as the input.  Partners come from
-    the last positions of the epoch's order, the picture's own among them, so an epoch's first position has no partner
-    and its first four become no mosaic, like the first pictures of a run in the original.
+    the last positions of the epoch's order, the image's own among them, so an epoch's first position has no partner
+    and its first four become no mosaic, like the first images of a run in the original.
 
-    What is loaded and made is kept for as long as positions may ask for it, pictures for mosaics no larger than the
+    What is loaded and made is kept for as long as positions may ask for it, images for mosaics no larger than the
     input; that changes no sample.  (MMDetection keeps whatever its workers had last, and forgets at random where
     ``random_pop`` is set: there the number of workers decides what is seen.)
 
-    One process decodes every picture once.  A worker, which skips the batches of others, makes their samples again as
+    One process decodes every image once.  A worker, which skips the batches of others, makes their samples again as
     partners of its own.  For each sample of a batch of 32 that is
 
     ==================  ====================  ====================
-    processes           pictures decoded      samples made
+    processes           images decoded      samples made
     ==================  ====================  ====================
     1                   1.0                   1.0
     2                   1.9 (tiny's: 1.5)     1.3 (1.1)
@@ -99,11 +99,11 @@ class TrainPipeline:
         Args:
             epoch: number of the epoch.
             position: place in ``order``.
-            order: index of the picture at each position of this epoch, for all processes together.
-            load: gives the picture of an index, not augmented; its pixels are not written to.
+            order: index of the image at each position of this epoch, for all processes together.
+            load: gives the image of an index, not augmented; its pixels are not written to.
 
         Raises:
-            ValueError: where no picture shows a box and ``empty_crops`` asks for one.
+            ValueError: where no image shows a box and ``empty_crops`` asks for one.
         """
         if self.stage(epoch) == 2 or not self.config.mixup:
             sample = self._make(epoch, position, order, load)
@@ -137,7 +137,7 @@ class TrainPipeline:
         else:
             raise ValueError(
                 f"{MAX_REFETCH + 1} crops in a row showed no box: has the data set any? "
-                "augment.empty_crops='keep' trains on pictures without boxes"
+                "augment.empty_crops='keep' trains on images without boxes"
             )
         sample = resize_crop(canvas, scaled, corner, side, paint)
         sample = hsv(sample, draw_hsv_gains(rng, self.config.hsv))
@@ -148,11 +148,11 @@ class TrainPipeline:
     def _lay_out(
         self, rng: np.random.Generator, index: int, position: int, order: Order, load: Load
     ) -> tuple[Sample, Paint | None]:
-        """A mosaic around picture ``index``, or the picture itself."""
+        """A mosaic around image ``index``, or the image itself."""
         draw = self._mosaic.draw(rng, position)
         if draw is None:
             return load(index), None
-        # at its own position is what was drawn in place of a picture that was given up
+        # at its own position is what was drawn in place of an image that was given up
         indices = [index, *(index if partner == position else int(order[partner]) for partner in draw.partners)]
         samples = [self._fitted.get(i, lambda i=i: self._mosaic.fit(load(i))) for i in indices]  # type: ignore[misc]
         return self._mosaic.lay_out(samples, draw.center)

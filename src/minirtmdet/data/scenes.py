@@ -277,7 +277,7 @@ def _is_made(root: Path, key: str) -> bool:
         found = sum(1 for _ in (root / split).glob("*.png"))
         if found != len(one["images"]):
             raise ValueError(
-                f"{root / split}: {found} pictures found, {len(one['images'])} expected: delete {root} to make it again"
+                f"{root / split}: {found} images found, {len(one['images'])} expected: delete {root} to make it again"
             )
     return True
 

@@ -106,10 +106,10 @@ def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key
         if any(os.path.isfile(folder / local_name(folder, file)) for file in files):
             return folder
     if not files:
-        raise ValueError(f"{json_file} names no picture (no key 'file_name'): is it COCO JSON?")
+        raise ValueError(f"{json_file} names no image (no key 'file_name'): is it COCO JSON?")
     hint = next(filter(None, (similar_file(folder / files[0]) for folder in folders)), "")
     raise FileNotFoundError(
-        f"the pictures of {json_file} are not found ({files[0]} is not in "
+        f"the images of {json_file} are not found ({files[0]} is not in "
         f"{', '.join(map(str, folders))}{hint}): give data.{key}_images"
     )
 

@@ -81,7 +81,7 @@ def memory_advice(config: TrainConfig, device: torch.device, amp_dtype: torch.dt
     """What to say where ``step`` ran out of memory: which settings need less."""
     ways = [
         f"a smaller batch_size (now {config.batch_size}; with optim.accumulate (now {config.optim.accumulate}) so "
-        "many times larger a step still sees as many pictures)",
+        "many times larger a step still sees as many images)",
         f"a smaller data.input_size (now {config.data.input_size})",
     ]
     if amp_dtype is None and device.type == "cuda":
@@ -123,7 +123,7 @@ def check_losses(
         rank = "" if process is None else f"_process{process}"
         where = _save_batches(folder.path / f"bad_step{step}{rank}.pt", loader, step, progress.epoch, numbers)
         raise FloatingPointError(
-            f"the loss is not finite at step {step} ({loss}); {saved}; the pictures of that step, "
+            f"the loss is not finite at step {step} ({loss}); {saved}; the images of that step, "
             f"{where}: {', '.join(paths)}"
         )
 

@@ -75,10 +75,10 @@ class FlatCosine:
         """The schedule of a run.
 
         Args:
-            config: ``lr`` is meant for ``base_batch`` pictures a step.
+            config: ``lr`` is meant for ``base_batch`` images per step.
             epochs: epochs of the run.
             steps_per_epoch: optimiser steps of each.
-            batch_size: pictures in an optimiser step, accumulated batches included.
+            batch_size: images in an optimiser step, accumulated batches included.
 
         >>> schedule = FlatCosine.from_config(OptimConfig(), epochs=12, steps_per_epoch=1_000, batch_size=64)
         >>> [round(schedule(step), 8) for step in (0, 999, 6_000, 9_000, 11_999)]

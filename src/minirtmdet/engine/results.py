@@ -97,4 +97,4 @@ def describe_results(folder: Path, progress: Progress) -> str:
     metrics, best = progress.metrics, progress.best
     ap = f"AP {metrics['AP']:.3f}" if metrics["AP"] >= 0 else NOT_JUDGED
     words = f", best {best['AP']:.3f} after epoch {best['epoch']:.0f}" if best else ""
-    return f"done: {ap}{words}; numbers and pictures are in {folder}"
+    return f"done: {ap}{words}; numbers and images are in {folder}"

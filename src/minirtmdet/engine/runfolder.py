@@ -158,12 +158,12 @@ class Extent:
     """What decides, beside the settings, which steps a run is made of; ``last.pt`` holds it.
 
     Attributes:
-        pictures: images to train on.
+        images: images to train on.
         steps_per_epoch: optimiser steps.
         processes: that train together.
     """
 
-    pictures: int
+    images: int
     steps_per_epoch: int
     processes: int
 
@@ -183,15 +183,15 @@ def check_same_run(checkpoint: Checkpoint, config: TrainConfig, classes: Sequenc
     state, before = checkpoint.training, checkpoint.config
     assert state is not None
     assert before is not None
-    pictures, steps_per_epoch, processes = extent.pictures, extent.steps_per_epoch, extent.processes
+    images, steps_per_epoch, processes = extent.images, extent.steps_per_epoch, extent.processes
     if checkpoint.classes != tuple(classes):
         was, now = ", ".join(checkpoint.classes or ()), ", ".join(classes)
         raise ValueError(f"{checkpoint.path} is a run with the classes {was}; the data has {now}")
-    # pictures that broke since may be left out, where the epochs stay as long
-    fewer = config.data.bad_images == "skip" and pictures < state["pictures"]
-    if state["pictures"] != pictures and not (fewer and state.get("steps_per_epoch") == steps_per_epoch):
+    # images that broke since may be left out, where the epochs stay as long
+    fewer = config.data.bad_images == "skip" and images < state["images"]
+    if state["images"] != images and not (fewer and state.get("steps_per_epoch") == steps_per_epoch):
         raise ValueError(
-            f"{checkpoint.path} was trained on {state['pictures']} pictures, the data has {pictures}: "
+            f"{checkpoint.path} was trained on {state['images']} images, the data has {images}: "
             "resuming needs the same data"
         )
     then = state.get("processes", 1)
@@ -199,7 +199,7 @@ def check_same_run(checkpoint: Checkpoint, config: TrainConfig, classes: Sequenc
     step_now = config.batch_size * config.optim.accumulate * processes
     if then != processes and (step_then != step_now or state["steps_per_epoch"] != steps_per_epoch):
         raise ValueError(
-            f"{checkpoint.path} is a run of {then} processes with {step_then} pictures a step, in "
+            f"{checkpoint.path} is a run of {then} processes with {step_then} images per step, in "
             f"{state['steps_per_epoch']} steps an epoch; now {processes} with {step_now} in "
             f"{steps_per_epoch}: make them the same with --batch-size (and --optim.accumulate)"
         )

@@ -146,8 +146,8 @@ def load_data(config: TrainConfig, world: World, device: torch.device, say: Say)
     size |= {"rank": world.rank, "world_size": world.size, "pin_memory": device.type == "cuda"}
     train_loader = TrainLoader(train, config.augment, seed=config.seed, epochs=config.epochs, **size)
     val_loader = EvalLoader(val, **size)
-    pictures = f"{len(train)} pictures to train on, {len(val)} to evaluate on"
-    say(f"data: {pictures}, {len(train.classes)} classes ({train.json_file})")
+    images = f"{len(train)} images to train on, {len(val)} to evaluate on"
+    say(f"data: {images}, {len(train.classes)} classes ({train.json_file})")
     judged = val.count_boxes()
     counts = [f"{name} {count} + {judged[name]}" for name, count in train.count_boxes().items()]
     say(f"boxes to learn from + to judge by: {', '.join(counts)}")
@@ -163,7 +163,7 @@ def check_boxes(train: CocoDataset, val: CocoDataset, say: Say) -> None:
     counts = train.count_boxes()
     if not any(counts.values()):
         raise ValueError(
-            f"{train.json_file} has no box to learn from in {len(train)} pictures: its annotations are empty, or "
+            f"{train.json_file} has no box to learn from in {len(train)} images: its annotations are empty, or "
             "all were left out"
         )
     for dataset, verb in ((train, "learn from"), (val, "judge by")):
@@ -182,7 +182,7 @@ def make_schedule(config: TrainConfig, steps_per_epoch: int, processes: int, say
     if batch != optim.base_batch:
         together = f" of {processes} processes together" if processes > 1 else ""
         say(
-            f"learning rate: {schedule.lr:g} for {batch} pictures a step{together} "
+            f"learning rate: {schedule.lr:g} for {batch} images per step{together} "
             f"({optim.lr:g} for {optim.base_batch})"
         )
     if schedule.warmup_iters < optim.warmup_iters:

@@ -126,15 +126,15 @@ def say_resumed(
     """
     state, before = checkpoint.training, checkpoint.config
     assert state is not None
-    pictures, processes, then = extent.pictures, extent.processes, state.get("processes", 1)
+    images, processes, then = extent.images, extent.processes, state.get("processes", 1)
     if then != processes:
         say(
-            f"{processes} processes in place of {then}: the same pictures in every step, but each process "
+            f"{processes} processes in place of {then}: the same images in every step, but each process "
             "divides them otherwise, so that numbers are no longer those of the run before to the last digit"
         )
     say(f"resuming after epoch {state['epoch']} of {config.epochs}, step {state['step']}")
-    if state["pictures"] != pictures:
-        say(f"{pictures} pictures to train on in place of {state['pictures']}, from here on")
+    if state["images"] != images:
+        say(f"{images} images to train on in place of {state['images']}, from here on")
     if before is not None and before.epochs < config.epochs:
         say(
             f"a longer run: {config.epochs} epochs in place of {before.epochs}; it goes on as that run would, "

@@ -30,7 +30,7 @@ class Inputs(NamedTuple):
     Attributes:
         images: BGR pixels, uint8, or normalised floating point.
         ground_truth: the boxes, in pixels of ``images``.
-        img_shapes: height and width of each picture's content; where the assigner's ``allowed_border`` is set.
+        img_shapes: height and width of each image's content; where the assigner's ``allowed_border`` is set.
     """
 
     images: Num[Tensor, "batch 3 height width"]

@@ -135,9 +135,7 @@ class Trainer:
             say_resumed(start.resumed, self.config, self.extent, self.schedule(self.step), self.say)
         # after this no other process looks into the folder any more, and it can be changed
         place = (len(self.dataset), len(self.val_dataset), self.epoch, self.progress.position, self.step)
-        self.world.check_same(
-            "what a run starts from (pictures to train and evaluate on, epoch, position, step)", place
-        )
+        self.world.check_same("what a run starts from (images to train and evaluate on, epoch, position, step)", place)
         self._lock = RunLock(self.run_dir)
         if self.world.is_writer:
             self._lock.acquire()
@@ -349,7 +347,7 @@ class Trainer:
         if left_out.total() > self._left_out:
             self._left_out = left_out.total()
             examples = "; ".join([*list(left_out)[:3], *(["..."] if len(left_out) > 3 else [])])
-            self.say(f"pictures that cannot be read: {len(left_out)}, met {self._left_out} times so far: {examples}")
+            self.say(f"images that cannot be read: {len(left_out)}, met {self._left_out} times so far: {examples}")
 
     def _take_in(self, evaluation: Evaluation) -> None:
         """Keep an evaluation's numbers, and the weights where they are the best so far, if there was any box."""

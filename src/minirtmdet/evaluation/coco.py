@@ -27,7 +27,7 @@ METRICS = {
     "APs": "of boxes below 32 x 32 pixels",
     "APm": "of boxes between",
     "APl": "of boxes from 96 x 96 pixels",
-    "AR1": "recall with 1 detection a picture and class",
+    "AR1": "recall with 1 detection per image and class",
     "AR10": "with 10",
     "AR100": "with 100",
     "ARs": "of boxes below 32 x 32 pixels",
@@ -277,7 +277,7 @@ def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[s
     APs    0.500  of boxes below 32 x 32 pixels
     APm    0.500  of boxes between
     APl        -  of boxes from 96 x 96 pixels
-    AR1    0.500  recall with 1 detection a picture and class
+    AR1    0.500  recall with 1 detection per image and class
     AR10   0.500  with 10
     AR100  0.500  with 100
     ARs    0.500  of boxes below 32 x 32 pixels
@@ -290,7 +290,7 @@ def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[s
     """
     rows = [f"{name:<5} {_shown(metrics[name])}  {meaning}" for name, meaning in METRICS.items()]
     if metrics["AP"] < 0:
-        rows.append("no numbers: in these pictures no box is annotated that counts")
+        rows.append("no numbers: in these images no box is annotated that counts")
     width = max(map(len, ["class", *by_class]))
     columns = next(iter(by_class.values()), {})
     rows += ["", " ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]

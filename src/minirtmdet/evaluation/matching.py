@@ -114,7 +114,7 @@ def match_detections(
     return Match(Detections(*(field[~excused] for field in detections)), hit[~excused], real, labels[~ignore], found)
 
 
-def match_pictures(
+def match_images(
     ground_truth: dict[str, Any],
     results: Sequence[dict[str, Any]],
     category_ids: Sequence[int],

@@ -21,7 +21,7 @@ LOG2_10 = math.log2(10)
 BLOCK = 2**18
 # and a GPU: 128 MiB of numbers keep it busy, and the dozen tensors of a formula then fit in any
 GPU_BLOCK = 2**25
-# a square of 32 px has 16 + 4 + 1 priors: 21 divides the number of priors of every picture
+# a square of 32 px has 16 + 4 + 1 priors: 21 divides the number of priors of every image
 GROUP = 21
 
 

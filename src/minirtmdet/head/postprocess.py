@@ -48,7 +48,7 @@ def predict_by_feat(
         prior_offset: where a prior lies in its cell, in strides.
         img_shapes: ``(height, width)`` of each image in the network input, that boxes are clipped to; not clipped
             where left out.
-        scale_factors: ``(width, height)`` factors from original picture to network input, that boxes are divided
+        scale_factors: ``(width, height)`` factors from original image to network input, that boxes are divided
             by; boxes stay in pixels of the network input where left out.
     """
     found = boxes_by_feat(cls_scores, bbox_preds, config, prior_offset, img_shapes, scale_factors)
@@ -107,7 +107,7 @@ def predict_instances_by_feat(
 
     Args:
         outputs: of the network.
-        mask_shapes: ``(height, width)`` of each image's masks: of the original picture, where there are scale factors.
+        mask_shapes: ``(height, width)`` of each image's masks: of the original image, where there are scale factors.
         config: thresholds and limits.
         prior_offset: where a prior lies in its cell, in strides.
         img_shapes: what boxes are clipped to.
@@ -134,16 +134,16 @@ def stretch_masks(
     scale_factors: tuple[float, float] | None,
     config: PredictConfig = INS_PREDICT,
 ) -> Bool[Tensor, "detections _ _"]:
-    """Masks in a picture's pixels: logits stretched to the padded input, then to the picture, cropped, thresholded.
+    """Masks in an image's pixels: logits stretched to the padded input, then to the image, cropped, thresholded.
 
     Stretching works on rows and on columns alike, and twice in a row is still linear: one matrix for each side does
     both, and a strip of all masks at a time is made, compared and forgotten.  MMDetection makes two maps of numbers
-    of the picture's size for every detection.
+    of the image's size for every detection.
 
     Args:
         logits: at the features' stride.
-        shape: ``(height, width)`` of the picture.
-        scale_factors: ``(width, height)`` factors from picture to network input; none where it is the input itself.
+        shape: ``(height, width)`` of the image.
+        scale_factors: ``(width, height)`` factors from image to network input; none where it is the input itself.
         config: the threshold, and whether sides are swapped.
     """
     padded = (STRIDES[0] * logits.shape[-2], STRIDES[0] * logits.shape[-1])
@@ -162,9 +162,9 @@ def stretch_masks(
 def _stretched_size(
     padded: tuple[int, int], shape: tuple[int, int], scale_factors: tuple[float, float], config: PredictConfig
 ) -> tuple[int, int]:
-    """Height and width of the padded input in the picture's pixels, and never less than the picture's.
+    """Height and width of the padded input in the image's pixels, and never less than the image's.
 
-    MMDetection divides the height by the width's factor, and the width by the height's.  Where a picture was resized
+    MMDetection divides the height by the width's factor, and the width by the height's.  Where an image was resized
     with its ratio the two differ by rounding alone, and most masks are to the pixel the same.
     """
     across, down = (1 / factor for factor in scale_factors)  # first, as there: another rounding may be another size

@@ -32,7 +32,7 @@ from minirtmdet.weights.fuse import fuse_batch_norm
 OPSET = 18
 """Of the operators of ONNX: old enough for most runtimes, and what torch writes without converting."""
 _INPUT = (
-    "images: uint8 BGR pixels [batch, 3, {size}, {size}]; each picture resized to fit, its ratio kept, and padded at "
+    "images: uint8 BGR pixels [batch, 3, {size}, {size}]; each image resized to fit, its ratio kept, and padded at "
     f"the right and at the bottom with {GREY}; not normalised, the graph does that"
 )
 _OUTPUTS = {
@@ -43,7 +43,7 @@ _OUTPUTS = {
         "bbox_pred_*": "[batch, 4, height, width] distances left, top, right, bottom in pixels at this stride",
     },
     "nms": {
-        "num_dets": "[batch] detections of each picture",
+        "num_dets": "[batch] detections of each image",
         "boxes": "[batch, limit, 4] xyxy in pixels of the input, best first, zeros after the last",
         "scores": "[batch, limit] probabilities, zeros after the last",
         "labels": "[batch, limit] class index, -1 after the last",
@@ -51,7 +51,7 @@ _OUTPUTS = {
 }
 
 _CONTENT = (
-    "; content: optional, float32 [1 or batch, 1, 4] of (width, height, width, height) that each picture takes of the "
+    "; content: optional, float32 [1 or batch, 1, 4] of (width, height, width, height) that each image takes of the "
     "input, where boxes end; all of the input where left out"
 )
 

@@ -135,7 +135,7 @@ class OnnxDetector:
         given = {"images": np.ascontiguousarray(images.cpu().numpy())}
         if self.info.kind == "nms" and img_shapes is not None and set(img_shapes) != {(size, size)}:
             if "content" not in {one.name for one in self._session.get_overridable_initializers()}:
-                raise ValueError(f"{self.path} has no input for where pictures end: export it again")
+                raise ValueError(f"{self.path} has no input for where images end: export it again")
             given["content"] = np.array([[(width, height) * 2] for height, width in img_shapes], np.float32)
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, given)

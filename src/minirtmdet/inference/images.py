@@ -33,7 +33,7 @@ RESULTS = "predictions.json"
 """Detections of all images; a folder that holds it was written by ``predict``."""
 
 
-class Picture(NamedTuple):
+class ImageFile(NamedTuple):
     """A file to look at, and the name of what is written about it.
 
     Attributes:
@@ -49,19 +49,19 @@ class Prediction(NamedTuple):
     """An image and what was found in it, or why it could not be read.
 
     Attributes:
-        picture: the file.
+        file: where it is.
         image: BGR pixels, upright; None for an image that is missing or broken.
         detections: in pixels of ``image``; None likewise.
         error: what is wrong with the file; empty where nothing is.
     """
 
-    picture: Picture
+    file: ImageFile
     image: UInt8[np.ndarray, "height width 3"] | None
     detections: Detections | None
     error: str = ""
 
 
-def find_pictures(paths: Sequence[Path]) -> list[Picture]:
+def find_images(paths: Sequence[Path]) -> list[ImageFile]:
     """Files as they are named, folders with all images below them.
 
     What an earlier call of ``predict`` wrote into such a folder is left out; a warning counts whatever is.
@@ -70,7 +70,7 @@ def find_pictures(paths: Sequence[Path]) -> list[Picture]:
         FileNotFoundError: for a path that is not there, or a folder without images.
         ValueError: for a video or an address, with what to do.
     """
-    pictures: list[Picture] = []
+    images: list[ImageFile] = []
     taken: set[str] = set()
     for path in paths:
         for file in _images_in(path) if path.is_dir() else [_named(path)]:
@@ -79,8 +79,8 @@ def find_pictures(paths: Sequence[Path]) -> list[Picture]:
             while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
                 name, number = name.with_stem(f"{stem}-{number}"), number + 1
             taken.add(str(name).casefold())
-            pictures.append(Picture(file, name))
-    return pictures
+            images.append(ImageFile(file, name))
+    return images
 
 
 def _named(path: Path) -> Path:
@@ -88,10 +88,10 @@ def _named(path: Path) -> Path:
     if ADDRESS.match(str(path)):
         raise ValueError(f"{path} is an address: download what is there, and name the file")
     if not path.exists():
-        raise FileNotFoundError(f"no picture or folder {path}")
+        raise FileNotFoundError(f"no image or folder {path}")
     if path.suffix.lower() in VIDEOS:
         raise ValueError(
-            f"{path} is a video: take pictures out of it first (ffmpeg -i {path.name} frames/%06d.png, in a folder "
+            f"{path} is a video: take images out of it first (ffmpeg -i {path.name} frames/%06d.png, in a folder "
             "that is there) and name their folder"
         )
     return path
@@ -106,12 +106,12 @@ def _images_in(folder: Path) -> list[Path]:
     left_out = [f"{count} {ending}" for ending, count in sorted(others.items())]
     left_out += [f"{one}, which predict wrote" for one in sorted(map(str, earlier))]
     said = f"left out: {', '.join(left_out)}" if left_out else ""
-    pictures = [file for file in ours if file.suffix.lower() in SUFFIXES]
-    if not pictures:
-        raise FileNotFoundError(f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}){said and f'; {said}'}")
+    images = [file for file in ours if file.suffix.lower() in SUFFIXES]
+    if not images:
+        raise FileNotFoundError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}){said and f'; {said}'}")
     if left_out:
         warnings.warn(f"{folder}: {said}", stacklevel=3)
-    return pictures
+    return images
 
 
 def _is_ours(file: Path) -> bool:
@@ -130,9 +130,9 @@ def _name_of_output(name: Path) -> Path:
     return name.with_suffix(".png") if name.suffix.lower() in SUFFIXES else name.with_name(f"{name.name}.png")
 
 
-def predict_pictures(
+def predict_images(
     model: Detector,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageFile],
     config: PredictConfig = PredictConfig(),
     *,
     input_size: int,
@@ -142,16 +142,16 @@ def predict_pictures(
 
     Args:
         model: the detector.
-        pictures: from :func:`find_pictures`.
+        images: from :func:`find_images`.
         config: thresholds and limits.
         input_size: side of the square that images are resized to fit, in pixels.
         batch_size: images per forward pass.
     """
-    for start in range(0, len(pictures), batch_size):
+    for start in range(0, len(images), batch_size):
         samples: list[Sample | str] = []
-        for picture in pictures[start : start + batch_size]:
+        for image in images[start : start + batch_size]:
             try:
-                samples.append(_as_sample(picture.path))
+                samples.append(_as_sample(image.path))
             except (OSError, ValueError) as error:
                 samples.append(str(error))
         inputs = [eval_sample(sample, input_size) for sample in samples if isinstance(sample, Sample)]
@@ -160,18 +160,18 @@ def predict_pictures(
             pixels = torch.from_numpy(np.stack([sample.image for sample in inputs])).permute(0, 3, 1, 2)
             shapes, scales = [sample.img_shape for sample in inputs], [sample.scale_factor for sample in inputs]
             found = iter(model.predict(pixels.to(model.device), config, shapes, scales))
-        for picture, sample in zip(pictures[start : start + batch_size], samples, strict=True):
+        for image, sample in zip(images[start : start + batch_size], samples, strict=True):
             if isinstance(sample, str):
-                yield Prediction(picture, None, None, sample)
+                yield Prediction(image, None, None, sample)
             else:
-                yield Prediction(picture, sample.image, next(found))
+                yield Prediction(image, sample.image, next(found))
 
 
-def inside_picture(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
+def inside_image(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
     """Boxes cut at the border of the image, without those that lie in the padding beside it.
 
     >>> found = Detections(torch.tensor([[4., 4., 40., 8.], [30., 0., 40., 9.]]), torch.ones(2), torch.tensor([0, 1]))
-    >>> inside_picture(found, np.zeros((20, 30, 3), np.uint8)).boxes.tolist()
+    >>> inside_image(found, np.zeros((20, 30, 3), np.uint8)).boxes.tolist()
     [[4.0, 4.0, 30.0, 8.0]]
     """
     height, width = image.shape[:2]
@@ -201,7 +201,7 @@ def draw_detections(
     return np.asarray(canvas)[..., ::-1]
 
 
-def write_picture(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
+def write_image(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
     """Write BGR pixels to a file, whole or not at all; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -214,7 +214,7 @@ def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object
     assert prediction.detections is not None
     rows = zip(*(field.tolist() for field in prediction.detections), strict=True)
     return {
-        "file": str(prediction.picture.path),
+        "file": str(prediction.file.path),
         "width": prediction.image.shape[1],
         "height": prediction.image.shape[0],
         "detections": [

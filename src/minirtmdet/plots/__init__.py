@@ -1,18 +1,18 @@
-"""Pictures of what the detector does; each function returns a Matplotlib figure.
+"""Figures of what the detector does; each function returns a Matplotlib figure.
 
 They take plain tensors and the structures of :mod:`minirtmdet.structures`, so they draw any model's.
-Matplotlib is imported when the first picture is drawn.
+Matplotlib is imported when the first image is drawn.
 """
 
 from minirtmdet.plots.assigners import answers, courses, level_bars
 from minirtmdet.plots.assigning import assignment, conflict, cost_maps, dynamic_k
 from minirtmdet.plots.canvas import save
 from minirtmdet.plots.dataset import box_sizes, contact_sheet
-from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_pictures
+from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_images
 from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import distances, priors, valid_flags
+from minirtmdet.plots.images import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
-from minirtmdet.plots.pictures import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_maps
 from minirtmdet.plots.training import compare_runs, curves, loss_breakdown, loss_curve, soft_label_loss
@@ -53,5 +53,5 @@ __all__ = [
     "target_maps",
     "timeline",
     "valid_flags",
-    "worst_pictures",
+    "worst_images",
 ]

@@ -1,4 +1,4 @@
-"""Pictures that set several assigners side by side: where their positives lie, on which level, and how they change."""
+"""Figures that set several assigners side by side: where their positives lie, on which level, and how they change."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -43,16 +43,16 @@ def answers(
     follow: int | None = None,
     columns: int = 2,
 ) -> "matplotlib.figure.Figure":
-    """The positives of several assigners on one picture, in the colour and shape of their level.
+    """The positives of several assigners on one image, in the colour and shape of their level.
 
     Args:
-        image: the picture.
+        image: the image.
         gt_inds: what each assigner says, by its name: ``i + 1`` for box ``i``; one a prior, or as many as there are
             anchors at each prior.  A prior is drawn where any of its anchors has a box.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: of a batch of one, or its boxes.
         follow: index of a prior to ring.
-        columns: pictures a row.
+        columns: images per row.
 
     Raises:
         ValueError: where there is no assigner.
@@ -103,7 +103,7 @@ def level_bars(
     """How many positives lie on each level: a panel for each key, a bar for each of its rows.
 
     Args:
-        title: a sentence above the picture.
+        title: a sentence above the image.
         counts: positives on each level, by panel and row.
         strides: of the levels.
         xlabel: what is counted.
@@ -141,7 +141,7 @@ def courses(
     """How numbers of positives change: a panel for each key, a line for each of its rows, named at its end.
 
     Args:
-        title: a sentence above the picture.
+        title: a sentence above the image.
         counts: a number at each moment, by panel and row.
         moments: what to call them.
     """

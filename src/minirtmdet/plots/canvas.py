@@ -132,7 +132,7 @@ def _figure_class() -> "type[matplotlib.figure.Figure]":
 
     from matplotlib.figure import Figure
 
-    class Picture(Figure):
+    class Card(Figure):
         """A figure that a notebook shows at reading size, with or without ``%matplotlib inline``."""
 
         def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -140,7 +140,7 @@ def _figure_class() -> "type[matplotlib.figure.Figure]":
             self.savefig(png, format="png", dpi=self.dpi, facecolor=self.get_facecolor())
             return png.getvalue(), {"width": int(self.get_figwidth() * 100)}
 
-    return Picture
+    return Card
 
 
 def save(figure: "matplotlib.figure.Figure", path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures of a data set before it is trained on: what is labelled, and how large."""
+"""Figures of a data set before it is trained on: what is labelled, and how large."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
-from minirtmdet.plots.pictures import MOST_LABELS, Annotated
+from minirtmdet.plots.images import MOST_LABELS, Annotated
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Labelled(Annotated, Protocol):
-    """A picture with labelled boxes, such as :class:`minirtmdet.data.augment.Sample`."""
+    """An image with labelled boxes, such as :class:`minirtmdet.data.augment.Sample`."""
 
     labels: Any
     """``[n]``."""
@@ -40,25 +40,25 @@ class Labelled(Annotated, Protocol):
 def contact_sheet(
     samples: Sequence[Labelled], classes: Sequence[str], *, names: Sequence[str] | None = None, columns: int = 4
 ) -> "matplotlib.figure.Figure":
-    """A sheet of pictures with their labels, to look at before anything is trained.
+    """A sheet of images with their labels, to look at before anything is trained.
 
     Args:
-        samples: the pictures.
+        samples: the images.
         classes: name of each label.
-        names: what to write above each picture; its number of boxes where left out.
-        columns: pictures a row.
+        names: what to write above each image; its number of boxes where left out.
+        columns: images per row.
 
-    A colour is a class; ignore regions are dashed.  The first twelve boxes of a picture are named.
+    A colour is a class; ignore regions are dashed.  The first twelve boxes of an image are named.
 
     Raises:
-        ValueError: where there is no picture, the numbers differ, or a label has no name.
+        ValueError: where there is no image, the numbers differ, or a label has no name.
     """
     names = [f"{len(sample.boxes)} boxes" for sample in samples] if names is None else names
     if not len(samples) or len(samples) != len(names):
         raise ValueError(f"{len(samples)} samples with {len(names)} names: give one name a sample, at least one")
     count = sum(len(sample.boxes) for sample in samples)
     aspect = float(np.median([height / width for height, width in (image_size(s.image) for s in samples)]))
-    figure, axes = sheet(f"Labels: {count} boxes in {len(samples)} pictures", len(samples), columns, aspect)
+    figure, axes = sheet(f"Labels: {count} boxes in {len(samples)} images", len(samples), columns, aspect)
     for ax, sample, name in zip(axes, samples, names, strict=True):
         show_image(ax, sample.image)
         ax.set_title(name)

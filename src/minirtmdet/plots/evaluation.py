@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: precision against recall, and the pictures that went worst."""
+"""Figures of an evaluation: precision against recall, and the images that went worst."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def precision_recall_by_iou(
 
 
 @styled
-def worst_pictures(
+def worst_images(
     images: Sequence[Image],
     matches: Sequence[Match],
     classes: Sequence[str],
@@ -104,20 +104,20 @@ def worst_pictures(
     *,
     columns: int = 3,
 ) -> "matplotlib.figure.Figure":
-    """A sheet of pictures with what was found, what was found wrongly, and what was missed.
+    """A sheet of images with what was found, what was found wrongly, and what was missed.
 
     Args:
-        images: the pictures, in the order to show them in.
-        matches: of each picture, in its pixels.
+        images: the images, in the order to show them in.
+        matches: of each image, in its pixels.
         classes: name of each label.
-        names: what to write below each picture, such as its file; nothing where left out.
-        columns: pictures a row.
+        names: what to write below each image, such as its file; nothing where left out.
+        columns: images per row.
 
-    A true box that was found is thin, dashed and white.  The first twelve boxes of a picture are named, those that
+    A true box that was found is thin, dashed and white.  The first twelve boxes of an image are named, those that
     were missed before those that are false.
 
     Raises:
-        ValueError: where there is no picture, or the numbers differ.
+        ValueError: where there is no image, or the numbers differ.
     """
     names = [""] * len(images) if names is None else names
     if not len(images) or not len(images) == len(matches) == len(names):
@@ -126,7 +126,7 @@ def worst_pictures(
             "at least one"
         )
     missed, false = sum(match.missed for match in matches), sum(match.false for match in matches)
-    title = f"Missed boxes: {missed}; false detections: {false}; pictures: {len(images)}"
+    title = f"Missed boxes: {missed}; false detections: {false}; images: {len(images)}"
     aspect = float(np.median([height / width for height, width in map(image_size, images)]))
     figure, axes = sheet(title, len(images), columns, aspect)
     for ax, image, match, name in zip(axes, images, matches, names, strict=True):
@@ -141,7 +141,7 @@ def worst_pictures(
 
 
 def _draw_match(ax: "matplotlib.axes.Axes", match: Match, classes: Sequence[str]) -> None:
-    """The boxes of one picture, the most telling on top."""
+    """The boxes of one image, the most telling on top."""
     boxes, labels, found = (to_numpy(field) for field in (match.boxes, match.labels, match.found))
     rows = [(box, MISSED, classes[label]) for box, label in zip(boxes[~found], labels[~found], strict=True)]
     hit = to_numpy(match.hit)
@@ -157,7 +157,7 @@ def _draw_match(ax: "matplotlib.axes.Axes", match: Match, classes: Sequence[str]
 
 
 def _key() -> list[Any]:
-    """What the colours of :func:`worst_pictures` mean."""
+    """What the colours of :func:`worst_images` mean."""
     from matplotlib.lines import Line2D
 
     solid = {"found": HIT, "false": FALSE, "missed": MISSED}
@@ -192,7 +192,7 @@ def _draw_curves(
 
 
 def _shorten(name: str) -> str:
-    """Both ends of a name that is too long to stand below a picture.
+    """Both ends of a name that is too long to stand below an image.
 
     >>> _shorten("a" * 30 + "b" * 30)
     'aaaaaaaaaaaaaaa…bbbbbbbbbbbbbb'

@@ -1,4 +1,4 @@
-"""How the assignment of one picture changes in the course of a training: a sheet that prints, and a film that moves."""
+"""How the assignment of one image changes in the course of a training: a sheet that prints, and a film that moves."""
 
 import os
 from collections.abc import Mapping
@@ -45,16 +45,16 @@ def film(
     follow: int | None = None,
     columns: int = 3,
 ) -> "matplotlib.figure.Figure":
-    """The positives of one picture at several moments, side by side; the headings count them box by box.
+    """The positives of one image at several moments, side by side; the headings count them box by box.
 
     Args:
-        image: the picture.
+        image: the image.
         frames: the assignment at each moment, by what to call the moment; of a batch, or one image's ``gt_inds``.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: of a batch, or one image's boxes.
         index: which image of the batch.
         follow: index of a prior to ring.
-        columns: pictures a row.
+        columns: images per row.
 
     Raises:
         ValueError: where there is no frame.
@@ -91,7 +91,7 @@ def animate(
 
     Args:
         path: the ending is the format: ``.gif``, or ``.png`` for an animated PNG.
-        image: the picture.
+        image: the image.
         frames: as in :func:`film`.
         points: as in :func:`film`.
         ground_truth: as in :func:`film`.
@@ -110,14 +110,14 @@ def animate(
     owners = _owners(frames, index)
     boxes = real_boxes(ground_truth, index)
     counts = {g: [int((inds == g + 1).sum()) for inds in owners.values()] for g in boxes}
-    pictures = [
+    drawn = [
         _pixels(_frame(image, list(owners), shown, owners[name], boxes, counts, points, follow))
         for shown, name in enumerate(owners, 1)
     ]
     # one palette for all frames, so that what does not move does not flicker
-    palette = pictures[-1].quantize(COLORS)
-    still, *rest = (picture.quantize(palette=palette, dither=0) for picture in pictures)
-    durations = [round(1000 * seconds)] * len(pictures)
+    palette = drawn[-1].quantize(COLORS)
+    still, *rest = (image.quantize(palette=palette, dither=0) for image in drawn)
+    durations = [round(1000 * seconds)] * len(drawn)
     durations[-1] *= 3
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{os.getpid()}.{path.name}")
@@ -140,15 +140,15 @@ def _frame(
     points: Tensor,
     follow: int | None,
 ) -> "matplotlib.figure.Figure":
-    """One picture of the film; every frame has the same layout, or the film would shake."""
+    """One frame of the film; every frame has the same layout, or the film would shake."""
     from matplotlib.lines import Line2D
 
     height, width = image_size(image)
     figure = new_figure(
         f"{names[shown - 1]}: {(owners > 0).sum()} positives", min(0.5 * WIDTH * height / width, 5) + 0.1
     )
-    picture, chart = figure.subplots(1, 2)
-    show_image(picture, image, opacity=0.7)
+    scene, chart = figure.subplots(1, 2)
+    show_image(scene, image, opacity=0.7)
     moments = np.arange(len(names))
     for g, course in counts.items():
         color = box_color(g)
@@ -164,14 +164,14 @@ def _frame(
     ]
     chart.legend(handles=keys, loc="upper left", title="shape of a dot", alignment="left")
     figure.draw_without_rendering()
-    _draw_positives(picture, owners, boxes, points, follow)
+    _draw_positives(scene, owners, boxes, points, follow)
     return figure
 
 
 def _draw_positives(
     ax: "matplotlib.axes.Axes", owners: np.ndarray, boxes: dict[int, np.ndarray], points: Tensor, follow: int | None
 ) -> None:
-    """Boxes and their positives, on a picture that has been laid out."""
+    """Boxes and their positives, on an image that has been laid out."""
     area = np.full(len(points), dot_area(ax, points))
     for g, box in boxes.items():
         draw_box(ax, box, box_color(g))
@@ -197,7 +197,7 @@ def _listed(counts: list[int], most: int = 6) -> str:
 
 
 def _pixels(figure: "matplotlib.figure.Figure") -> Any:
-    """A figure as a Pillow picture."""
+    """A figure as a Pillow image."""
     from io import BytesIO
 
     from PIL import Image as Pillow

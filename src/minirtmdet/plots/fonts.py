@@ -74,13 +74,13 @@ def _files() -> list[str]:
     """Every outline font, the base first, then upright regular ones before the others."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager
 
-    usable = [entry for entry in fontManager.ttflist if not _is_pictures(entry.name)]
+    usable = [entry for entry in fontManager.ttflist if not _has_glyphs_as_images(entry.name)]
     usable.sort(key=lambda entry: (entry.style != "normal", entry.weight != 400, entry.name, entry.fname))
     return list(dict.fromkeys([findfont(FontProperties(BASE)), *(entry.fname for entry in usable)]))
 
 
-def _is_pictures(family: str) -> bool:
-    """Whether a font has coloured pictures, which Matplotlib cannot draw, or boxes in place of letters."""
+def _has_glyphs_as_images(family: str) -> bool:
+    """Whether a font has coloured images, which Matplotlib cannot draw, or boxes in place of letters."""
     return any(word in family.lower() for word in ("emoji", "lastresort", "last resort", "color"))
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what the network says and sees: scores on each level, what its norms hold, where a cell looks."""
+"""Figures of what the network says and sees: scores on each level, what its norms hold, where a cell looks."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -116,7 +116,7 @@ def influence(
     Args:
         gradient: magnitude at each pixel.
         marks: ``(x, y)`` in pixels, by what they are called.
-        image: the picture, to show beside it with the same marks.
+        image: the image, to show beside it with the same marks.
     """
     values = to_numpy(gradient)
     height, width = values.shape

@@ -1,4 +1,4 @@
-"""Pictures of what a benchmark recorded, as ratios, and of who waits for whom."""
+"""Figures of what a benchmark recorded, as ratios, and of who waits for whom."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsFloat
@@ -149,7 +149,7 @@ def timeline(runs: Mapping[str, Mapping[str, Spans]], *, title: str, xlabel: str
 
     Args:
         runs: by the run's name, what each worker does; pieces that are called ``waiting`` are drawn as gaps.
-        title: what the picture shows, in a sentence.
+        title: what the figure shows, in a sentence.
         xlabel: unit of time.
     """
     workers = sum(len(run) for run in runs.values())

@@ -1,4 +1,4 @@
-"""A picture of what every prior is trained towards."""
+"""An image of what every prior is trained towards."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

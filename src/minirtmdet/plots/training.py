@@ -1,4 +1,4 @@
-"""Pictures of numbers: the course of a training, and the losses."""
+"""Figures of numbers: the course of a training, and the losses."""
 
 import csv
 import math
@@ -248,7 +248,7 @@ def curves(
 
     Args:
         lines: values by name.
-        title: what the picture shows, in a sentence.
+        title: what the figure shows, in a sentence.
         xlabel: what runs from left to right.
         ylabel: the quantity.
         x: where the values lie; 0, 1, 2, ... where left out.
@@ -285,7 +285,7 @@ def compare_runs(
     Args:
         healthy: what to compare with, as :func:`loss_curve` takes it: ``step`` and the quantities in each row.
         others: the other runs, by name.
-        title: what the picture shows, in a sentence.
+        title: what the figure shows, in a sentence.
         quantities: columns of the log, and what to call them; one that a run lacks is left empty there.
         log: those with a logarithmic axis.  What is not finite is not drawn, nor zero on such an axis.
 

@@ -39,12 +39,12 @@ def paste_mask(
     threshold: float = 0.5,
     swap_sides: bool = False,
 ) -> Bool[Tensor, "_ _"]:
-    """One mask in the pixels of the original picture: logits are stretched twice, cropped and thresholded.
+    """One mask in the pixels of the original image: logits are stretched twice, cropped and thresholded.
 
     Args:
         logits: at the features' stride.
-        shape: ``(height, width)`` of the original picture.
-        scale_factor: ``(width, height)`` factors from original picture to network input; where left out, the mask is
+        shape: ``(height, width)`` of the original image.
+        scale_factor: ``(width, height)`` factors from original image to network input; where left out, the mask is
             that of the input.
         threshold: of the probability.
         swap_sides: stretch each side by the factor of the other, as MMDetection's ``_bbox_mask_post_process`` does.

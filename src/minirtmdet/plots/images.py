@@ -1,4 +1,4 @@
-"""Pictures of pictures: detections, the steps of an augmentation, and feature maps."""
+"""Figures of images: detections, the steps of an augmentation, and feature maps."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -33,7 +33,7 @@ MOST_LABELS = 12
 
 @runtime_checkable
 class Annotated(Protocol):
-    """A picture with boxes, such as :class:`minirtmdet.data.augment.Sample`."""
+    """An image with boxes, such as :class:`minirtmdet.data.augment.Sample`."""
 
     image: np.ndarray
     """BGR, uint8 ``[H, W, 3]``."""
@@ -50,18 +50,18 @@ def detection_sheet(
     score_threshold: float = 0.3,
     columns: int = 4,
 ) -> "matplotlib.figure.Figure":
-    """A sheet of pictures with their detections; a colour a class, the true boxes thin and dashed in white.
+    """A sheet of images with their detections; a colour a class, the true boxes thin and dashed in white.
 
     Args:
-        images: the pictures.
-        detections: one entry a picture, in its pixels.
+        images: the images.
+        detections: one entry per image, in its pixels.
         classes: name of each class.
         ground_truth: the true boxes, in the same pixels.
         score_threshold: only detections that score more are drawn; of these the best twelve are named.
-        columns: pictures a row.
+        columns: images per row.
 
     Raises:
-        ValueError: where there is no picture, the numbers differ, or a label has no name.
+        ValueError: where there is no image, the numbers differ, or a label has no name.
     """
     if not len(images) or len(images) != len(detections):
         raise ValueError(
@@ -69,7 +69,7 @@ def detection_sheet(
         )
     kept = [to_numpy(found.scores) > score_threshold for found in detections]
     title = f"{sum(int(k.sum()) for k in kept)} detections that score more than {score_threshold:g}"
-    title += f" in {len(images)} pictures" if len(images) > 1 else ""
+    title += f" in {len(images)} images" if len(images) > 1 else ""
     title += "; dashed: the true boxes" if ground_truth is not None else ""
     figure, axes = sheet(title, len(images), columns, _aspect(images), headings=False)
     for ax, image in zip(axes, images, strict=True):
@@ -98,13 +98,13 @@ def detection_sheet(
 def augmentation_steps(
     samples: Sequence[Annotated], names: Sequence[str], *, columns: int = 3, title: str | None = None
 ) -> "matplotlib.figure.Figure":
-    """One picture after each step of an augmentation, with its boxes.
+    """One image after each step of an augmentation, with its boxes.
 
     Args:
-        samples: the picture after each step.
+        samples: the image after each step.
         names: of the steps.
-        columns: pictures a row.
-        title: what the pictures show, in a sentence; the names of the steps where left out.
+        columns: images per row.
+        title: what the images show, in a sentence; the names of the steps where left out.
 
     Raises:
         ValueError: where there is no sample or the numbers differ.
@@ -112,7 +112,7 @@ def augmentation_steps(
     if not len(samples) or len(samples) != len(names):
         raise ValueError(f"{len(samples)} samples with {len(names)} names: give one name a sample, at least one")
     images = [sample.image for sample in samples]
-    title = title or "One picture, step by step: " + ", ".join(names)
+    title = title or "One image, step by step: " + ", ".join(names)
     figure, axes = sheet(title, len(samples), columns, _aspect(images))
     _draw_samples(axes, samples, names)
     return figure
@@ -122,10 +122,10 @@ def augmentation_steps(
 def before_and_after(
     pairs: Sequence[tuple[Annotated, Annotated]], names: Sequence[str], *, columns: int = 2
 ) -> "matplotlib.figure.Figure":
-    """What each transform makes of a picture and its boxes: the picture before at the left, after at the right.
+    """What each transform makes of an image and its boxes: the image before at the left, after at the right.
 
     Args:
-        pairs: the picture before and after each transform.
+        pairs: the image before and after each transform.
         names: of the transforms.
         columns: pairs a row.
 
@@ -143,7 +143,7 @@ def before_and_after(
 
 
 def _draw_samples(axes: "Sequence[matplotlib.axes.Axes]", samples: Sequence[Annotated], names: Sequence[str]) -> None:
-    """Each picture with its boxes, its name and its size."""
+    """Each image with its boxes, its name and its size."""
     for ax, sample, name in zip(axes, samples, names, strict=True):
         show_image(ax, sample.image)
         for i, box in enumerate(to_numpy(sample.boxes)):
@@ -153,7 +153,7 @@ def _draw_samples(axes: "Sequence[matplotlib.axes.Axes]", samples: Sequence[Anno
 
 
 def _aspect(images: Sequence[Image] | Tensor) -> float:
-    """The middle one of the pictures' height over width."""
+    """The middle one of the images' height over width."""
     return float(np.median([height / width for height, width in map(image_size, images)]))
 
 
@@ -165,29 +165,29 @@ def feature_maps(
     index: int = 0,
     channels: int = 3,
 ) -> "matplotlib.figure.Figure":
-    """What each level's map holds: its mean magnitude, and the channels that vary most over the picture.
+    """What each level's map holds: its mean magnitude, and the channels that vary most over the image.
 
     Args:
         features: one map a level.
-        image: the picture, to show before them.
+        image: the image, to show before them.
         index: which image of the batch.
         channels: how many single channels to show; each has its own range.
     """
     maps = [to_numpy(level[index]) for level in features]
-    pictures = 1 if image is None else 2
+    images = 1 if image is None else 2
     shapes = ", ".join(" × ".join(map(str, m.shape)) for m in maps)
     title = f"Feature maps of {len(maps)} levels ({shapes}): bright is high, the channels are those that vary most"
-    figure, axes = panels(title, len(maps), pictures + channels, maps[0].shape[1] / maps[0].shape[2])
+    figure, axes = panels(title, len(maps), images + channels, maps[0].shape[1] / maps[0].shape[2])
     for i, (row, values) in enumerate(zip(axes, maps, strict=True)):
         strongest = np.argsort(-values.std((1, 2)), kind="stable")[:channels]
         if image is not None:
             show_image(row[0], image) if i == 0 else row[0].remove()
-        row[pictures - 1].imshow(np.abs(values).mean(0), interpolation="nearest")
-        row[pictures - 1].set_title("mean |x|")
-        for ax, channel in zip(row[pictures:], strongest, strict=False):
+        row[images - 1].imshow(np.abs(values).mean(0), interpolation="nearest")
+        row[images - 1].set_title("mean |x|")
+        for ax, channel in zip(row[images:], strongest, strict=False):
             ax.imshow(values[channel], interpolation="nearest")
             ax.set_title(f"channel {channel}")
-        for ax in row[pictures - 1 :]:
+        for ax in row[images - 1 :]:
             bare(ax)
-        row[pictures - 1].set_ylabel(" × ".join(map(str, values.shape)))
+        row[images - 1].set_ylabel(" × ".join(map(str, values.shape)))
     return figure
