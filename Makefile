@@ -8,7 +8,9 @@ STAMP := $(VENV)/.set-up
 PYTEST := $(PY) -m pytest
 # one thread a process: two processes with two threads each would fight over two cores
 SERIAL := OMP_NUM_THREADS=1 TQDM_DISABLE=1
-NOTEBOOKS := $(wildcard book/*.ipynb)
+# those that take longest come first: at the end one process would be busy with them alone
+LONGEST := $(patsubst %,book/%.ipynb,debugging data training own_data head_construction weights)
+NOTEBOOKS := $(wildcard $(LONGEST)) $(filter-out $(LONGEST),$(wildcard book/*.ipynb))
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
@@ -93,12 +95,12 @@ lint: set-up
 
 unit: set-up
 	@echo "== unit tests and doctests, with every shape in a signature checked"
-	@$(SERIAL) $(PYTEST) -n 2 --jaxtyping-packages=minirtmdet,beartype.beartype
+	@$(SERIAL) $(PYTEST) -n 2 --dist worksteal --jaxtyping-packages=minirtmdet,beartype.beartype
 
-# without the shape checks: their import hook breaks torch.compile
+# without the shape checks: their import hook breaks torch.compile; the compiler needs no processes of its own
 compiled: set-up
 	@echo "== tests of compiled code"
-	@$(SERIAL) $(PYTEST) -m compile tests || [ $$? -eq 5 ]
+	@$(SERIAL) TORCHINDUCTOR_COMPILE_THREADS=1 $(PYTEST) -n 2 -m compile tests || [ $$? -eq 5 ]
 
 slow: set-up
 	@echo "== tests that take longer"
@@ -107,7 +109,7 @@ slow: set-up
 notebooks: set-up
 	@echo "== notebooks, two at a time, outputs compared with the stored ones"
 	@$(if $(NOTEBOOKS),$(SERIAL) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 300 \
-		--nbval-sanitize-with tests/book/nbval_sanitize.cfg -n 2 --dist loadscope $(NOTEBOOKS),echo "there is no notebook yet")
+		--nbval-sanitize-with tests/book/nbval_sanitize.cfg -n 2 --dist loadscope --no-loadscope-reorder $(NOTEBOOKS),echo "there is no notebook yet")
 
 parity: set-up
 	@bash tests/parity/reference_env/setup.sh .venv-reference

@@ -33,7 +33,8 @@ from minirtmdet.engine.trainer import Trainer
 from minirtmdet.evaluation.coco import run_evaluation
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["helpers.workers"])
+# an optimiser imports the compiler when it is made, which takes longer than the runs of these tests
+SERVER.set_forkserver_preload(["helpers.workers", "torch._dynamo"])
 
 
 def start(target: Callable[..., None], *args: Any) -> BaseProcess:

@@ -21,7 +21,7 @@ from minirtmdet.detector import GREY, RTMDet
 from minirtmdet.head.postprocess import batched_nms
 from minirtmdet.inference import export, exported
 from minirtmdet.inference.export import export_onnx
-from minirtmdet.inference.exported import KEY, MAPS, ExportError, OnnxDetector
+from minirtmdet.inference.exported import KEY, MAPS, ExportError, ExportInfo, OnnxDetector
 from minirtmdet.presets import PRESETS
 from minirtmdet.structures import Detections
 
@@ -31,7 +31,6 @@ SIZE = 160
 CASES: dict[str, ModelConfig] = {
     "nano": MODELS["nano"],
     "tiny": MODELS["tiny"],
-    "mini": PRESETS["mini-160"].model,
     "shared": replace(SMALL, separate_bn=False),
     "objectness": replace(SMALL, with_objectness=True, exp_on_reg=False, prior_offset=0.5),
 }
@@ -119,13 +118,22 @@ def test_raw_files_detect_what_torch_does(raw: tuple[RTMDet, OnnxDetector]):
         assert_same(exported.predict(photos(SIZE), config, shapes, scales), expected)
 
 
-@pytest.mark.parametrize("name", ["tiny", "objectness"])
-def test_nms_files_detect_what_torch_does(name: str, tmp_path: Path):
-    model = detector(CASES[name])
+@pytest.fixture(scope="module")
+def nms(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RTMDet, Path, ExportInfo]:
+    model = detector(request.param)
     # three levels of 400, 100 and 25 priors: the limit binds on the first
     config = replace(limits(model), nms_pre=150, max_per_image=50)
-    info = export_onnx(model, tmp_path / "nms.onnx", input_size=SIZE, nms=True, predict=config)
-    exported = OnnxDetector(tmp_path / "nms.onnx")
+    path = tmp_path_factory.mktemp("nms") / "nms.onnx"
+    return model, path, export_onnx(model, path, input_size=SIZE, nms=True, predict=config)
+
+
+MINI = PRESETS["mini-160"].model
+
+
+@pytest.mark.parametrize("nms", [CASES["objectness"], MINI], ids=["objectness", "mini"], indirect=True)
+def test_nms_files_detect_what_torch_does(nms: tuple[RTMDet, Path, ExportInfo]):
+    model, path, info = nms
+    config, exported = info.predict, OnnxDetector(path)
     assert exported.info == info
     scales = [(0.5, 0.25), (1.0, 1.0), (2.0, 2.0)]
     expected = model.predict(photos(SIZE), config, scale_factors=scales)
@@ -148,18 +156,20 @@ def test_nms_files_detect_what_torch_does(name: str, tmp_path: Path):
         assert ends <= 100 if clip == "content" else ends > 100
 
 
-def test_nms_files_of_an_earlier_version_say_that_they_know_no_content(tmp_path: Path):
-    model = detector(SMALL)
-    info = export_onnx(model, tmp_path / "new.onnx", input_size=64, nms=True, predict=PredictConfig(clip="content"))
+@pytest.mark.parametrize("nms", [MINI], ids=["mini"], indirect=True)
+def test_nms_files_of_an_earlier_version_say_that_they_know_no_content(
+    nms: tuple[RTMDet, Path, ExportInfo], tmp_path: Path
+):
+    _, new, info = nms
     assert "content: optional" in info.input
-    old = onnx.load(tmp_path / "new.onnx")
+    old = onnx.load(new)
     (content,) = (value for value in old.graph.input if value.name == "content")
     old.graph.input.remove(content)
     onnx.save(old, tmp_path / "old.onnx")
     exported = OnnxDetector(tmp_path / "old.onnx")
-    assert_same(exported.predict(photos(64)), OnnxDetector(tmp_path / "new.onnx").predict(photos(64)))
+    assert_same(exported.predict(photos(SIZE)), OnnxDetector(new).predict(photos(SIZE)))
     with pytest.raises(ValueError, match=r"old\.onnx has no input for where images end: export it again"):
-        exported.predict(photos(64), img_shapes=[(64, 32)] * 3)
+        exported.predict(photos(SIZE), replace(info.predict, clip="content"), img_shapes=[(64, 32)] * 3)
 
 
 def suppress(boxes: torch.Tensor, scores: torch.Tensor, config: PredictConfig) -> dict[str, np.ndarray]:
@@ -208,23 +218,12 @@ def test_suppression_equals_ours(seed: int):
         np.testing.assert_array_equal(found["scores"][image, :count], values[keep])
 
 
-def test_a_size_that_is_no_multiple_of_32_is_padded_inside(tmp_path: Path):
-    model = detector(SMALL)
-    export_onnx(model, tmp_path / "odd.onnx", input_size=100)
-    exported = OnnxDetector(tmp_path / "odd.onnx")
-    found = exported.outputs(photos(100))
-    assert found["cls_score_32"].shape[2:] == (4, 4)
-    assert found["boxes"].max() == 100
-    config = limits(model)
-    assert_same(exported.predict(photos(100), config), model.predict(photos(100), config))
-
-
-def test_the_file_says_what_it_is_and_the_model_stays(tmp_path: Path):
+def test_the_file_says_what_it_is_and_the_model_stays_and_an_odd_size_is_padded_inside(tmp_path: Path):
     model = detector(SMALL).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     path = tmp_path / "new" / "small.onnx"
     info = export_onnx(
-        model, path, input_size=64, classes=["a", "b", "ç"], preset="mini", predict=PredictConfig(score_threshold=0.5)
+        model, path, input_size=100, classes=["a", "b", "ç"], preset="mini", predict=PredictConfig(score_threshold=0.5)
     )
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
@@ -233,21 +232,27 @@ def test_the_file_says_what_it_is_and_the_model_stays(tmp_path: Path):
     content = onnx.load(path)
     assert [entry.version for entry in content.opset_import] == [18]
     (shape,) = ([d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in content.graph.input)
-    assert shape == ["batch", 3, 64, 64]
+    assert shape == ["batch", 3, 100, 100]
     (stored,) = (json.loads(entry.value) for entry in content.metadata_props if entry.key == KEY)
     assert stored == json.loads(json.dumps(asdict(info)))
     assert (stored["kind"], stored["input_size"], stored["classes"], stored["preset"]) == (
         "raw",
-        64,
+        100,
         ["a", "b", "ç"],
         "mini",
     )
     assert stored["predict"]["score_threshold"] == 0.5
     assert "uint8 BGR" in stored["input"]
     assert {name.rstrip("*") for name in stored["outputs"]} == {"boxes", "scores", "cls_score_", "bbox_pred_"}
-    for images in (torch.zeros(1, 3, 64, 32, dtype=torch.uint8), torch.zeros(1, 3, 64, 64)):
-        with pytest.raises(ValueError, match=r"small.onnx takes uint8 images \[batch, 3, 64, 64\] in BGR order, found"):
-            OnnxDetector(path).predict(images)
+    exported = OnnxDetector(path)
+    for images in (torch.zeros(1, 3, 100, 32, dtype=torch.uint8), torch.zeros(1, 3, 100, 100)):
+        with pytest.raises(ValueError, match=r"small.onnx takes uint8 images \[batch, 3, 100, 100\] in BGR .*, found"):
+            exported.predict(images)
+    found = exported.outputs(photos(100))
+    assert found["cls_score_32"].shape[2:] == (4, 4)
+    assert found["boxes"].max() == 100
+    config = limits(model.eval())
+    assert_same(exported.predict(photos(100), config), model.predict(photos(100), config))
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -273,9 +273,7 @@ class _TrainBatches(Dataset):
         first = step * together + self.rank * self.batch_size
         problems: list[str] = []
 
-        def load(index: int) -> Sample:
-            return _load_or_next(self.dataset, index, problems)
-
+        load = partial(_load_or_next, self.dataset, problems=problems)
         try:
             samples = [
                 self.pipeline(epoch, position, order, load) for position in range(first, first + self.batch_size)

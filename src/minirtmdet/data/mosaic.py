@@ -7,6 +7,7 @@ of seed, epoch and position.  What is kept of them (:class:`Memo`) saves work an
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -97,17 +98,7 @@ class CachedMosaic:
         ]
         grey = np.broadcast_to(np.uint8(PAD_VALUE), (side, side, 3))
         canvas = join(replace(samples[0], image=grey, img_shape=(side, side)), samples, boxes)
-        pixels = [sample.image for sample in samples]
-
-        def paint(height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-            image = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
-            for part, ((x, y), (x1, y1, x2, y2)) in zip(pixels, places, strict=True):
-                x2, y2 = min(x2, width), min(y2, height)
-                if x1 < x2 and y1 < y2:
-                    image[y1:y2, x1:x2] = part[y1 - y : y2 - y, x1 - x : x2 - x]
-            return image
-
-        return canvas, paint
+        return canvas, partial(_paint, [sample.image for sample in samples], places)
 
     def mix(self, samples: Sequence[Sample], center: tuple[int, int]) -> Sample:
         """A mosaic of four samples, painted; see :meth:`lay_out`."""
@@ -125,6 +116,21 @@ def _place(quarter: int, size: tuple[int, int], center: tuple[int, int], side: i
     x = center[0] if quarter % 2 else center[0] - width
     y = center[1] if quarter >= 2 else center[1] - height
     return (x, y), (max(x, 0), max(y, 0), min(x + width, side), min(y + height, side))
+
+
+def _paint(
+    parts: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    places: Sequence[tuple[tuple[int, int], Place]],
+    height: int,
+    width: int,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The left upper part of a mosaic, so high and so wide."""
+    image = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
+    for part, ((x, y), (x1, y1, x2, y2)) in zip(parts, places, strict=True):
+        x2, y2 = min(x2, width), min(y2, height)
+        if x1 < x2 and y1 < y2:
+            image[y1:y2, x1:x2] = part[y1 - y : y2 - y, x1 - x : x2 - x]
+    return image
 
 
 class MixUpDraw(NamedTuple):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -112,12 +113,14 @@ class TrainPipeline:
         return drop_small_boxes(sample, self.config.min_box_size)
 
     def _mix(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
-        def get(position: int) -> Sample:
-            return self._unmixed.get((epoch, position), lambda: self._make(epoch, position, order, load))
-
+        get = partial(self._kept, epoch, order=order, load=load)
         sample = get(position)
         draw = self._mixup.draw(sample_rng(self.seed, epoch, position, _MIXUP), position, get)
         return sample if draw is None else self._mixup.mix(sample, *draw)
+
+    def _kept(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
+        """What :meth:`_make` makes, once."""
+        return self._unmixed.get((epoch, position), lambda: self._make(epoch, position, order, load))
 
     def _make(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
         """All but MixUp and the filter."""
