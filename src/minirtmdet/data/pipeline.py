@@ -56,7 +56,7 @@ class TrainPipeline:
     partners of its own.  For each sample of a batch of 32 that is
 
     ==================  ====================  ====================
-    processes           images decoded      samples made
+    processes           images decoded        samples made
     ==================  ====================  ====================
     1                   1.0                   1.0
     2                   1.9 (tiny's: 1.5)     1.3 (1.1)
