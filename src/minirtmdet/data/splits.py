@@ -61,6 +61,36 @@ def resolve_val(config: DataConfig) -> Split:
     return _resolve(config.root, ("val", "valid", "test"), config.val_json, config.val_images, "val")
 
 
+def find_parts(root: Path) -> dict[str, Split]:
+    """Every part that a folder holds: ``train``, ``val``, ``valid`` and ``test``, as :func:`resolve_splits` finds them.
+
+    Raises:
+        FileNotFoundError: where the folder or images are missing, or there is no part, saying what was looked for.
+        ValueError: where several files could be meant.
+    """
+    parts, missing = {}, None
+    for name in ("train", "val", "valid", "test"):
+        try:
+            json_file, _ = _find_json(root, (name,), "train" if name == "train" else "val")
+        except FileNotFoundError as error:
+            missing = missing or error
+            continue
+        parts[name] = Split(json_file, _find_images(root, json_file, (name,), "train" if name == "train" else "val"))
+    if not parts and missing is not None:
+        raise missing
+    return parts
+
+
+def find_images(json_file: Path) -> Path:
+    """The folder of the images of a COCO JSON, as :func:`resolve_splits` finds it.
+
+    Raises:
+        FileNotFoundError: saying where it was looked for.
+        ValueError: for a JSON that names no image.
+    """
+    return _find_images(None, json_file, (), "train")
+
+
 def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, images: Path | None, key: str) -> Split:
     if root is not None and not root.is_dir():
         raise FileNotFoundError(f"data.root {root}: there is no such folder")
