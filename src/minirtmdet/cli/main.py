@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import tyro
 
+from minirtmdet.cli.data import app as data
 from minirtmdet.cli.data import scenes
 from minirtmdet.cli.evaluate import evaluate
 from minirtmdet.cli.export import export
@@ -24,6 +25,7 @@ app.command(name="eval")(evaluate)
 app.command(predict)
 app.command(export)
 app.command(scenes)
+app.command(data, name="data", help="Look at a data set, divide it, convert its labels, draw it.")
 app.command(weights)
 app.command(info)
 

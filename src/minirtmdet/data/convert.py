@@ -15,7 +15,7 @@ from minirtmdet.data.label_files import (
     read_class_names,
     read_labels,
 )
-from minirtmdet.files import check_not_read, check_writable, write_json
+from minirtmdet.files import check_not_read, check_writable
 
 
 class Conversion(NamedTuple):
@@ -30,8 +30,8 @@ class Conversion(NamedTuple):
     notes: list[str]
 
 
-def write_conversion(conversion: Conversion, out: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
-    """Write the annotations, whole and never over what is read.
+def check_output(out: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Make sure that annotations can be written, and not over what is read or, without ``overwrite``, over a file.
 
     Raises:
         FileExistsError: for a file that is there already, without ``overwrite``.
@@ -41,7 +41,6 @@ def write_conversion(conversion: Conversion, out: Path, inputs: Iterable[Path], 
     check_not_read([out], inputs)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; choose another --out, or --overwrite")
-    write_json(out, conversion.content)
 
 
 def convert_labels(
@@ -81,7 +80,7 @@ def convert_labels(
         names = names or find_class_names(labels)
         if names is None:
             raise FileNotFoundError(
-                f"{labels}: YOLO's labels are numbers, and no file with the names of the classes is beside them or above "
+                f"{labels}: YOLO's labels are numbers, and no file with the names of classes is beside them or above "
                 "(data.yaml, classes.txt, obj.names): give it with --names, or them with --classes"
             )
         classes = read_class_names(names)

@@ -198,7 +198,9 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 def describe_division(division: Division) -> str:
     """What was written, and how alike the parts are, as text."""
     parts = list(division.files)
-    head = [f"{part} {division.images[part]} images, {division.groups[part]} groups" for part in parts]
+    head = [f"{part} {division.images[part]} images" for part in parts]
+    if division.groups != division.images:
+        head = [f"{words} of {division.groups[part]} group(s)" for part, words in zip(parts, head, strict=True)]
     lines = ["; ".join(head)]
     for name in division.boxes[parts[0]]:
         counts = [division.boxes[part][name] for part in parts]

@@ -59,6 +59,13 @@ class ImageFolder:
                 return found[0]
         return None
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a file name means an image, or several."""
+        try:
+            return self.find(name) is not None
+        except ValueError:
+            return True
+
     def size(self, name: str) -> tuple[int, int]:
         """(height, width) as viewers show the image, its EXIF orientation applied.
 

@@ -178,10 +178,9 @@ def _read_voc(labels: Path, images: ImageFolder, _: Sequence[str]) -> Iterator[I
         for number, node in enumerate(root.iter("object"), 1):
             where = f"{path}, object {number} ({node.findtext('name')})"
             boxes.append(_taken(lambda node=node: BoundingBox.from_xml(node), where))  # type: ignore[misc]
-        # many files have the name of another image, from before theirs was changed
-        name = root.findtext("filename") or path.stem
+        # by the name of the label file first: many say the name that their image had before
         own = path.with_suffix("").relative_to(labels if labels.is_dir() else path.parent).as_posix()
-        image = name if images.find(name) is not None else own
+        image = own if own in images else root.findtext("filename") or own
         height, width = (None, None) if size is None else (size.findtext("height"), size.findtext("width"))
         yield ImageLabels(image, str(path), _size(height, width), boxes)
 
