@@ -1,9 +1,12 @@
 """Fine-tuning: what stays as it is, what learns slowly, when a run ends early, and what a user adds to it."""
 
 import copy
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -346,3 +349,29 @@ def test_trying_out_is_a_real_step(config: TrainConfig):
 
     assert find_batch_size(config, torch.device("cpu"), room=1, peak=peak) == 2
     assert all(losses.isfinite().all() and losses[2] > 0 for losses in done)
+
+
+@pytest.mark.usefixtures("no_images")
+def test_the_hooks_of_the_page_on_extending(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    text = (Path(__file__).parents[2] / "docs/extending.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    page: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block, "extending.md", "exec"), page)
+    log = tmp_path / "log.jsonl"
+    trainer = Trainer(config, say=quiet, change=page["upside_down"], loggers=[page["JsonLines"](log)])
+    plain = Trainer(replace(config, name="plain"), say=quiet)
+    trainer.watchers.append(lambda trainer: page["say_rate"](SimpleNamespace(step=100, optimizer=trainer.optimizer)))
+    turned = 0
+    for number in range(len(trainer.loader)):
+        one, other = trainer.loader.batch(0, number), plain.loader.batch(0, number)
+        for i in range(len(one.images)):
+            if not torch.equal(one.images[i], other.images[i]):
+                turned += 1
+                assert torch.equal(one.images[i], other.images[i].flip(1, 2))
+                real = other.ground_truth.mask[i]
+                expected = 64 - other.ground_truth.boxes[i, real][:, [2, 3, 0, 1]]
+                torch.testing.assert_close(one.ground_truth.boxes[i, real], expected)
+    assert 0 < turned < 12
+    trainer.fit(until_epoch=1)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [4]
+    assert capsys.readouterr().out.startswith("100 [")

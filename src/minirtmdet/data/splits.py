@@ -154,14 +154,11 @@ def _other_format(root: Path) -> str:
     """A hint for messages: which format a folder without COCO JSON seems to have, and how to convert it; else empty."""
     files = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
     for path in islice(files, LOOKED_THROUGH):
-        for name, flag, is_label in (("Pascal VOC", "pascalvoc", _is_voc), ("YOLO", "yolov5", _is_yolo)):
+        for name, is_label in (("Pascal VOC", _is_voc), ("YOLO", _is_yolo)):
             if is_label(path):
-                images = " --img_folder IMAGES" if flag == "yolov5" else ""
                 return (
-                    f".  It looks like a {name} data set ({path.relative_to(root)}), and only COCO JSON is read: "
-                    "pip install globox, then for each part globox convert "
-                    f"{path.parent} train.json --format {flag}{images} --save_fmt coco --coco_auto_ids; the chapter "
-                    "on your own data says what to look at then"
+                    f".  It looks like a {name} data set ({path.relative_to(root)}), and only COCO JSON is read: for "
+                    f"each part python -m minirtmdet data convert {path.parent} --out {root / 'train.json'}"
                 )
     return ""
 
