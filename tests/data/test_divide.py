@@ -10,10 +10,15 @@ import pytest
 from helpers.tiny_sets import box_entry, image_entry, write_json, write_random_set
 
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.divide import assign_groups, describe_division, divide_set, group_images
+from minirtmdet.data.divide import Division, assign_groups, describe_division, divide_set, group_images
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
+
+
+def divide(source: Path, out: Path, shares: Mapping[str, float], **more: Any) -> Division:
+    """Without images, which nothing but ``similar`` reads."""
+    return divide_set(source, out, shares, **{"images": Path("nowhere"), **more})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -25,7 +30,7 @@ def test_every_entry_is_in_one_part_as_it_was(tmp_path: Path):
     content = read(source) | {"info": {"year": 2026}, "licenses": [{"id": 1}]}
     source.write_text(json.dumps(content))
     before = source.read_bytes()
-    division = divide_set(source, tmp_path / "parts", SHARES)
+    division = divide(source, tmp_path / "parts", SHARES)
     parts = [read(path) for path in division.files.values()]
     assert [path.name for path in division.files.values()] == ["train.json", "val.json", "test.json"]
     for key in ("images", "annotations"):
@@ -44,7 +49,7 @@ def test_every_entry_is_in_one_part_as_it_was(tmp_path: Path):
 def test_the_seed_decides(tmp_path: Path):
     source, _ = write_random_set(tmp_path, 30)
     found = [
-        read(divide_set(source, tmp_path / str(i), SHARES, seed=seed).files["val"]) for i, seed in enumerate((0, 0, 1))
+        read(divide(source, tmp_path / str(i), SHARES, seed=seed).files["val"]) for i, seed in enumerate((0, 0, 1))
     ]
     assert found[0] == found[1] != found[2]
 
@@ -55,7 +60,7 @@ def test_real_sets_keep_their_classes_in_proportion(tmp_path: Path, name: str, m
     source = SHARED / f"{name}.json"
     if not source.is_file():
         pytest.skip("needs the small data sets beside the checkout")
-    division = divide_set(source, tmp_path, SHARES, seed=seed)
+    division = divide(source, tmp_path, SHARES, seed=seed)
     for part, share in SHARES.items():
         assert abs(division.images[part] / sum(division.images.values()) - share) < most + 0.02
         for label, count in division.boxes[part].items():
@@ -67,7 +72,7 @@ def test_eighty_rare_classes_are_all_learned(tmp_path: Path):
     source = SHARED / "coco100/train.json"
     if not source.is_file():
         pytest.skip("needs the small data sets beside the checkout")
-    boxes = divide_set(source, tmp_path, {"train": 0.8, "val": 0.2}).boxes
+    boxes = divide(source, tmp_path, {"train": 0.8, "val": 0.2}).boxes
     assert [name for name, count in boxes["val"].items() if count and not boxes["train"][name]] == []
 
 
@@ -93,7 +98,7 @@ def test_groups(images: list[Mapping[str, Any]], group: str, expected: list[str]
 @pytest.mark.parametrize(
     ("group", "problem"),
     [
-        ("day", "group is 'day': expected folder, key:NAME or regex:PATTERN"),
+        ("day", "group is 'day': expected similar, folder, key:NAME or regex:PATTERN"),
         ("key:", "group is 'key:'"),
         ("folder:x", "group is 'folder:x'"),
         ("key:video", "s.json: group key:video says nothing of 0.png, 1.png, 2.png, and 2 more"),
@@ -113,7 +118,7 @@ def test_groups_stay_whole_and_classes_alike(tmp_path: Path):
         box_entry(i, image["id"], [1, 1, 9, 9], 1 + (image["id"] // 10 < 4 and i % 2)) for i, image in enumerate(images)
     ]
     source = write_json(tmp_path / "all.json", images, boxes, [{"id": 1, "name": "cat"}, {"id": 2, "name": "hen"}])
-    division = divide_set(source, tmp_path / "out", {"train": 0.5, "val": 0.5}, group="folder")
+    division = divide(source, tmp_path / "out", {"train": 0.5, "val": 0.5}, group="folder")
     videos = [{entry["file_name"].split("/")[0] for entry in read(path)["images"]} for path in division.files.values()]
     assert not videos[0] & videos[1]
     assert division.groups == {"train": 10, "val": 10}
@@ -140,7 +145,7 @@ def test_a_class_that_a_part_lacks_is_said(tmp_path: Path):
         ],
         [{"id": 1, "name": "rare"}, {"id": 2, "name": "dog"}],
     )
-    text = describe_division(divide_set(source, tmp_path / "out", {"train": 0.5, "val": 0.5}))
+    text = describe_division(divide(source, tmp_path / "out", {"train": 0.5, "val": 0.5}))
     assert "rare: 1 + 0  ! none in val" in text
     assert "1 annotations name an image that the file does not have, and are left out" in text
 
@@ -157,7 +162,7 @@ def test_a_class_that_a_part_lacks_is_said(tmp_path: Path):
 def test_shares_that_make_no_sense(tmp_path: Path, shares: dict[str, float], words: str):
     source, _ = write_random_set(tmp_path, 3)
     with pytest.raises(ValueError, match=words):
-        divide_set(source, tmp_path / "out", shares)
+        divide(source, tmp_path / "out", shares)
     assert not (tmp_path / "out").exists()
 
 
@@ -167,18 +172,29 @@ def test_nothing_is_overwritten(tmp_path: Path):
     shares = {"train": 0.5, "val": 0.5}
     for overwrite in (False, True):
         with pytest.raises(ValueError, match=r"train\.json is read from"):
-            divide_set(source, tmp_path, shares, overwrite=overwrite)
+            divide(source, tmp_path, shares, overwrite=overwrite)
     out = tmp_path / "out"
-    divide_set(source, out, shares)
+    divide(source, out, shares)
     mine = (out / "val.json").read_bytes()
     with pytest.raises(FileExistsError, match="there already; choose another --out, or --overwrite"):
-        divide_set(source, out, shares, seed=1)
+        divide(source, out, shares, seed=1)
     assert (out / "val.json").read_bytes() == mine
-    divide_set(source, out, shares, seed=1, overwrite=True)
+    divide(source, out, shares, seed=1, overwrite=True)
     assert source.read_bytes() == before
 
 
 def test_fewer_groups_than_parts(tmp_path: Path):
     source, _ = write_random_set(tmp_path, 6)
     with pytest.raises(ValueError, match=r"has 1 group\(s\) of images for 2 parts"):
-        divide_set(source, tmp_path / "out", {"train": 0.5, "val": 0.5}, group="folder")
+        divide(source, tmp_path / "out", {"train": 0.5, "val": 0.5}, group="folder")
+
+
+def test_images_that_show_the_same_stay_together(tmp_path: Path):
+    if not (SHARED / "playing_cards").is_dir():
+        pytest.skip("needs the small data sets beside the checkout")
+    source, images = SHARED / "playing_cards/train.json", SHARED / "playing_cards/train"
+    division = divide(source, tmp_path, {"train": 0.5, "val": 0.5}, group="similar", images=images)
+    parts = [{entry["file_name"] for entry in read(path)["images"]} for path in division.files.values()]
+    for pair in (("IMG_2464.JPG", "IMG_2465.JPG"), ("IMG_2471.JPG", "IMG_2472.JPG")):
+        assert any(set(pair) <= part for part in parts)
+    assert sum(division.groups.values()) == 296 - 6  # six pairs

@@ -98,14 +98,15 @@ def split(
         images: the folder of its images, where it does not lie beside them.
         val: share of the images to evaluate on; every class in proportion, as far as groups allow.
         test: share of the images to keep for the end.
-        group: images that stay in one part, such as frames of a video: folder (of the file name), key:NAME (of the
-            image's entry), regex:PATTERN (what its first group, or all of it, finds in the file name).
+        group: images that stay in one part, such as frames of a video: similar (those that show the same), folder (of
+            the file name), key:NAME (of the image's entry), regex:PATTERN (what its first group, or all of it, finds in
+            the file name).
         seed: another one divides otherwise.
         overwrite: write over parts that are there already; never over the COCO JSON itself.
     """
     folder = find_images(data) if images is None else images
     shares = {"train": 1 - val - test, "val": val} | ({"test": test} if test else {})
-    division = divide_set(data, out, shares, group=group, seed=seed, overwrite=overwrite)
+    division = divide_set(data, out, shares, images=folder, group=group, seed=seed, overwrite=overwrite)
     print(describe_division(division))
     print("to train: python -m minirtmdet train few-256 " + _data_switches(out, folder))
 

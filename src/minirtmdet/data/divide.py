@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from minirtmdet.data.coco_json import read_annotations, read_categories, read_images, read_json
+from minirtmdet.data.coco_json import Image, read_annotations, read_categories, read_images, read_json
+from minirtmdet.data.file_names import local_name
+from minirtmdet.data.inspect import read_thumbnails, similar_groups
 from minirtmdet.files import check_not_read, check_writable, write_json
 
 SHOWN = 3
@@ -35,7 +37,14 @@ class Division(NamedTuple):
 
 
 def divide_set(
-    json_file: Path, out: Path, shares: Mapping[str, float], *, group: str = "", seed: int = 0, overwrite: bool = False
+    json_file: Path,
+    out: Path,
+    shares: Mapping[str, float],
+    *,
+    images: Path,
+    group: str = "",
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Division:
     """Write annotations for each part: ``out/train.json`` and so on; images stay where they are.
 
@@ -45,7 +54,9 @@ def divide_set(
         json_file: the annotations of all images, COCO JSON.
         out: a folder.
         shares: of the images, by part; their sum is 1.
-        group: which images stay together, see :func:`group_images`; each is on its own where empty.
+        images: the folder of the images, which are read where ``group`` is ``similar`` alone.
+        group: which images stay together: ``similar``, those that show the same, or see :func:`group_images`; each is
+            on its own where empty.
         seed: of the choice among groups that fit alike.
         overwrite: write over annotations that are there, but never over ``json_file``.
 
@@ -64,9 +75,10 @@ def divide_set(
         raise FileExistsError(f"{', '.join(there)}: there already; choose another --out, or --overwrite")
     content = read_json(json_file)
     source = str(json_file)
-    ids = [image.id for image in read_images(content, source)]
+    entries = read_images(content, source)
+    ids = [entry.id for entry in entries]
     categories = read_categories(content, source)
-    groups = group_images(content["images"], group, source)
+    groups = _group_similar(entries, images) if group == "similar" else group_images(content["images"], group, source)
     place, column = {image_id: i for i, image_id in enumerate(ids)}, {entry.id: i for i, entry in enumerate(categories)}
     counts = np.zeros((len(ids), len(categories)), dtype=np.int64)
     rows = [(place.get(entry.image_id), column.get(entry.category_id)) for entry in read_annotations(content, source)]
@@ -82,13 +94,13 @@ def divide_set(
     chosen = assign_groups(weights, list(shares.values()), seed)
     part_of = {i: part for own, part in zip(members.values(), chosen.tolist(), strict=True) for i in own}
     for number, path in enumerate(files.values()):
-        images = [entry for i, entry in enumerate(content["images"]) if part_of[i] == number]
+        kept = [entry for i, entry in enumerate(content["images"]) if part_of[i] == number]
         annotations = [
             entry
             for entry, (row, _) in zip(content["annotations"], rows, strict=True)
             if row is not None and part_of[row] == number
         ]
-        write_json(path, {**content, "images": images, "annotations": annotations})
+        write_json(path, {**content, "images": kept, "annotations": annotations})
     parts = np.array([part_of[i] for i in range(len(ids))])
     names = [entry.name for entry in categories]
     return Division(
@@ -120,7 +132,7 @@ def group_images(images: Sequence[Mapping[str, Any]], group: str, source: str) -
     kind, _, what = group.partition(":")
     find = _finders().get(kind)
     if find is None or (kind in ("key", "regex")) != bool(what):
-        raise ValueError(f"group is {group!r}: expected folder, key:NAME or regex:PATTERN")
+        raise ValueError(f"group is {group!r}: expected similar, folder, key:NAME or regex:PATTERN")
     try:
         names = [find(entry, what) for entry in images]
     except re.error as error:
@@ -130,6 +142,16 @@ def group_images(images: Sequence[Mapping[str, Any]], group: str, source: str) -
         more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
         raise ValueError(f"{source}: group {group} says nothing of {', '.join(lost[:SHOWN])}{more}")
     return [str(name) for name in names]
+
+
+def _group_similar(entries: Sequence[Image], images: Path) -> list[str]:
+    """The name of the group of each image: that of the first that shows the same."""
+    names = [entry.file_name for entry in entries]
+    files = [(images / local_name(images, entry.file_name), entry.size) for entry in entries]
+    for group in similar_groups(read_thumbnails(files)):
+        for place in group:
+            names[place] = entries[group[0]].file_name
+    return names
 
 
 def assign_groups(

@@ -186,8 +186,7 @@ def find_copies(parts: Sequence[PartReport]) -> list[list[tuple[str, Path]]]:
     """
     datasets = [(part.name, part.dataset) for part in parts if part.dataset is not None]
     places = [(name, dataset.entry(index)) for name, dataset in datasets for index in range(len(dataset))]
-    with ThreadPoolExecutor() as pool:
-        thumbnails = list(pool.map(lambda place: _thumbnail(place[1]), places))
+    thumbnails = read_thumbnails([(entry.path, entry.size) for _, entry in places])
     return [[(places[i][0], places[i][1].path) for i in group] for group in similar_groups(thumbnails)]
 
 
@@ -203,14 +202,21 @@ class Thumbnail(NamedTuple):
     digest: bytes
 
 
-def _thumbnail(entry: Entry) -> Thumbnail:
-    content = entry.path.read_bytes()
+def read_thumbnails(images: Sequence[tuple[Path, tuple[int, int]]]) -> list[Thumbnail]:
+    """The thumbnails of files, of which each stands beside its (height, width)."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_thumbnail, images))
+
+
+def _thumbnail(image: tuple[Path, tuple[int, int]]) -> Thumbnail:
+    path, size = image
+    content = path.read_bytes()
     # JPEG has a quarter of its size for a fraction of the time
-    how = cv2.IMREAD_REDUCED_GRAYSCALE_4 if min(entry.size) >= 8 * THUMBNAIL else cv2.IMREAD_GRAYSCALE
-    image = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), how)
+    how = cv2.IMREAD_REDUCED_GRAYSCALE_4 if min(size) >= 8 * THUMBNAIL else cv2.IMREAD_GRAYSCALE
+    pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), how)
     grey = np.zeros((THUMBNAIL, THUMBNAIL), dtype=np.float32)
-    if image is not None:
-        small = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if pixels is not None:
+        small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
         if small.std() >= FLAT:
             grey = small - small.mean()
             grey /= np.linalg.norm(grey)

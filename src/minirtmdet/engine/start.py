@@ -62,9 +62,7 @@ def _check_tuning(config: TrainConfig, device: torch.device) -> None:
                     f"set it to {off}"
                 )
     if config.auto_batch and config.model.masks:
-        raise ValueError(
-            "auto_batch tries steps with boxes, and this network finds masks: give --batch-size instead"
-        )
+        raise ValueError("auto_batch tries steps with boxes, and this network finds masks: give --batch-size instead")
     if config.auto_batch and device.type != "cuda":
         raise ValueError(
             f"auto_batch measures the memory of a CUDA GPU, and the network is on {device}: give --batch-size instead "
