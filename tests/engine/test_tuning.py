@@ -160,6 +160,7 @@ def test_nothing_frozen_is_the_optimisers_business():
     ("changes", "problem"),
     [
         ({"optim": OptimConfig(frozen_stages=1)}, "optim.frozen_stages is 1 in a run from scratch: .* give --weights"),
+        ({"optim": OptimConfig(frozen_stages=1), "resume": True}, "optim.frozen_stages is 1 in a run from scratch"),
         ({"optim": OptimConfig(norm_eval="all")}, "optim.norm_eval is all in a run from scratch"),
         ({"optim": OptimConfig(frozen_stages=5)}, "optim.frozen_stages is 5: expected a number from -1 to 4"),
         ({"optim": OptimConfig(backbone_lr_mult=0.0)}, "optim.backbone_lr_mult is 0.0: expected a number above 0"),

@@ -46,21 +46,13 @@ def check_together(config: TrainConfig, processes: int, device: torch.device) ->
             raise ValueError(f"{setting} and {accumulate}: a recorded step is one batch; {advice}, or accumulate to 1")
         if device.type != "cuda":
             raise ValueError(f"compile {config.compile} needs a CUDA GPU, and the network is on {device}: {advice}")
-    _check_tuning(config, device)
+    _check_auto_batch(config, device)
     TrainPipeline(config.augment, config.data.input_size, config.seed, config.epochs)
     with torch.device("meta"):  # without memory or time
         build_detector(config.model, assigner=config.assigner, loss=config.loss)
 
 
-def _check_tuning(config: TrainConfig, device: torch.device) -> None:
-    """Settings that make sense for some starts and devices alone."""
-    if config.weights is None and not config.resume:
-        for name, off in (("frozen_stages", -1), ("norm_eval", "off")):
-            if (value := getattr(config.optim, name)) != off:
-                raise ValueError(
-                    f"optim.{name} is {value} in a run from scratch: what is fresh has to learn; give --weights, or "
-                    f"set it to {off}"
-                )
+def _check_auto_batch(config: TrainConfig, device: torch.device) -> None:
     if config.auto_batch and config.model.masks:
         raise ValueError("auto_batch tries steps with boxes, and this network finds masks: give --batch-size instead")
     if config.auto_batch and device.type != "cuda":
@@ -99,7 +91,18 @@ def find_start(config: TrainConfig, folder: RunFolder, processes: int, say: Say)
 
 
 def settle(config: TrainConfig, start: Start, device: torch.device, world: World, say: Say) -> TrainConfig:
-    """The settings with absolute paths, and with the network and the batch that its start and its device ask for."""
+    """The settings with absolute paths, and with the network and the batch that its start and its device ask for.
+
+    Raises:
+        ValueError: for settings that keep weights as they are in a run that has none.
+    """
+    for name, off in (("frozen_stages", -1), ("norm_eval", "off")):
+        value = getattr(config.optim, name)
+        if value != off and start.weights is None and start.resumed is None:
+            raise ValueError(
+                f"optim.{name} is {value} in a run from scratch: what is fresh has to learn; give --weights, or set it "
+                f"to {off}"
+            )
     config = replace(config, data=_with_absolute_paths(config.data), model=_settle_network(config, start, say))
     if not config.auto_batch:
         return config
