@@ -27,9 +27,9 @@ KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 def train_once(preset: str, seed: int, rest: list[str], out: Path) -> dict[str, object]:
-    """One run in a process of its own; its metrics.json in short."""
+    """One run in a process of its own, or what is missing of it; its metrics.json in short."""
     name = f"seed-{seed}"
-    command = [sys.executable, "-m", "minirtmdet", "train", preset, "--out", str(out), "--name", name]
+    command = [sys.executable, "-m", "minirtmdet", "train", preset, "--out", str(out), "--name", name, "--resume"]
     subprocess.run([*command, "--seed", str(seed), *rest], check=True)
     found = json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
     metrics = {key: round(found["metrics"][key], 4) for key in KEPT}

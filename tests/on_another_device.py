@@ -13,11 +13,20 @@ from helpers.toy import random_batch
 from torch import Tensor
 
 from minirtmdet import build_detector
-from minirtmdet.configs import AssignerConfig, LossConfig, ModelConfig, OptimConfig, PredictConfig
+from minirtmdet.configs import (
+    AssignerConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PredictConfig,
+    TrainConfig,
+)
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
+from minirtmdet.engine.batch_size import find_batch_size
 from minirtmdet.engine.ema import ExpMomentumEMA
-from minirtmdet.engine.optim import build_optimizer
+from minirtmdet.engine.optim import build_optimizer, freeze, train_mode
 from minirtmdet.engine.step import Inputs, build_step
 from minirtmdet.evaluation.coco import run_evaluation
 from minirtmdet.evaluation.matching import match_detections, mistakes
@@ -134,11 +143,14 @@ def test_assignment_losses_and_gradients_never_wait(pretend: Pretend, settings: 
 
 
 @PRECISIONS
-def test_a_training_step_never_waits(pretend: Pretend, amp: torch.dtype | None):
+@pytest.mark.parametrize("optim", [OptimConfig(), OptimConfig(frozen_stages=1, backbone_lr_mult=0.1, norm_eval="all")])
+def test_a_training_step_never_waits(pretend: Pretend, optim: OptimConfig, amp: torch.dtype | None):
     """Network, losses, gradients, AdamW and average, with two batches of other sizes in a step."""
-    model: Any = build_detector(MODEL).train().to(pretend.device)
+    model: Any = build_detector(MODEL).to(pretend.device)
     model.to(memory_format=torch.channels_last)
-    step = build_step(model, build_optimizer(model, OptimConfig()), ExpMomentumEMA(model, 0.1, 2), amp)
+    freeze(model, optim)
+    train_mode(model, optim)
+    step = build_step(model, build_optimizer(model, optim), ExpMomentumEMA(model, 0.1, 2), amp)
     types = set()
     model.neck.register_forward_hook(lambda *call: types.update(level.dtype for level in call[2]))
     batches = [inputs(pretend, [3, 0]), inputs(pretend, [20, 1], size=96)]
@@ -152,6 +164,22 @@ def test_a_training_step_never_waits(pretend: Pretend, amp: torch.dtype | None):
     assert types == {amp or torch.float32}
     assert losses.dtype == torch.float32
     assert torch.isfinite(losses.cpu()).all()
+
+
+def test_batches_are_tried_out_there(pretend: Pretend):
+    """With a memory of so many operations' results: steps of 1, 2 and 4 images fit."""
+    config = TrainConfig(
+        model=MODEL, data=DataConfig(input_size=64), assigner=AssignerConfig(allowed_border=0), amp="bf16"
+    )
+    tried: list[Any] = []
+
+    def peak(run: Any) -> int:
+        tried.append(run())
+        return 2 ** len(tried)
+
+    assert find_batch_size(config, pretend.device, room=8, peak=peak) == 4
+    assert on_the_device(tried)
+    assert all(torch.isfinite(losses.cpu()).all() for losses in tried)
 
 
 @pytest.mark.parametrize("images", [1, 16])

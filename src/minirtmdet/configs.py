@@ -249,6 +249,14 @@ class OptimConfig:
     """Steps in which the moving average's ramp falls to 1/e: (1 - m) exp(-(1 + t) / ramp) + m."""
     ema_shared_once: bool = False
     """Average weights that levels share once a step; false: once a level, as in the original."""
+    frozen_stages: Annotated[int, Range(-1, 4)] = -1
+    """Parts of the backbone that keep their weights and the statistics of their norm layers: -1 none, 0 the stem, 1 to
+    4 the stem and so many stages."""
+    backbone_lr_mult: Factor = 1.0
+    """Factor of the backbone's learning rate; below 1 for weights that have learned from more images than there are."""
+    norm_eval: Literal["off", "backbone", "all"] = "off"
+    """BatchNorms that use their stored statistics in training, for batches too small to measure any; their weights
+    learn all the same.  Only with ``weights``: fresh statistics say nothing."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,7 @@ class TrainConfig:
     predict: PredictConfig = PredictConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
+    """On the command line ``--augment none``, ``light`` or ``recipe`` sets all of it at once."""
     optim: OptimConfig = OptimConfig()
     epochs: Count = 300
     """Passes over the training images."""
@@ -272,6 +281,12 @@ class TrainConfig:
     """Images per step, on each process."""
     eval_every: Count = 10
     """Epochs between evaluations; the last epoch is always evaluated."""
+    patience: Whole = 0
+    """End the run after so many evaluations in a row without a better AP; 0: never.  A run that ends early has not seen
+    the low learning rates of its end, where AP rises most."""
+    auto_batch: bool = False
+    """On a CUDA GPU, take the largest power of 2 whose steps fit its memory in place of ``batch_size``; the learning
+    rate follows."""
     seed: Whole = 0
     """Seed of weights, order and augmentation."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

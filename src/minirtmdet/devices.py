@@ -42,3 +42,18 @@ def pick_compile(
     if setting == "auto":
         return "step" if device.type == "cuda" else "off"
     return setting
+
+
+def describe_computing(
+    amp: str, compile: Literal["auto", "off", "step", "record", "graph"], device: torch.device, processes: int
+) -> str:
+    """Where and how a run computes, in words.
+
+    >>> describe_computing("bf16", "off", torch.device("cpu"), 2)
+    'cpu, 2 processes, bf16, losses in fp32'
+    """
+    words = [f"{device}", *([f"{processes} processes"] if processes > 1 else [])]
+    words.append("fp32" if pick_amp(amp, device) is None else "bf16, losses in fp32")
+    if pick_compile(compile, device) in ("step", "graph"):
+        words.append("compiled in the first step, which takes a minute")
+    return ", ".join(words)

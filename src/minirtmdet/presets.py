@@ -106,6 +106,15 @@ def _few_320() -> TrainConfig:
     )
 
 
+AUGMENTS: dict[str, AugmentConfig] = {
+    "none": replace(_PLAIN, scale=(1.0, 1.0), hsv=(0, 0, 0), flip=0.0),
+    "light": _PLAIN,
+    "recipe": _FEW,
+}
+"""Augmentation by name: images as they are; scale, crop, colours and mirror images; mosaic and MixUp too, with caches
+for a few hundred images.  What they leave out is a function of one's own: ``Trainer(config, change=...)``."""
+
+
 _SMALL_SCALE = AugmentConfig(scale=(0.5, 2.0))
 _AUGMENT = {
     "tiny": replace(_SMALL_SCALE, mosaic_cache=20, mixup=0.5, mixup_cache=10),

@@ -1,8 +1,14 @@
+import json
+import re
 from pathlib import Path
 
-from helpers.commands import Output
+import cv2
+import pytest
+from helpers.commands import Output, fails
+from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
 
 from minirtmdet.cli import main
+from minirtmdet.data.coco import CocoDataset
 
 
 def test_scenes_prints_the_folder(tmp_path: Path, capsys: Output):
@@ -11,3 +17,136 @@ def test_scenes_prints_the_folder(tmp_path: Path, capsys: Output):
         assert main(["scenes", "--train", "2", "--val", "1", "--size", "64", "--root", str(root)]) == 0
         assert capsys.readouterr().out == f"{root}\n"
     assert (root / "train.json").exists()
+
+
+def test_check_prints_a_report_and_writes_a_page(data: Path, tmp_path: Path, capsys: Output):
+    out = tmp_path / "report"
+    assert main(["data", "check", str(data), "--input-size", "64", "--full", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"train: 4 images, \d of them without a box; \d+ boxes \(.*train\.json\)", text)
+    assert re.search(r"val: 3 images", text)
+    assert (out / "report.txt").read_text() + f"written to {out}: report.txt, report.html\n" == text
+    page = (out / "report.html").read_text()
+    shown = re.findall(r'<img src="([^"]+)" alt="[^"]+"', page)
+    assert shown == ["sizes-train.png", "images-train.png", "sizes-val.png", "images-val.png"]
+    assert all(cv2.imread(str(out / name)) is not None for name in shown)
+
+
+def test_check_of_one_file_with_odd_names(tmp_path: Path, capsys: Output):
+    categories = [{"id": 1, "name": "<b>cat & dog</b>"}]
+    source, folder = write_set(tmp_path / "in", annotations=[box_entry(1, 1, [5, 5, 0, 9])], categories=categories)
+    out = tmp_path / "out"
+    assert main(["data", "check", str(source), "--images", str(folder), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "! " in text
+    assert "has no area" in text
+    page = (out / "report.html").read_text()
+    assert "&lt;b&gt;cat &amp; dog&lt;/b&gt;" in page
+    assert "<b>" not in page
+
+
+def test_check_ends_with_1_where_a_part_cannot_be_used(tmp_path: Path, capsys: Output):
+    write_random_set(tmp_path, 3)
+    write_random_set(tmp_path, 3, name="val", seed=1)
+    content = json.loads((tmp_path / "val.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps(content | {"annotations": [{"id": 1, "bbox": [1, 1, 2, 2]}]}))
+    assert main(["data", "check", str(tmp_path), "--input-size", "64"]) == 1
+    printed = capsys.readouterr()
+    assert "val: cannot be used\n  ! " in printed.out
+    assert "annotation 1 has no key 'image_id'" in printed.out
+    assert printed.err == "minirtmdet: 1 of 2 parts cannot be used: val\n"
+
+
+def test_split_says_how_to_train_on_it(tmp_path: Path, capsys: Output):
+    source, folder = write_random_set(tmp_path, 12, name="all")
+    assert main(["data", "split", str(source), "--out", str(tmp_path / "parts"), "--val", "0.25"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("train 9 images; val 3 images\n")
+    words = text.splitlines()[-1].split()
+    given = dict(zip(words[-8::2], words[-7::2], strict=True))
+    for part, count in (("train", 9), ("val", 3)):
+        json_file, images = Path(given[f"--data.{part}-json"]), Path(given[f"--data.{part}-images"])
+        assert images == folder
+        assert len(CocoDataset(json_file, images)) == count
+    # beside a folder of images that is called so, the root says it all
+    source, _ = write_random_set(tmp_path / "b", 4, name="images")
+    assert main(["data", "split", str(source), "--out", str(tmp_path / "b"), "--val", "0.5"]) == 0
+    assert capsys.readouterr().out.endswith(f"few-256 --data.root {tmp_path / 'b'}\n")
+
+
+def test_convert_finds_format_images_and_names(tmp_path: Path, capsys: Output):
+    pytest.importorskip("globox", reason="labels of other formats are read by globox, of the extra 'convert'")
+    write_set(tmp_path, [image_entry(1), image_entry(2)], folder="images/train")
+    (tmp_path / "train.json").unlink()
+    (tmp_path / "labels/train").mkdir(parents=True)
+    (tmp_path / "labels/train/001.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")
+    out = tmp_path / "train.json"
+    assert main(["data", "convert", str(tmp_path / "labels/train"), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{out}: 2 images, 1 boxes (yolo of {tmp_path / 'labels/train'})\nclasses: cat dog\n")
+    assert "1 images without labels stay as background" in text
+    assert "1 classes without a box: cat" in text
+    dataset = CocoDataset(out, tmp_path / "images/train", bad_boxes="raise")
+    assert dataset.load(0).boxes.tolist() == [[10, 7.5, 30, 22.5]]
+
+
+def test_convert_repairs_coco_json(tmp_path: Path, capsys: Output):
+    source, folder = write_set(tmp_path, annotations=[box_entry(1, 1, [1, 1, 5, 5])])
+    content = json.loads(source.read_text())
+    content["images"][0] |= {"width": 0, "file_name": "001"}
+    source.write_text(json.dumps(content))
+    out = tmp_path / "good.json"
+    words = ["data", "convert", str(source), "--images", str(folder), "--out"]
+    assert "is read from" in fails(capsys, *words, source, "--overwrite")
+    assert main([*words, str(out)]) == 2  # a width of 0 beside a height of 30 is no missing size
+    content["images"][0]["height"] = 0
+    source.write_text(json.dumps(content))
+    assert main([*words, str(out)]) == 0
+    assert len(CocoDataset(out, folder)) == 1
+    assert "there already; choose another --out" in fails(capsys, *words, out)
+
+
+def test_show_draws_labels(data: Path, tmp_path: Path, capsys: Output):
+    for name, more in (
+        ("plain.png", []),
+        ("val.png", ["--part", "val", "--count", "2"]),
+        ("trained.png", ["--augment", "recipe", "--input-size", "64", "--seed", "3"]),
+    ):
+        assert main(["data", "show", str(data), "--out", str(tmp_path / name), *more]) == 0
+        assert cv2.imread(str(tmp_path / name)) is not None
+    assert capsys.readouterr().out.splitlines()[1].startswith("2 of 3 images of ")
+
+
+def test_show_of_some_classes(tmp_path: Path, capsys: Output):
+    boxes = [box_entry(1, 2, [1, 1, 9, 9], 2), box_entry(2, 3, [1, 1, 9, 9], 1)]
+    source, _ = write_set(tmp_path, [image_entry(i) for i in (1, 2, 3)], boxes)
+    out = tmp_path / "sheet.png"
+    assert main(["data", "show", str(source), "--out", str(out), "--classes", "dog"]) == 0
+    assert capsys.readouterr().out.startswith("1 of 3 images")
+    assert "has no cow" in fails(capsys, "data", "show", source, "--out", out, "--classes", "cow")
+    assert "no image that shows hen" in fails(capsys, "data", "show", source, "--out", out, "--classes", "hen")
+
+
+def test_what_is_missing_or_in_the_way_is_named(data: Path, tmp_path: Path, capsys: Output):
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    out = tmp_path / "out"
+    for args, words in (
+        (["check", tmp_path / "nope"], "there is no such file or folder"),
+        (["check", tmp_path], "has no annotations to train on"),
+        (["check", data, "--images", data], "--images goes with one JSON"),
+        (["check", data, "--out", data / "train"], "is read from"),
+        (["check", data, "--input-size", "100"], "--input-size is 100: expected a multiple of 32"),
+        (["split", data / "train.json", "--out", data], "train.json is read from"),
+        (["split", data / "train.json", "--out", out, "--val", "1.5"], "--val is 1.5: expected a number from 0 to 1"),
+        (["split", data / "train.json", "--out", out, "--val", "0"], "shares of train 1, val 0"),
+        (["split", data / "train.json", "--out", out, "--group", "key:video"], "says nothing of 001.png"),
+        (["convert", tmp_path / "nope", "--out", out], "there is no such file or folder"),
+        (["convert", data / "train", "--out", out], "holds no labels of a known format"),
+        (["show", data, "--out", data / "train/001.png"], "is read from"),
+        (["show", data, "--out", out, "--part", "test"], "--part is test:"),
+        (["show", data, "--out", out, "--count", "0"], "--count is 0: expected at least 1"),
+    ):
+        assert words in fails(capsys, "data", *args), args
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+    assert not out.exists()

@@ -107,6 +107,11 @@ def test_an_output_that_cannot_be_written_is_found_at_the_start(
         ("train", "--augment.hsv 5 -1 30", "is -1: expected at least 0"),
         ("train", "--predict.max-per-image -3", "is -3: expected at least 1"),
         ("train", "--data.scenes.train 0", "is 0: expected at least 1"),
+        ("train", "--patience -1", "is -1: expected at least 0"),
+        ("train", "--optim.frozen-stages 5", "is 5: expected a number from -1 to 4"),
+        ("train", "--optim.frozen-stages -2", "is -2: expected a number from -1 to 4"),
+        ("train", "--optim.backbone-lr-mult 0", "is 0.0: expected a number above 0"),
+        ("train", "--augment light --augment.flip 7", "is 7.0: expected a number from 0 to 1"),
     ],
 )
 def test_numbers_are_checked_where_they_are_read(
@@ -116,7 +121,8 @@ def test_numbers_are_checked_where_they_are_read(
     words = {"train": ["mini-160", "--out", tmp_path / "out"], "scenes": [], "export": ["no.pt", "--out", "a.onnx"]}
     before = words.get(command, ["no.pt", *(["no.png"] if command == "predict" else [])])
     message = fails(capsys, command, *before, *typed.split())
-    assert message.startswith(f"minirtmdet: error: {typed.split()[0]} {problem}")
+    name = next(word for word in reversed(typed.split()) if word.startswith("--"))
+    assert message.startswith(f"minirtmdet: error: {name} {problem}")
     assert not list(tmp_path.iterdir())
 
 

@@ -69,3 +69,29 @@ def test_training_starts_from_published_weights(
     printed = capsys.readouterr()
     assert "downloading file:" in printed.err
     assert re.search(r"cache/minirtmdet/weights/rtmdet_s\.pth: \d+ tensors loaded", printed.out)
+
+
+def test_augmentation_by_name(data: Path, tmp_path: Path, capsys: Output):
+    args = [
+        "train",
+        "few-256",
+        "--name",
+        "a",
+        "--out",
+        str(tmp_path),
+        "--data.root",
+        str(data),
+        *SMALL,
+        "--epochs",
+        "1",
+    ]
+    assert main([*args, "--augment", "none", "--augment.flip", "0.25"]) == 0
+    stored = json.loads((tmp_path / "a/config.json").read_text())["config"]["augment"]
+    assert (stored["mosaic"], stored["scale"], stored["hsv"], stored["flip"]) == (0, [1, 1], [0, 0, 0], 0.25)
+    assert "--augment is 'heavy': expected one of none, light, recipe" in fails(capsys, *args, "--augment=heavy")
+
+
+def test_what_fine_tuning_needs_is_refused_without_it(data: Path, tmp_path: Path, capsys: Output):
+    args = ["train", "few-256", "--out", tmp_path, "--data.root", data, *SMALL]
+    assert "frozen_stages is 1 in a run from scratch" in fails(capsys, *args, "--optim.frozen-stages", "1")
+    assert "auto_batch measures the memory of a CUDA GPU" in fails(capsys, *args, "--auto-batch")

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 import tyro
 
+from minirtmdet.cli.data import app as data
 from minirtmdet.cli.data import scenes
 from minirtmdet.cli.evaluate import evaluate
 from minirtmdet.cli.export import export
 from minirtmdet.cli.info import info
 from minirtmdet.cli.loading import ARGUMENTS, PartialFailure
 from minirtmdet.cli.predict import predict
-from minirtmdet.cli.train import train
+from minirtmdet.cli.train import spell_out, train
 from minirtmdet.cli.weights import weights
 from minirtmdet.distributed import ProcessFailed, ProcessLost
 from minirtmdet.engine.faults import is_lost_worker
@@ -24,6 +25,7 @@ app.command(name="eval")(evaluate)
 app.command(predict)
 app.command(export)
 app.command(scenes)
+app.command(data, name="data", help="Look at a data set, divide it, convert its labels, draw it.")
 app.command(weights)
 app.command(info)
 
@@ -34,8 +36,11 @@ def main(args: Sequence[str] | None = None) -> int:
     An error that a user can mend becomes one message; any other is a fault of the package, and passes with its
     traceback.
     """
-    ARGUMENTS.set(list(sys.argv[1:] if args is None else args))
+    args = list(sys.argv[1:] if args is None else args)
+    ARGUMENTS.set(args)
     try:
+        if args[:1] == ["train"]:
+            args = spell_out(args)
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             app.cli(prog="minirtmdet", args=args, config=(tyro.conf.OmitSubcommandPrefixes,))

@@ -1,5 +1,6 @@
 """``minirtmdet train``: a preset, and what is changed of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from minirtmdet.distributed import joined
 from minirtmdet.engine.trainer import Trainer
 from minirtmdet.evaluation.coco import metrics_table
 from minirtmdet.files import check_not_read, check_writable
-from minirtmdet.presets import PRESETS
+from minirtmdet.presets import AUGMENTS, PRESETS
 from minirtmdet.weights.checkpoint import find_checkpoint
 from minirtmdet.weights.published import published_size
 
@@ -22,6 +23,33 @@ SUMMARIES = {
     for name, preset in PRESETS.items()
 }
 Preset = tyro.extras.subcommand_type_from_defaults(PRESETS, SUMMARIES, prefix_names=False)
+
+
+def spell_out(args: Sequence[str]) -> list[str]:
+    """The words of a command line, with ``--augment NAME`` as the settings that it stands for.
+
+    Settings of their own that come later win, as everywhere.
+
+    Raises:
+        ValueError: for a name that there is not.
+
+    >>> spell_out(["--augment", "none", "--augment.flip", "0.5"])[-6:]
+    ['--augment.empty-crops', 'keep', '--augment.min-box-size', '1.0', '--augment.flip', '0.5']
+    """
+    words: list[str] = []
+    given = iter(args)
+    for word in given:
+        option, equals, name = word.partition("=")
+        if option != "--augment":
+            words.append(word)
+            continue
+        name = name if equals else next(given, "")
+        if name not in AUGMENTS:
+            raise ValueError(f"--augment is {name!r}: expected one of {', '.join(AUGMENTS)}")
+        for key, value in vars(AUGMENTS[name]).items():
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--augment.{key.replace('_', '-')}", *map(str, values)]
+    return words
 
 
 @checked

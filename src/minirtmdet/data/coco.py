@@ -11,10 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from minirtmdet.configs import DataConfig
 from minirtmdet.data.augment import Sample
@@ -35,6 +35,24 @@ SHOWN = 3
 """Examples that a message about many boxes or images names."""
 DARK_BITS = 14
 """Images of 16 bits that use no more of them than this raise a warning: of 255 levels they show 63 at most."""
+
+
+class Entry(NamedTuple):
+    """An image and its boxes by the annotations alone.
+
+    Attributes:
+        path: the image's file.
+        size: (height, width) in pixels.
+        boxes: ``xyxy`` in pixels.
+        labels: class index of each box.
+        ignore: true for regions where background must not be learned.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    boxes: Float32[np.ndarray, "boxes 4"]
+    labels: Int64[np.ndarray, " boxes"]
+    ignore: Bool[np.ndarray, " boxes"]
 
 
 class CocoDataset:
@@ -144,6 +162,11 @@ class CocoDataset:
             original_size=size,
             img_shape=size,
         )
+
+    def entry(self, index: int) -> Entry:
+        """What the annotations say of image ``index``; its file is not read."""
+        rows = slice(self._first_box[index], self._first_box[index + 1])
+        return Entry(self._path(index), self._sizes[index], self._boxes[rows], self._labels[rows], self._ignore[rows])
 
     def count_boxes(self) -> dict[str, int]:
         """How many boxes each class has; without ignore regions."""

@@ -4,6 +4,12 @@ import os
 import unicodedata
 from pathlib import Path
 
+SUFFIXES = {
+    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
+    *(".ppm", ".tif", ".tiff", ".webp"),
+}
+"""What counts as an image in a folder; a file that is named itself is tried whatever its name."""
+
 
 def local_name(folder: Path, name: str) -> str:
     """The file name with slashes where it was written on Windows, with backslashes.

@@ -25,7 +25,7 @@ from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.memory import check_shared_memory
-from minirtmdet.data.pipeline import TrainPipeline
+from minirtmdet.data.pipeline import Change, TrainPipeline
 from minirtmdet.data.workers import start_worker
 from minirtmdet.structures import GroundTruth
 
@@ -85,6 +85,7 @@ class TrainLoader:
         rank: number of this process.
         world_size: number of processes that train together.
         pin_memory: put batches into page-locked memory, for a GPU to copy while it trains; this makes a CUDA context.
+        change: what else happens to each image; see :data:`~minirtmdet.data.pipeline.Change`.
 
     Attributes:
         stage2_start: first epoch of the second stage, from 0; see :class:`~minirtmdet.data.pipeline.TrainPipeline`.
@@ -108,10 +109,11 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        change: Change | None = None,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
         check_shared_memory(workers, batch_size, input_size)
-        pipeline = TrainPipeline(augment, input_size, seed, epochs)
+        pipeline = TrainPipeline(augment, input_size, seed, epochs, change)
         self.stage2_start = pipeline.stage2_start
         self._batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
         self._steps = _Steps(max(len(dataset) // (batch_size * world_size), 1))

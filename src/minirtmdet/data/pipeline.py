@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -12,6 +13,7 @@ from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import (
     Paint,
     Sample,
+    crop,
     draw_corner,
     draw_hsv_gains,
     draw_side,
@@ -33,11 +35,18 @@ MAX_REFETCH = 1000
 """Images that are drawn in place of one whose crop shows no box (``max_refetch``)."""
 MAX_STAGE2 = 0.2
 """Share of a short run that the second stage takes at most."""
-_MIXUP = 1
-"""The stream of MixUp's draws; all others come from stream 0."""
+_MIXUP, _CHANGE = 1, 2
+"""The streams of MixUp's draws and of a :data:`Change`; all others come from stream 0."""
 
 Order = Int[np.ndarray, " positions"]
 Load = Callable[[int], Sample]
+Change = Callable[[Sample, np.random.Generator], Sample]
+"""A change of one's own to training samples, after all others: from a sample to one with as many pixels.
+
+It draws from the generator alone, so that a sample stays a function of seed, epoch and position, and writes into no
+array that it is given.  Boxes may move, go and come, each with its label and flag; what reaches over the border is cut.
+Loading processes need one that a module has by name: no lambda.
+"""
 
 
 class TrainPipeline:
@@ -72,6 +81,7 @@ class TrainPipeline:
         input_size: side of the samples, in pixels.
         seed: of every draw.
         epochs: of the run; the last ``config.stage2_epochs`` are stage 2, at most a fifth of the run, rounded up.
+        change: what else happens to each sample.
 
     Attributes:
         stage2_start: the first epoch of stage 2, counted from 0; ``epochs`` where there is none.
@@ -80,8 +90,11 @@ class TrainPipeline:
         ValueError: where a setting makes no sense, named.
     """
 
-    def __init__(self, config: AugmentConfig, input_size: int, seed: int, epochs: int) -> None:
+    def __init__(
+        self, config: AugmentConfig, input_size: int, seed: int, epochs: int, change: Change | None = None
+    ) -> None:
         _check(config, input_size, seed, epochs)
+        self._change = change
         self.config, self.input_size, self.seed = config, input_size, seed
         self.stage2_start = epochs - min(config.stage2_epochs, math.ceil(epochs * MAX_STAGE2))
         self._mosaic = CachedMosaic(input_size, config.mosaic, config.mosaic_cache)
@@ -110,6 +123,8 @@ class TrainPipeline:
             sample = self._make(epoch, position, order, load)
         else:
             sample = self._mix(epoch, position, order, load)
+        if self._change is not None:
+            sample = _changed(self._change, sample, sample_rng(self.seed, epoch, position, _CHANGE))
         return drop_small_boxes(sample, self.config.min_box_size)
 
     def _mix(self, epoch: int, position: int, order: Order, load: Load) -> Sample:
@@ -159,6 +174,25 @@ class TrainPipeline:
         indices = [index, *(index if partner == position else int(order[partner]) for partner in draw.partners)]
         samples = [self._fitted.get(i, lambda i=i: self._mosaic.fit(load(i))) for i in indices]  # type: ignore[misc]
         return self._mosaic.lay_out(samples, draw.center)
+
+
+def _changed(change: Change, sample: Sample, rng: np.random.Generator) -> Sample:
+    """What the change makes of a sample, if that is one; its boxes end with the image."""
+    found = change(sample, rng)
+    name = getattr(change, "__name__", repr(change))
+    if not isinstance(found, Sample):
+        raise ValueError(f"{name} returns {type(found).__name__} for {sample.path}: expected a Sample")
+    problem = ""
+    if found.image.shape != sample.image.shape or found.image.dtype != np.uint8:
+        problem = f"an image {found.image.dtype} {found.image.shape}: expected uint8 {sample.image.shape}"
+    elif found.boxes.shape != (len(found.boxes), 4) or not np.isfinite(found.boxes).all():
+        problem = "boxes that are not four finite numbers each"
+    elif not len(found.boxes) == len(found.labels) == len(found.ignore):
+        problem = f"{len(found.boxes)} boxes with {len(found.labels)} labels and {len(found.ignore)} flags"
+    if problem:
+        raise ValueError(f"{name} makes of {sample.path} a sample with {problem}")
+    found = replace(found, boxes=found.boxes.astype(np.float32))
+    return replace(crop(found, (0, 0), len(found.image)), img_shape=sample.img_shape)
 
 
 def _check(config: AugmentConfig, input_size: int, seed: int, epochs: int) -> None:

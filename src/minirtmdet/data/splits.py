@@ -61,6 +61,36 @@ def resolve_val(config: DataConfig) -> Split:
     return _resolve(config.root, ("val", "valid", "test"), config.val_json, config.val_images, "val")
 
 
+def find_parts(root: Path) -> dict[str, Split]:
+    """Every part that a folder holds: ``train``, ``val``, ``valid`` and ``test``, as :func:`resolve_splits` finds them.
+
+    Raises:
+        FileNotFoundError: where the folder or images are missing, or there is no part, saying what was looked for.
+        ValueError: where several files could be meant.
+    """
+    parts, missing = {}, None
+    for name in ("train", "val", "valid", "test"):
+        try:
+            json_file, _ = _find_json(root, (name,), "train" if name == "train" else "val")
+        except FileNotFoundError as error:
+            missing = missing or error
+            continue
+        parts[name] = Split(json_file, _find_images(root, json_file, (name,), "train" if name == "train" else "val"))
+    if not parts and missing is not None:
+        raise missing
+    return parts
+
+
+def find_images(json_file: Path) -> Path:
+    """The folder of the images of a COCO JSON, as :func:`resolve_splits` finds it.
+
+    Raises:
+        FileNotFoundError: saying where it was looked for.
+        ValueError: for a JSON that names no image.
+    """
+    return _find_images(None, json_file, (), "train")
+
+
 def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, images: Path | None, key: str) -> Split:
     if root is not None and not root.is_dir():
         raise FileNotFoundError(f"data.root {root}: there is no such folder")
@@ -124,14 +154,11 @@ def _other_format(root: Path) -> str:
     """A hint for messages: which format a folder without COCO JSON seems to have, and how to convert it; else empty."""
     files = (Path(folder) / name for folder, _, names in os.walk(root) for name in sorted(names))
     for path in islice(files, LOOKED_THROUGH):
-        for name, flag, is_label in (("Pascal VOC", "pascalvoc", _is_voc), ("YOLO", "yolov5", _is_yolo)):
+        for name, is_label in (("Pascal VOC", _is_voc), ("YOLO", _is_yolo)):
             if is_label(path):
-                images = " --img_folder IMAGES" if flag == "yolov5" else ""
                 return (
-                    f".  It looks like a {name} data set ({path.relative_to(root)}), and only COCO JSON is read: "
-                    "pip install globox, then for each part globox convert "
-                    f"{path.parent} train.json --format {flag}{images} --save_fmt coco --coco_auto_ids; the chapter "
-                    "on your own data says what to look at then"
+                    f".  It looks like a {name} data set ({path.relative_to(root)}), and only COCO JSON is read: for "
+                    f"each part python -m minirtmdet data convert {path.parent} --out {root / 'train.json'}"
                 )
     return ""
 

@@ -1,4 +1,4 @@
-"""AdamW as RTMDet uses it: which parameters decay, and the learning rate of every step."""
+"""AdamW as RTMDet uses it: which parameters learn and how fast, which decay, and the learning rate of every step."""
 
 import math
 from dataclasses import dataclass
@@ -7,36 +7,80 @@ import torch
 from torch import nn
 
 from minirtmdet.configs import OptimConfig
+from minirtmdet.detector import RTMDet
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_PARTS = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups: parameters that decay, and norm layers and biases, which do not.
+def freeze(model: RTMDet, config: OptimConfig) -> None:
+    """Let the backbone's first ``config.frozen_stages`` learn nothing; to be called before the optimiser is made.
+
+    Their BatchNorms are the business of :func:`train_mode`.  MMDetection: ``CSPNeXt._freeze_stages``.
+    """
+    for part in _frozen(model, config):
+        part.requires_grad_(False)
+
+
+def train_mode(model: RTMDet, config: OptimConfig) -> None:
+    """Put a network into training mode, but for BatchNorms that are to use and keep their stored statistics.
+
+    These are the frozen stages' and, by ``config.norm_eval``, the backbone's (MMDetection: ``norm_eval=True``) or all.
+    """
+    model.train()
+    for part in _frozen(model, config):
+        part.eval()
+    if config.norm_eval != "off":
+        for module in (model if config.norm_eval == "all" else model.backbone).modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                module.eval()
+
+
+def _frozen(model: RTMDet, config: OptimConfig) -> list[nn.Module]:
+    return [getattr(model.backbone, name) for name in _PARTS[: config.frozen_stages + 1]]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, backbone_lr_mult: float = 1.0) -> list[dict]:
+    """Two groups: parameters that decay, and norm layers and biases, which do not; two more for a slower backbone.
 
     A parameter that several modules share is listed once, and frozen ones not at all.  MMEngine:
     ``DefaultOptimWrapperConstructor`` with ``norm_decay_mult=0, bias_decay_mult=0, bypass_duplicate=True``
-    (a group for each parameter there).
+    (a group for each parameter there).  Its ``custom_keys={"backbone": {"lr_mult": 0.1}}`` would let the backbone's
+    norms and biases decay too, since what is custom goes by ``decay_mult`` alone; here they do not.
+
+    Args:
+        model: the network; only one with a ``backbone`` can have a slower one.
+        weight_decay: of the parameters that decay.
+        backbone_lr_mult: factor of the backbone's learning rate, ``lr_mult`` of its groups; others have none.
 
     >>> groups = parameter_groups(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)), 0.05)
     >>> [(len(group["params"]), group["weight_decay"]) for group in groups]
     [(1, 0.05), (3, 0.0)]
     """
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
+    slow = set(model.get_submodule("backbone").parameters()) if backbone_lr_mult != 1 else set()
+    found: dict[tuple[bool, bool], list[nn.Parameter]] = {
+        (is_slow, d): [] for is_slow in (False, True) for d in (True, False)
+    }
     seen: set[nn.Parameter] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter in seen or not parameter.requires_grad:
                 continue
             seen.add(parameter)
-            (no_decay if name == "bias" or isinstance(module, _NORMS) else decay).append(parameter)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
+            decays = name != "bias" and not isinstance(module, _NORMS)
+            found[parameter in slow, decays].append(parameter)
+    return [
+        {"params": params, "weight_decay": weight_decay * decays} | ({"lr_mult": backbone_lr_mult} if is_slow else {})
+        for (is_slow, decays), params in found.items()
+        if params or not is_slow
+    ]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over :func:`parameter_groups`; the learning rate is set before each step by :class:`FlatCosine`."""
-    groups = [group for group in parameter_groups(model, config.weight_decay) if group["params"]]
+    groups = [
+        group for group in parameter_groups(model, config.weight_decay, config.backbone_lr_mult) if group["params"]
+    ]
     # one kernel for hundreds of small tensors, which keeps the step count on the device; the CPU takes the same path
     fused = "mps" not in {parameter.device.type for group in groups for parameter in group["params"]}
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)

@@ -16,7 +16,7 @@ from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint
 from minirtmdet.weights.formats import CheckpointError
 
 # settings that a resumed run may change, since the numbers do not depend on them
-_FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every"}
+_FREE = {"name", "out", "device", "compile", "save_minutes", "resume", "overwrite", "weights", "eval_every", "patience"}
 _FREE |= {"adopt_network"}  # how a run starts
 _FREE |= {f"data.{name}" for name in ("bad_images", "check", "max_pixels", "outside_files")}  # images are counted
 _FREE |= {"model.num_classes"}  # that of the data, whose class names are compared
@@ -46,6 +46,19 @@ class RunFolder:
         if self.last.exists():
             return f"{self.last} is whole: the same command with --resume continues from it"
         return "nothing was saved yet: start the same command again"
+
+    def stopped(self, step: int, total_steps: int) -> str:
+        """What to say after Ctrl-C."""
+        return (
+            f"stopped after step {step} of {total_steps}, saved {self.last}: the same command with --resume continues"
+        )
+
+    def ended_early(self, patience: int) -> str:
+        """What to say where the run ends since its AP does not rise any more."""
+        return (
+            f"ended early: {patience} evaluations brought no better AP than that of {self.path / 'best.pt'}; the same "
+            "command with --resume and a larger --patience goes on"
+        )
 
     def find_state(self, config: TrainConfig, processes: int) -> Checkpoint | None:
         """The state to continue from, where there is one and it is asked for; nothing is changed.
@@ -215,6 +228,8 @@ def _free(checkpoint: Checkpoint, config: TrainConfig, processes: int) -> set[st
         free |= _SHARE
     if before.weights is not None:  # the network is that of the weights, which is settled
         free |= {name for name in flat_settings(config) if name.startswith("model.")}
+    if config.auto_batch and before.auto_batch:  # its batch is what was found then
+        free.add("batch_size")
     if config.epochs > before.epochs:  # the schedule is that of the longer run from here
         free.add("epochs")
     return free

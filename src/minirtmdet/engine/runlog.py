@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from minirtmdet.files import naming_full_disk
 
@@ -18,6 +18,64 @@ NOT_JUDGED = "no AP: no box is annotated that counts"
 Row = dict[str, Any]
 
 
+@runtime_checkable
+class Logger(Protocol):
+    """What takes the rows of a run: the files here, and whatever ``Trainer(loggers=[...])`` is given.
+
+    In several processes the writer's alone are called.  An error of theirs ends the run.
+    """
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Begin, with the rows of an earlier part of the run, if any; what was written beyond them is void."""
+
+    def write(self, row: Row) -> None:
+        """Take a row in; it has :data:`METRIC_COLUMNS` where there was an evaluation."""
+
+
+class CsvLogger:
+    """``log.csv``; absent metrics stay empty."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Write the file anew."""
+        with naming_full_disk(self._path), self._path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS + METRIC_COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write(self, row: Row) -> None:
+        """Add a row."""
+        with naming_full_disk(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS + METRIC_COLUMNS).writerow(row)
+
+
+class TensorBoardLogger:
+    """Curves for TensorBoard.
+
+    Raises:
+        ImportError: where it is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder, self._open = folder, SummaryWriter
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Begin a file that hides what others hold beyond the rows."""
+        self._board = self._open(str(self._folder), purge_step=rows[-1]["step"] + 1 if rows else None)
+
+    def write(self, row: Row) -> None:
+        """Add a point to each curve."""
+        for key, value in row.items():
+            if key != "step":
+                name = ("metrics/" if key in METRIC_COLUMNS else "train/") + key
+                self._board.add_scalar(name, value, row["step"])
+        self._board.flush()
+
+
 class RunLog:
     """Takes rows and passes them on.
 
@@ -25,37 +83,29 @@ class RunLog:
         folder: where ``log.csv`` and the folder ``tensorboard`` go; None keeps the rows in memory alone.
         rows: those of an earlier part of the run; what the files hold beyond them is dropped.
         say: prints a line.
+        loggers: what else takes the rows, where there is a folder.
 
     Attributes:
         rows: all so far.
     """
 
-    def __init__(self, folder: Path | None, rows: Sequence[Row] = (), say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        rows: Sequence[Row] = (),
+        say: Callable[[str], None] = print,
+        loggers: Sequence[Logger] = (),
+    ) -> None:
         self.rows: list[Row] = list(rows)
-        self._path = self._board = None
-        if folder is None:
-            return
-        self._path = folder / "log.csv"
-        with naming_full_disk(self._path), self._path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS + METRIC_COLUMNS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        self._board = _summary_writer(folder / "tensorboard", self.rows, say)
+        self._loggers = [] if folder is None else [*_files(folder, say), *loggers]
+        for logger in self._loggers:
+            logger.start(self.rows)
 
     def write(self, row: Row) -> None:
-        """Add a row; absent metrics stay empty."""
+        """Add a row."""
         self.rows.append(row)
-        if self._path is None:
-            return
-        with naming_full_disk(self._path), self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, COLUMNS + METRIC_COLUMNS).writerow(row)
-        if self._board is not None:
-            for key, value in row.items():
-                if key != "step":
-                    self._board.add_scalar(
-                        ("metrics/" if key in METRIC_COLUMNS else "train/") + key, value, row["step"]
-                    )
-            self._board.flush()
+        for logger in self._loggers:
+            logger.write(row)
 
 
 def describe(row: Row) -> str:
@@ -65,11 +115,11 @@ def describe(row: Row) -> str:
     return words + (f", AP {row['AP']:.3f}" if "AP" in row else "")
 
 
-def _summary_writer(folder: Path, rows: Sequence[Row], say: Callable[[str], None]) -> Any:
-    """TensorBoard's writer, or None with a line that says why."""
+def _files(folder: Path, say: Callable[[str], None]) -> list[Logger]:
+    """What every run writes, as far as it is installed."""
+    found: list[Logger] = [CsvLogger(folder / "log.csv")]
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        found.append(TensorBoardLogger(folder / "tensorboard"))
     except ImportError:
         say("log: log.csv alone; for TensorBoard too: pip install 'minirtmdet[tensorboard]'")
-        return None
-    return SummaryWriter(str(folder), purge_step=rows[-1]["step"] + 1 if rows else None)
+    return found

@@ -12,11 +12,12 @@ from torch import nn
 from minirtmdet.configs import DataConfig, ModelConfig, TrainConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader, TrainLoader
-from minirtmdet.data.pipeline import TrainPipeline
+from minirtmdet.data.pipeline import Change, TrainPipeline
 from minirtmdet.data.splits import resolve_splits
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.distributed import World, reduce_mean
-from minirtmdet.engine.optim import FlatCosine
+from minirtmdet.engine.batch_size import settle_batch
+from minirtmdet.engine.optim import FlatCosine, freeze
 from minirtmdet.engine.runfolder import RunFolder
 from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint
 from minirtmdet.weights.describe import count_classes, guess_origin
@@ -45,9 +46,20 @@ def check_together(config: TrainConfig, processes: int, device: torch.device) ->
             raise ValueError(f"{setting} and {accumulate}: a recorded step is one batch; {advice}, or accumulate to 1")
         if device.type != "cuda":
             raise ValueError(f"compile {config.compile} needs a CUDA GPU, and the network is on {device}: {advice}")
+    _check_auto_batch(config, device)
     TrainPipeline(config.augment, config.data.input_size, config.seed, config.epochs)
     with torch.device("meta"):  # without memory or time
         build_detector(config.model, assigner=config.assigner, loss=config.loss)
+
+
+def _check_auto_batch(config: TrainConfig, device: torch.device) -> None:
+    if config.auto_batch and config.model.masks:
+        raise ValueError("auto_batch tries steps with boxes, and this network finds masks: give --batch-size instead")
+    if config.auto_batch and device.type != "cuda":
+        raise ValueError(
+            f"auto_batch measures the memory of a CUDA GPU, and the network is on {device}: give --batch-size instead "
+            "(8 is good on a processor: steps count more than clean gradients)"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,9 +90,24 @@ def find_start(config: TrainConfig, folder: RunFolder, processes: int, say: Say)
     return Start(weights, resumed, found)
 
 
-def settle(config: TrainConfig, start: Start, say: Say) -> TrainConfig:
-    """The settings with absolute paths, and with the network that its start asks for."""
-    return replace(config, data=_with_absolute_paths(config.data), model=_settle_network(config, start, say))
+def settle(config: TrainConfig, start: Start, device: torch.device, world: World, say: Say) -> TrainConfig:
+    """The settings with absolute paths, and with the network and the batch that its start and its device ask for.
+
+    Raises:
+        ValueError: for settings that keep weights as they are in a run that has none.
+    """
+    for name, off in (("frozen_stages", -1), ("norm_eval", "off")):
+        value = getattr(config.optim, name)
+        if value != off and start.weights is None and start.resumed is None:
+            raise ValueError(
+                f"optim.{name} is {value} in a run from scratch: what is fresh has to learn; give --weights, or set it "
+                f"to {off}"
+            )
+    config = replace(config, data=_with_absolute_paths(config.data), model=_settle_network(config, start, say))
+    if not config.auto_batch:
+        return config
+    before = start.resumed and start.resumed.config
+    return replace(config, batch_size=before.batch_size if before else settle_batch(config, device, world, say))
 
 
 def _settle_network(config: TrainConfig, start: Start, say: Say) -> ModelConfig:
@@ -124,7 +151,9 @@ class RunData(NamedTuple):
     val_loader: EvalLoader
 
 
-def load_data(config: TrainConfig, world: World, device: torch.device, say: Say) -> RunData:
+def load_data(
+    config: TrainConfig, world: World, device: torch.device, say: Say, change: Change | None = None
+) -> RunData:
     """Read both data sets, with lines that say how much there is, and make their loaders.
 
     Args:
@@ -132,6 +161,7 @@ def load_data(config: TrainConfig, world: World, device: torch.device, say: Say)
         world: this process, and how many there are.
         device: where the network is.
         say: prints a line.
+        change: what else happens to each training image.
 
     Raises:
         FileNotFoundError, ValueError: for data that is missing or wrong, or has no box to learn from.
@@ -144,7 +174,7 @@ def load_data(config: TrainConfig, world: World, device: torch.device, say: Say)
     check_boxes(train, val, say)
     size: dict[str, Any] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
     size |= {"rank": world.rank, "world_size": world.size, "pin_memory": device.type == "cuda"}
-    train_loader = TrainLoader(train, config.augment, seed=config.seed, epochs=config.epochs, **size)
+    train_loader = TrainLoader(train, config.augment, seed=config.seed, epochs=config.epochs, change=change, **size)
     val_loader = EvalLoader(val, **size)
     images = f"{len(train)} images to train on, {len(val)} to evaluate on"
     say(f"data: {images}, {len(train.classes)} classes ({train.json_file})")
@@ -226,6 +256,7 @@ def build_model(
     if several and config.sync_bn and device.type == "cuda":  # the CPU does not have it
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device)
+    freeze(model, config.optim)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
 
 

@@ -142,6 +142,18 @@ def say_resumed(
         )
 
 
+def is_stalled(rows: Sequence[Row], progress: Progress, patience: int) -> bool:
+    """Whether so many evaluations in a row brought no better AP than the best one; never with a patience of 0.
+
+    >>> rows = [{"epoch": 1, "AP": 0.2}, {"epoch": 2}, {"epoch": 3, "AP": 0.1}, {"epoch": 4, "AP": 0.2}]
+    >>> [is_stalled(rows, Progress(best={"epoch": 1, "AP": 0.2}), patience) for patience in (0, 1, 2, 3)]
+    [False, True, True, False]
+    """
+    if not progress.best or not patience:
+        return False
+    return sum("AP" in row and row["epoch"] > progress.best["epoch"] for row in rows) >= patience
+
+
 def check_finite(model: nn.Module, step: int) -> None:
     """Make sure that the weights can be saved; the host waits for the device.
 

@@ -82,7 +82,7 @@ class TrainStep:
             with hold() if number < len(batches) else nullcontext():
                 losses.append(self.accumulate(batch, len(batches)))
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_mult", 1.0)
         self.optimizer.step()
         self.ema.update(self.model)
         return torch.stack(losses).mean(0)
@@ -206,7 +206,7 @@ def _rate_on_device(optimizer: torch.optim.Optimizer, lr: Tensor) -> Iterator[No
     """Let the optimiser read its rate from the device for a while; its state stays like that of any other step."""
     before = [{key: group[key] for key in ("lr", "capturable")} for group in optimizer.param_groups]
     for group in optimizer.param_groups:
-        group.update(lr=lr, capturable=True)
+        group.update(lr=lr * group["lr_mult"] if "lr_mult" in group else lr, capturable=True)
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ off), :mod:`~minirtmdet.engine.results`.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,14 +24,15 @@ from tqdm import tqdm
 
 from minirtmdet.configs import TrainConfig
 from minirtmdet.data.loader import Batch
+from minirtmdet.data.pipeline import Change
 from minirtmdet.detector import RTMDet
-from minirtmdet.devices import pick_amp, pick_compile, pick_device
+from minirtmdet.devices import describe_computing, pick_amp, pick_compile, pick_device
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.faults import broken_off, check_losses, memory_advice
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.meter import Meter
-from minirtmdet.engine.optim import build_optimizer
+from minirtmdet.engine.optim import build_optimizer, train_mode
 from minirtmdet.engine.prefetch import prefetch
 from minirtmdet.engine.results import (
     SHEET,
@@ -42,9 +43,9 @@ from minirtmdet.engine.results import (
     write_sheet,
 )
 from minirtmdet.engine.runfolder import Extent, RunFolder, RunLock, check_same_run
-from minirtmdet.engine.runlog import METRIC_COLUMNS, NOT_JUDGED, Row, RunLog, describe
+from minirtmdet.engine.runlog import METRIC_COLUMNS, NOT_JUDGED, Logger, Row, RunLog, describe
 from minirtmdet.engine.start import Start, build_model, check_together, find_start, load_data, make_schedule, settle
-from minirtmdet.engine.state import Progress, StepLosses, check_finite, restore, say_resumed, training_state
+from minirtmdet.engine.state import Progress, StepLosses, check_finite, is_stalled, restore, say_resumed, training_state
 from minirtmdet.engine.step import Inputs, build_step
 from minirtmdet.evaluation.coco import Evaluation, run_evaluation
 from minirtmdet.files import DiskFull
@@ -64,6 +65,8 @@ class Trainer:
         config: the run.
         say: prints a line; the progress bars follow the environment variable ``TQDM_DISABLE``.
         world: the processes that train together; see :func:`minirtmdet.distributed.joined`.
+        loggers: what else takes the rows of the log.
+        change: what else happens to each training image; see :data:`~minirtmdet.data.pipeline.Change`.
 
     Attributes:
         config: the run as it is, its classes those of the data.
@@ -82,7 +85,15 @@ class Trainer:
 
     # -------------------------------------------------------------------------------- what it is made of
 
-    def __init__(self, config: TrainConfig, *, say: Callable[[str], None] = print, world: World = ALONE) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        say: Callable[[str], None] = print,
+        world: World = ALONE,
+        loggers: Sequence[Logger] = (),
+        change: Change | None = None,
+    ) -> None:
         # what can be refused is refused before anything is read where that is possible, and before anything is written
         check_settings(config)
         self.world = world
@@ -92,17 +103,17 @@ class Trainer:
         self.device = world.device(pick_device(config.device))
         check_together(config, world.size, self.device)
         start = find_start(config, self.folder, world.size, self.say)
-        self._load_data(settle(config, start, self.say))
+        self._load_data(settle(config, start, self.device, world, self.say), change)
         if start.resumed is not None:
             check_same_run(start.resumed, self.config, self.classes, self.extent)
         self._build_model(start)
         self._build_step()
-        self._restore_or_start(start)
+        self._restore_or_start(start, loggers)
 
-    def _load_data(self, config: TrainConfig) -> None:
+    def _load_data(self, config: TrainConfig, change: Change | None) -> None:
         """Data sets and loaders, and the settings with as many classes as the data has."""
         self.dataset, self.val_dataset, self.loader, self.val_loader = load_data(
-            config, self.world, self.device, self.say
+            config, self.world, self.device, self.say, change
         )
         self.classes = self.dataset.classes
         if len(self.classes) != config.model.num_classes:
@@ -126,7 +137,7 @@ class Trainer:
         compile = pick_compile(self.config.compile, self.device)
         self.train_step = build_step(*parts, compile, wrap=self.world.wrap, say=self.say)
 
-    def _restore_or_start(self, start: Start) -> None:
+    def _restore_or_start(self, start: Start, loggers: Sequence[Logger]) -> None:
         """The state to go on from; then the folder, in which nothing was changed before."""
         self.progress = Progress()
         rows: list[Row] = []
@@ -141,7 +152,7 @@ class Trainer:
             self._lock.acquire()
             self.folder.check_unchanged(start.found)
             self.folder.prepare(self.config, self.classes, clear=start.resumed is None)
-        self._log = RunLog(self.run_dir if self.world.is_writer else None, rows, self.say)
+        self._log = RunLog(self.run_dir if self.world.is_writer else None, rows, self.say, loggers)
         check = partial(
             check_losses,
             progress=self.progress,
@@ -154,12 +165,8 @@ class Trainer:
         self._interrupts = Interrupts()
         self._saved_at = time.perf_counter()
         self._left_out = 0
-        precision = "fp32" if self.amp_dtype is None else "bf16, losses in fp32"
-        compiled = pick_compile(self.config.compile, self.device) in ("step", "graph")
-        precision += ", compiled in the first step, which takes a minute" if compiled else ""
-        where = f"{self.device}, {self.world.size} processes" if self.world.size > 1 else f"{self.device}"
-        epochs = f"{self.config.epochs} epochs of {self.steps_per_epoch} steps"
-        self.say(f"run: {self.run_dir} on {where}, {precision}, {epochs}")
+        how = describe_computing(self.config.amp, self.config.compile, self.device, self.world.size)
+        self.say(f"run: {self.run_dir} on {how}, {self.config.epochs} epochs of {self.steps_per_epoch} steps")
 
     # ------------------------------------------------------------------------------- what others look at
 
@@ -203,6 +210,11 @@ class Trainer:
         """The rows of the log so far; see :data:`minirtmdet.engine.runlog.COLUMNS`."""
         return self._log.rows
 
+    @property
+    def stalled(self) -> bool:
+        """Whether ``patience`` evaluations in a row brought no better AP, so that the run ends."""
+        return is_stalled(self.history, self.progress, self.config.patience)
+
     def evaluate(self) -> Evaluation:
         """Evaluate the moving average on the validation images, each process on its share of them."""
         return run_evaluation(self.ema_model, self.val_loader, self.val_dataset, self.config.predict, world=self.world)
@@ -237,7 +249,7 @@ class Trainer:
         try:
             with self._interrupts, deferred:
                 self._run_epochs(last)
-            if self.epoch == self.config.epochs and self.world.is_writer:
+            if (self.epoch == self.config.epochs or self.stalled) and self.world.is_writer:
                 self._write_results()
         except DiskFull as error:
             raise DiskFull(f"{error}; {self.folder.advice}") from error
@@ -248,28 +260,25 @@ class Trainer:
 
     def _run_epochs(self, last: int) -> None:
         """Train until ``last`` epochs are done; whatever breaks it off, what can be saved is."""
-
-        def say_stopped() -> None:
-            self.say(
-                f"stopped after step {self.step} of {self.schedule.total_steps}, saved {self.folder.last}: "
-                "the same command with --resume continues"
-            )
-
-        def advise() -> str:
-            return memory_advice(self.config, self.device, self.amp_dtype, self.step + 1)
-
         with broken_off(
-            self._interrupts, self.world, self.folder, save=self._save_last, stopped=say_stopped, memory=advise
+            self._interrupts,
+            self.world,
+            self.folder,
+            save=self._save_last,
+            stopped=lambda: self.say(self.folder.stopped(self.step, self.schedule.total_steps)),
+            memory=lambda: memory_advice(self.config, self.device, self.amp_dtype, self.step + 1),
         ):
-            while self.epoch < last:
+            while self.epoch < last and not self.stalled:
                 self._train_epoch()
                 self._end_epoch()
+        if self.stalled and self.epoch < self.config.epochs:
+            self.say(self.folder.ended_early(self.config.patience))
 
     # ------------------------------------------------------------------------------ the steps of an epoch
 
     def _train_epoch(self) -> None:
         """The steps of an epoch that are still to do."""
-        self.model.train()
+        train_mode(self.model, self.config.optim)
         progress, total = self.progress, self.steps_per_epoch
         accumulate = self.config.optim.accumulate
         start = min(progress.position * accumulate, len(self.loader))

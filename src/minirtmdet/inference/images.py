@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.augment import Sample, eval_sample
+from minirtmdet.data.file_names import SUFFIXES
 from minirtmdet.data.images import read_image
 from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
@@ -21,11 +22,6 @@ from minirtmdet.plots.canvas import box_color
 from minirtmdet.plots.fonts import Line, drawable
 from minirtmdet.structures import Detections
 
-SUFFIXES = {
-    *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"),
-    *(".ppm", ".tif", ".tiff", ".webp"),
-}
-"""What counts as an image in a folder; a file that is named itself is tried whatever its name."""
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """How an address begins, once it was taken for a path."""

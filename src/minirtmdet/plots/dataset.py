@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 class Labelled(Annotated, Protocol):
     """An image with labelled boxes, such as :class:`minirtmdet.data.augment.Sample`."""
 
-    labels: Any
-    """``[n]``."""
-    ignore: Any
-    """``[n]``, true for regions that are not learned."""
+    @property
+    def labels(self) -> Any:
+        """``[n]``."""
+
+    @property
+    def ignore(self) -> Any:
+        """``[n]``, true for regions that are not learned."""
 
 
 @styled

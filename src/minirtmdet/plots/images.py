@@ -35,10 +35,13 @@ MOST_LABELS = 12
 class Annotated(Protocol):
     """An image with boxes, such as :class:`minirtmdet.data.augment.Sample`."""
 
-    image: np.ndarray
-    """BGR, uint8 ``[H, W, 3]``."""
-    boxes: Any
-    """``[n, 4]``, ``xyxy`` in pixels."""
+    @property
+    def image(self) -> np.ndarray:
+        """BGR, uint8 ``[H, W, 3]``."""
+
+    @property
+    def boxes(self) -> Any:
+        """``[n, 4]``, ``xyxy`` in pixels."""
 
 
 @styled
