@@ -1,4 +1,4 @@
-"""Record what MMDetection does in the cases that the book's page "Errata of the original" lists.
+"""Record what MMDetection does in the cases that the book's page "Errata of MMDetection's RTMDet" lists.
 
 Run in the reference environment, from the repository::
 
@@ -84,6 +84,22 @@ def border_test() -> Answers:
     points = torch.tensor([[0.0, 0.0, 8.0, 8.0], [5000.0, 5000.0, 8.0, 8.0], [0.0, 0.0, 32.0, 32.0]])
     flags = anchor_inside_flags(points, torch.ones(3, dtype=torch.bool), img_shape=(20, 20), allowed_border=0)
     return {"points (x, y, stride, stride)": points.tolist(), "inside a picture of 20 x 20": flags.tolist()}
+
+
+def points_on_the_border() -> Answers:
+    from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmengine.structures import InstanceData
+
+    scene = small([[8.0, 8.0, 24.0, 24.0]])  # two priors lie inside, at (16, 16), and eight on its border
+    exact = scene.boxes[0].expand(len(scene.priors), 4)  # every prior predicts the box: k is the number of candidates
+    predicted = InstanceData(scores=torch.zeros(len(exact), 3), bboxes=exact, priors=scene.priors)
+    positives = {}
+    for kind, boxes in ("plain tensor", scene.boxes[0]), ("HorizontalBoxes", HorizontalBoxes(scene.boxes[0])):
+        truth = InstanceData(bboxes=boxes, labels=torch.tensor([0]))
+        result = DynamicSoftLabelAssigner(topk=13).assign(predicted, truth)
+        positives[kind] = int((result.gt_inds > 0).sum())
+    return {"positives of a box given as": positives}
 
 
 def no_valid_prior() -> Answers:
@@ -399,6 +415,7 @@ ERRATA: dict[str, Callable[[], Answers]] = {
         cosine_of_odd_runs,
         backbone_init,
         pictures_without_boxes,
+        points_on_the_border,
     )
 }
 

@@ -1,4 +1,4 @@
-"""The book's page "Errata of the original", line by line: what MMDetection was seen to do, and what this package does.
+"""The book's page "Errata of MMDetection's RTMDet", line by line: what MMDetection was seen to do, and what this package does.
 
 ``fixtures/errata.json`` holds what ``parity/record_errata.py`` recorded in the reference environment.
 """
@@ -76,6 +76,15 @@ def test_far_prior_can_be_replaced_by_the_nearest() -> None:
         found[fallback] = scene.priors[result.gt_inds[0] == 1][:, :3].tolist()
     assert found[False] == [original["prior"]]
     assert found[True] == [[600, 600, 8]]  # 5.7 px from the centre of the box
+
+
+def test_points_on_the_border_of_a_box_are_outside() -> None:
+    assert ORIGINAL["points_on_the_border"]["positives of a box given as"] == {"plain tensor": 2, "HorizontalBoxes": 10}
+    scene = small([[8.0, 8.0, 24.0, 24.0]])
+    exact = scene.boxes[0].expand(1, len(scene.priors), 4)
+    truth = GroundTruth.from_list(scene.boxes, [torch.tensor([0])])
+    result = DynamicSoftLabelAssigner().assign(torch.zeros(*exact.shape[:2], 3), exact, scene.priors, truth)
+    assert scene.priors[result.gt_inds[0] == 1].tolist() == [[16, 16, 8, 8], [16, 16, 16, 16]]
 
 
 def test_centre_cost_stays_finite_where_the_original_overflows() -> None:
