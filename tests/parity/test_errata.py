@@ -1,4 +1,4 @@
-"""The book's page "Errata of MMDetection's RTMDet", line by line: what MMDetection was seen to do, and what this package does.
+"""The book's page of errata, line by line: what MMDetection was seen to do, and what this package does.
 
 ``fixtures/errata.json`` holds what ``parity/record_errata.py`` recorded in the reference environment.
 """
