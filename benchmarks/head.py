@@ -61,6 +61,13 @@ RATIOS = (
     Row("loss and gradient, batch 32", "loss 640 32 20 80", 12),
     Row("prediction, 672,000 candidates", "predict", 5, compiled=False),
 )
+# scenes like COCO's: sides from 12 to 320 px
+COCO_LIKE = (
+    Row("COCO-like, assign, 1 box", "assign 640 1 1 80 320", 1),
+    Row("COCO-like, assign, 7 boxes", "assign 640 1 7 80 320", 12),
+    Row("COCO-like, assign, 20 boxes", "assign 640 1 20 80 320", 25),
+    Row("COCO-like, loss and gradient, batch 8", "loss 640 8 7 80 320", 12),
+)
 MEMORY = Row("memory of assign, 300 boxes", "assign 640 1 300 80", 50)
 SHARES = (
     Row("share of a step, 640 px, batch 2", "step 640 2 20 80", 0.05),
@@ -68,15 +75,14 @@ SHARES = (
 )
 GROWTH = {
     "boxes": [f"assign 640 1 {boxes} 80" for boxes in (1, 10, 30, 100, 300, 600, 1000)],
-    "images": [f"loss 640 {images} 20 80" for images in (1, 4, 8, 16, 32)],
-    "classes": [f"assign 640 1 50 {classes}" for classes in (1, 80, 160, 320)],
+    "images": [f"loss 640 {images} 20 80" for images in (1, 4, 8, 16, 32, 64)],
+    "classes": [f"assign 640 1 50 {classes}" for classes in (1, 80, 320, 1203)],
 }
 # what is undone, one step at a time
 STEPS = {
     "assign 640 1 100 80": (
         "one class in closed form",
         "blocks that fit the cache",
-        "topk in two rounds",
         "exp2 and in-place distances",
         "everything",
     ),
@@ -85,8 +91,8 @@ STEPS = {
         "classes in rows",
         "one class sum for cost and loss",
         "blocks that fit the cache",
-        "topk in two rounds",
     ),
+    "loss 640 8 7 80 320": ("candidates alone",),
 }
 STEPS_COMPILED = ("nothing", "coordinates in rows")
 
@@ -391,7 +397,7 @@ def main() -> int:
                 "rows": [],
             }
             print(table(record), flush=True)
-            for row in RATIOS:
+            for row in (*RATIOS, *COCO_LIKE):
                 if wanted(row.name):
                     _show(record, ratio_row(row, sides, options))
             for row in SHARES:

@@ -46,12 +46,26 @@ class Work(NamedTuple):
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def scene(size: int, images: int, boxes: int, classes: int = 80) -> cases.Scene:
-    """Boxes of all sizes from 16 px, small ones more often, and the outputs of a half-trained detector."""
+def scene(size: int, images: int, boxes: int, classes: int = 80, longest: int = 0) -> cases.Scene:
+    """Boxes of all sizes from 16 px, small ones more often, and the outputs of a half-trained detector.
+
+    Three such boxes cover most of an image.  With ``longest`` their sides are drawn from 12 px to this, every doubling
+    as often as any other: as in COCO, whose images hold 7 boxes in the median.
+    """
     shape = (size, size)
     key = f"benchmark-{size}-{images}-{boxes}"
-    truth = [cases.random_boxes(f"{key}/{image}", boxes, shape, low=16.0) for image in range(images)]
+    if longest:
+        truth = [doublings(f"{key}/{image}", boxes, size, longest) for image in range(images)]
+    else:
+        truth = [cases.random_boxes(f"{key}/{image}", boxes, shape, low=16.0) for image in range(images)]
     return cases.scene(key, shape, truth, num_classes=classes)
+
+
+def doublings(key: str, count: int, size: int, longest: int) -> Tensor:
+    """Boxes anywhere in an image, whose sides are log-uniform from 12 px to ``longest``."""
+    side = 12 * (longest / 12) ** cases.uniform(f"{key}/side", count, 2)
+    corner = (size - side) * cases.uniform(f"{key}/corner", count, 2)
+    return torch.cat([corner, corner + side], -1)
 
 
 def crowd() -> cases.Scene:
@@ -61,7 +75,7 @@ def crowd() -> cases.Scene:
 
 
 def prepare(name: str, side: Any) -> Work:
-    """The work of a case, such as ``assign 640 1 300 80``: size, images, boxes and classes."""
+    """The work of a case, such as ``assign 640 1 300 80``: size, images, boxes, classes, longest side."""
     kind, *numbers = name.split()
     if kind == "predict":
         return side.predict(crowd())
@@ -338,9 +352,7 @@ _HEAD = "minirtmdet.head"
 UNDONE: dict[str, dict[str, Any]] = {
     "one class in closed form": {f"{_HEAD}.assignment.class_cost": _class_cost_over_all_classes},
     "blocks that fit the cache": {f"{_HEAD}.assignment.BLOCK": 2**40},
-    "topk in two rounds": {
-        f"{_HEAD}.assignment.topk_in_two_rounds": lambda values, k, largest=True: values.topk(k, largest=largest)
-    },
+    "candidates alone": {f"{_HEAD}.assignment.candidate_index": lambda candidates: None},
     "exp2 and in-place distances": {f"{_HEAD}.assignment.center_cost": _center_cost_with_pow},
     "coordinates in rows": {f"{__name__}.in_rows": lambda values: values},
     "one slope for the class loss": {

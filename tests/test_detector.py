@@ -247,6 +247,17 @@ def test_predict_equals_prediction_in_evaluation_mode_and_changes_nothing(detect
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_to_predict_nothing_is_set_on_a_model_that_is_not_trained(detector, monkeypatch):
+    """Hundreds of modules, whose attributes are slow to set: as long as a small network takes."""
+    detector.eval()
+
+    def refuse(module, name, value):
+        raise AssertionError(f"{name} was set")
+
+    monkeypatch.setattr(nn.Module, "__setattr__", refuse)
+    detector.predict(pixels(), EVERYTHING)
+
+
 def test_mode_comes_back_after_an_error(detector):
     with pytest.raises(ValueError, match="images are"):
         detector.train().predict(torch.zeros(1, 3, 32, 32, dtype=torch.int64))

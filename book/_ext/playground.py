@@ -73,8 +73,7 @@ class Playground(nn.Module):
             + iou_weight * assignment.iou_cost(ious)
             + assignment.center_cost(self.priors, (boxes[..., :2] + boxes[..., 2:]) / 2, radius)
         )
-        best, _ = assignment.topk_in_two_rounds(ious, MOST)
-        ks = (best * (torch.arange(MOST) < topk)).sum(-1).long().clamp(min=1)  # [1,G]
+        ks = (ious.topk(MOST).values * (torch.arange(MOST) < topk)).sum(-1).long().clamp(min=1)  # [1,G]
         owner, positive = assignment.match(cost, ks, MOST)  # [1,N], [1,N]
         overlap = ious.gather(1, owner[:, None])[0, 0] * positive[0]
         return torch.where(positive, owner + 1, 0)[0], overlap, ks[0]

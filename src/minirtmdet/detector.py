@@ -278,10 +278,12 @@ def _check_images(images: Tensor) -> None:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards each module is as it was, frozen ones included."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # setting an attribute of a module is slow, and there are hundreds: a model that is not trained has none to set
+    trained = [module for module in model.modules() if module.training]
+    for module in trained:
+        module.training = False
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in trained:
+            module.training = True

@@ -251,7 +251,8 @@ def test_accumulated_gradients_are_the_mean_of_the_batches(config: TrainConfig):
     assert trainer.step == 2  # the rest of the epoch makes a step of its own
 
 
-def test_a_step_never_waits_for_the_device(config: TrainConfig):
+def test_a_step_never_waits_for_the_device(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # as on a GPU: shapes that stay
     trainer = Trainer(config, say=quiet)
     batches = list(trainer.loader.epoch(0))
     trainer._train_step(batches[:1])  # the first step makes the optimiser's state

@@ -290,23 +290,41 @@ def test_nearest_prior_fallback_without_any_valid_prior():
     assert (assigner.assign(logits, boxes, priors, one_image([[41, 41, 47, 47]]), valid).gt_inds == -1).all()
 
 
-@pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize("priors", [21, 84, 100, 273, 294, 2100])
-def test_topk_in_two_rounds_is_topk(largest, priors):
-    values = torch.rand(2, 3, priors, generator=torch.Generator().manual_seed(priors))
-    best, index = assignment.topk_in_two_rounds(values, 13, largest)
-    expected = values.topk(13, largest=largest)
-    assert torch.equal(best, expected.values)
-    assert torch.equal(index, expected.indices)
+def test_candidates_come_first_and_in_order():
+    candidates = torch.zeros(3, 10, dtype=torch.bool)
+    candidates[0, [0, 3, 9]] = True
+    candidates[1, 1] = True
+    index = assignment.candidate_index(candidates)
+    assert index.tolist() == [[0, 3, 9], [1, 0, 0], [0, 0, 0]]  # filled up with a prior that is none
+    candidates[2, :8] = True
+    assert assignment.candidate_index(candidates) is None
+    assert assignment.candidate_index(candidates[:0]) is None
+    assert assignment.candidate_index(torch.zeros(3, 10, dtype=torch.bool, device="meta")) is None  # as on a GPU
 
 
-def test_topk_in_two_rounds_when_all_the_best_share_a_group_or_are_infinite():
-    values = torch.full((1, 2, 420), math.inf)
-    values[0, 0, 5::20] = torch.arange(21.0)  # one column of 21 rows of 20
-    best, index = assignment.topk_in_two_rounds(values, 13, largest=False)
-    assert best[0, 0].tolist() == list(range(13))
-    assert index[0, 0].tolist() == list(range(5, 265, 20))
-    assert best[0, 1].isinf().all()
+def test_some_priors_of_each_image_or_all():
+    values = torch.arange(12.0).view(2, 3, 2)
+    assert assignment.at(None, values).tolist() == values.tolist()
+    assert assignment.at(torch.tensor([[2], [0]]), values).tolist() == [[[4, 5]], [[6, 7]]]
+    assert assignment.at(torch.tensor([[2], [0]]), values[:1]).tolist() == [[[4, 5]], [[0, 1]]]
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+@pytest.mark.parametrize("counts", [[7, 0, 1], [1], [0, 0], [30, 3]])
+def test_candidates_alone_are_assigned_as_among_all(monkeypatch, counts, fallback):
+    logits, boxes, priors, gt = random_batch(counts, 80, 160, 224, seed=11)
+    half = (gt.boxes[..., 2:] - gt.boxes[..., :2]) / 8  # boxes a quarter as wide and high: few candidates
+    gt = gt._replace(boxes=torch.cat([gt.centers - half, gt.centers + half], -1))
+    assigner = DynamicSoftLabelAssigner(nearest_prior_fallback=fallback, ignore_regions=True)
+    valid = priors[:, 0].expand(len(counts), -1) < 200
+    assert assignment.candidate_index(assigner.candidates(priors, gt.boxes, gt, valid)).shape[1] < len(priors) / 2
+    for given in (None, assignment.background_loss(logits)):
+        found = assigner.assign(logits, boxes, priors, gt, valid, given)
+        with monkeypatch.context() as patch:
+            patch.setattr(assignment, "candidate_index", lambda candidates: None)
+            expected = assigner.assign(logits, boxes, priors, gt, valid, given)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("block", [1, 500, 2**40])

@@ -21,8 +21,6 @@ LOG2_10 = math.log2(10)
 BLOCK = 2**18
 # and a GPU: 128 MiB of numbers keep it busy, and the dozen tensors of a formula then fit in any
 GPU_BLOCK = 2**25
-# a square of 32 px has 16 + 4 + 1 priors: 21 divides the number of priors of every image
-GROUP = 21
 
 
 class DynamicSoftLabelAssigner:
@@ -71,8 +69,6 @@ class DynamicSoftLabelAssigner:
             ground_truth: the batch's boxes.
             valid: priors that take part; all of them where left out.
             background: from :func:`background_loss` for these logits, where the caller has it.
-
-        No gradient flows through an assignment: it chooses what the losses compare, it is not a loss.
         """
         dtype = torch.promote_types(torch.promote_types(cls_scores.dtype, bboxes.dtype), torch.float32)
         cls_scores, bboxes, priors = cls_scores.to(dtype), bboxes.to(dtype), priors.to(dtype)
@@ -82,18 +78,23 @@ class DynamicSoftLabelAssigner:
         # a box that is not to be learned is empty: no prior lies inside it
         boxes = ground_truth.boxes.to(dtype) * ground_truth.mask[..., None]  # [B,G,4]
         candidates = self.candidates(priors, boxes, ground_truth, takes_part)  # [B,N]
-        cls_scores = cls_scores.mT.contiguous().mT  # each class in a row of memory: blocks of boxes read whole rows
-        if background is None:
-            background = background_loss(cls_scores)
-        cost, ious = self.pairs(cls_scores, bboxes, priors, ground_truth, candidates, background)  # [B,G,N] twice
+        index = candidate_index(candidates)  # [B,M], or None: all priors
+        columns = cls_scores, bboxes, priors[None], candidates[..., None]
+        cls_scores, bboxes, places, kept = (at(index, values) for values in columns)
+        background = background_loss(cls_scores) if background is None else at(index, background[..., None])[..., 0]
+        cost, ious = self.pairs(cls_scores, bboxes, places, ground_truth, kept[..., 0], background)  # [B,G,M] twice
 
-        owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,N], [B,N]
+        owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,M], [B,M]
+        found = owner, positive, ious.gather(1, owner[:, None])[:, 0] * positive
+        if index is not None:
+            found = tuple(values.new_zeros(candidates.shape).scatter(1, index, values) for values in found)
+        owner, positive, overlaps = found  # [B,N], [B,N], [B,N]
         left_out = ~takes_part  # [B,N]
         if self.ignore_regions:
             left_out = left_out | inside_any(priors, ground_truth.boxes * ground_truth.ignore[..., None])
         return AssignResult(
             gt_inds=torch.where(positive, owner + 1, -left_out.long()),
-            max_overlaps=ious.gather(1, owner[:, None])[:, 0] * positive,
+            max_overlaps=overlaps,
             labels=torch.where(positive, ground_truth.labels.gather(1, owner), -1),
         )
 
@@ -116,7 +117,7 @@ class DynamicSoftLabelAssigner:
         self,
         cls_scores: Float[Tensor, "batch priors classes"],
         bboxes: Float[Tensor, "batch priors 4"],
-        priors: Float[Tensor, "priors 4"],
+        priors: Float[Tensor, "#batch priors 4"],
         ground_truth: GroundTruth,
         candidates: Bool[Tensor, "batch priors"],
         background: Float[Tensor, "batch priors"],
@@ -134,7 +135,7 @@ class DynamicSoftLabelAssigner:
         learned = ground_truth.mask[..., None]  # [B,G,1]
         boxes, centers = (field.to(priors.dtype) for field in (ground_truth.boxes * learned, ground_truth.centers))
         not_learned = torch.zeros_like(boxes[..., :1]).masked_fill_(~learned, torch.inf)  # [B,G,1]
-        cost = boxes.new_empty(*boxes.shape[:2], len(priors))
+        cost = boxes.new_empty(*boxes.shape[:2], priors.shape[1])
         ious = torch.empty_like(cost)
         for block in blocks(boxes.shape[1], background):
             overlaps = bbox_overlaps(boxes[:, block], bboxes)
@@ -146,6 +147,33 @@ class DynamicSoftLabelAssigner:
                 .add_(not_learned[:, block])
             )
         return cost, ious
+
+
+def candidate_index(candidates: Bool[Tensor, "batch priors"]) -> Int[Tensor, "batch kept"] | None:
+    """Each image's candidates, then one prior that is none, over and over; None where all priors are worked on.
+
+    That is so on a GPU, which would have to be waited for to say how many there are, under a compiler, and where more
+    than 7 in 10 are candidates: to move them would take longer.
+    """
+    if candidates.device.type != "cpu" or torch.compiler.is_compiling() or not candidates.numel():
+        return None
+    counts = candidates.sum(1)
+    if (most := int(counts.max())) > 0.7 * candidates.shape[1]:
+        return None
+    image, prior = candidates.nonzero(as_tuple=True)
+    index = candidates.int().argmin(1, keepdim=True).repeat(1, most)
+    index[image, torch.arange(len(prior)) - (counts.cumsum(0) - counts)[image]] = prior
+    return index
+
+
+def at(
+    index: Int[Tensor, "batch kept"] | None, values: Shaped[Tensor, "#batch priors size"]
+) -> Shaped[Tensor, "#batch kept size"]:
+    """The values of some priors of each image, or of all; in memory each column is a row, which is read whole."""
+    rows = values.mT
+    if index is None:
+        return rows.contiguous().mT
+    return rows.expand(len(index), -1, -1).gather(-1, index[:, None].expand(-1, rows.shape[1], -1)).mT
 
 
 def blocks(rows: int, like: Shaped[Tensor, "..."]) -> list[slice]:
@@ -247,10 +275,10 @@ def iou_cost(ious: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def center_cost(
-    priors: Float[Tensor, "priors 4"], centers: Float[Tensor, "batch boxes 2"], radius: float
+    priors: Float[Tensor, "*#images priors 4"], centers: Float[Tensor, "batch boxes 2"], radius: float
 ) -> Float[Tensor, "batch boxes priors"]:
     """``10 ** (distance - radius)``, with the distance from prior to centre in strides of the prior's level."""
-    x, y, stride, _ = columns(priors)
+    x, y, stride, _ = (column.unsqueeze(-2) for column in columns(priors))  # [1,N]
     dx = x - centers[..., 0:1]  # [B,G,N]
     dy = y - centers[..., 1:2]
     distance = dx.square_().add_(dy.square_()).sqrt_().div_(stride)
@@ -267,8 +295,7 @@ def dynamic_k(ious: Float[Tensor, "batch boxes priors"], topk: int) -> Int[Tenso
     >>> dynamic_k(torch.tensor([[[0.9, 0.8, 0.7, 0.0], [0.1, 0.0, 0.0, 0.0]]]), topk=3).tolist()
     [[2, 1]]
     """
-    best, _ = topk_in_two_rounds(ious, min(topk, ious.shape[-1]))
-    return best.sum(-1).long().clamp(min=1)
+    return ious.topk(min(topk, ious.shape[-1])).values.sum(-1).long().clamp(min=1)
 
 
 def match(
@@ -287,7 +314,7 @@ def match(
     Two equal costs at rank k are ordered by ``torch.topk``, which differs between CPU and GPU.
     """
     boxes, priors = cost.shape[1:]
-    ranked, chosen = topk_in_two_rounds(cost, min(topk, priors), largest=False)  # [B,G,k]
+    ranked, chosen = cost.topk(min(topk, priors), largest=False)  # [B,G,k]
     rank = torch.arange(ranked.shape[-1], device=cost.device)
     taken = ((rank < dynamic_ks[..., None]) & (ranked < torch.inf)).long()  # [B,G,k]
 
@@ -297,31 +324,3 @@ def match(
     choices = nobody.scatter_add(1, chosen.flatten(1), taken.flatten(1))  # [B,N]
     owner = nobody.scatter_add(1, chosen.flatten(1), (taken * index).flatten(1))  # [B,N]
     return torch.where(choices > 1, cost.min(1).indices, owner), choices > 0
-
-
-def topk_in_two_rounds(
-    values: Float[Tensor, "batch boxes priors"], k: int, largest: bool = True
-) -> tuple[Float[Tensor, "batch boxes k"], Int[Tensor, "batch boxes k"]]:
-    """``values.topk(k)``, as a tournament: the ``k`` best are members of the ``k`` groups with the best leaders.
-
-    To find leaders takes one fast pass; what is left to sort is a ``GROUP``-th of the priors, and the members of ``k``
-    groups.  Of equal values another one may win than in ``torch.topk``.
-
-    Args:
-        values: of a number of priors that ``GROUP`` divides; sorted directly where it does not.
-        k: how many.
-        largest: whether large is good.
-
-    Returns:
-        The best values, best first, and the indices of their priors.
-    """
-    size, rest = divmod(values.shape[-1], GROUP)
-    if rest or size < k:
-        best, chosen = values.topk(k, largest=largest)
-        return best, chosen
-    groups = values.unflatten(-1, (GROUP, size))  # [B,G,21,N/21]: each column a group
-    leaders = groups.amax(-2) if largest else groups.amin(-2)
-    chosen = leaders.topk(k, largest=largest, sorted=False).indices  # [B,G,k]
-    members = groups.gather(-1, chosen.unsqueeze(-2).expand(-1, -1, GROUP, -1))  # [B,G,21,k]
-    best, place = members.flatten(-2).topk(k, largest=largest)
-    return best, place // k * size + chosen.gather(-1, place % k)
