@@ -1,6 +1,7 @@
 """The page of all constants: its values are the defaults, and its table is what the assigner does."""
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from minirtmdet.configs import AssignerConfig
 from minirtmdet.data.example import STEP, example, recorded_maps
 from minirtmdet.head.pipeline import RTMDetLoss
 
-PAGE = (Path(__file__).parents[2] / "book" / "constants.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "book" / "constants.md").read_text(encoding="utf-8")
 SETTINGS = re.findall(r"`(\w+Config)\((\w+)=([^`]+)\)`", PAGE)
 FIELDS = {"topk": "topk", "IoU weight": "iou_weight", "radius": "soft_center_radius"}
 ROWS = re.findall(
@@ -45,3 +47,29 @@ def test_the_table_is_what_the_assigner_does(name: str, value: str, positives: s
     away = priors[chosen, :2] - scene.ground_truth.centers[0, owner[chosen] - 1]
     means = torch.stack([result.max_overlaps[0, chosen].mean(), (away.norm(dim=1) / priors[chosen, 2]).mean()])
     torch.testing.assert_close(means, torch.tensor([float(iou), float(distance)]), atol=0.0051, rtol=0)
+
+
+def record(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_short_runs_go_as_the_page_says() -> None:
+    for run in record("debugging")["runs"]:
+        healthy, hot, ramped = (run["measured"][name] for name in ("healthy", "rate times 10", "average with its ramp"))
+        assert run["measured"]["no prior bias"]["found"] == run["measured"]["average too early"]["found"] == 0
+        assert hot["iou"] < healthy["iou"]
+        assert hot["loss_cls"] > healthy["loss_cls"]
+        assert ramped["found"] > healthy["found"] / 2
+
+
+def test_the_page_has_the_ap_of_the_records() -> None:
+    mini = record("mini-160")
+    (same_seed,) = (run["AP"] for run in mini["runs"] if run["seed"] == 0)
+    centre, shared = record("centre-priors")["runs"][0]["AP"], record("shared-norms")["AP mean"]
+    said = re.sub(r"\s+", " ", PAGE)
+    assert (
+        f"{centre:.3f} AP for the same seed in `benchmarks/results/centre-priors.json`, against {same_seed:.3f}" in said
+    )
+    assert f"where three seeds differ by {mini['AP spread']:.3f}" in said
+    assert f"end at {shared:.3f} AP on average" in said
+    assert f"three end at {mini['AP mean']:.3f}" in said
