@@ -325,7 +325,8 @@ def _class_cost_over_all_classes(cls_scores: Tensor, labels: Tensor, ious: Tenso
 
 
 def _center_cost_with_pow(priors: Tensor, centers: Tensor, radius: float) -> Tensor:
-    distance = (priors[:, :2] - centers[..., None, :]).square().sum(-1).sqrt() / priors[:, 2]
+    points, stride = priors[..., None, :, :2], priors[..., None, :, 2]
+    distance = (points - centers[..., None, :]).square().sum(-1).sqrt() / stride
     return torch.pow(10, (distance - radius).clamp(max=38))
 
 
