@@ -23,6 +23,7 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
+from minirtmdet.plots.dots import draw_ring
 from minirtmdet.plots.grids import levels, real_boxes
 from minirtmdet.structures import GroundTruth
 
@@ -59,7 +60,7 @@ def score_maps(
     said = ", ".join(f"{name} {score:.2f}" for name, score in best.items())
     height = max(level.rows * level.stride for level in grid)
     width = max(level.columns * level.stride for level in grid)
-    title = f"Scores on {len(grid)} levels; the highest: {said}"
+    title = f"Where the network recognises what; the highest scores: {said}"
     figure, axes = panels(title, len(classes), len(grid), height / width, share=0.82)
     norm = Normalize(0, max([*best.values(), 0.1]))
     outlines = {} if ground_truth is None else real_boxes(ground_truth, index)
@@ -70,8 +71,7 @@ def score_maps(
             for g, box in outlines.items():
                 draw_box(ax, box, box_color(g))
             if follow is not None and level.where.start <= follow < level.where.stop:
-                x, y = level.points[follow - level.where.start]
-                ax.scatter(x, y, 60, "none", edgecolors=BOXES[2], lw=1.4, path_effects=halo(3.0), label="follow")
+                draw_ring(ax, level.points[follow - level.where.start], "follow", 60.0)
             ax.set(xlim=(0, width), ylim=(height, 0), facecolor=FAINT)
         row[0].set_ylabel(name)
     for ax, level in zip(axes[0], grid, strict=True):
