@@ -1015,11 +1015,17 @@ def test_norm_statistics_keep_one_order_of_channels() -> None:
     assert mean.lines[1].get_ydata().tolist() == [6, 7, 5]
 
 
-def test_influence_marks_points_in_pixel_coordinates() -> None:
-    figure = plots.influence(torch.rand(4, 6), {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
-    [ax] = figure.axes
+def test_influence_marks_points_in_pixel_coordinates_and_sums_columns_and_rows() -> None:
+    values = torch.zeros(4, 6)
+    values[1, 2], values[2, 3] = 1.0, 3.0
+    figure = plots.influence(values, {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
+    ax, across, down = figure.axes
     assert ax.images[0].get_extent() == [0, 6, 4, 0]
     assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]
+    for chart, places, middle in ((across, [2, 3], 3.25), (down, [1, 2], 2.25)):
+        lines = {line.get_label(): line.get_xdata() for line in chart.lines}
+        assert [lines[name][0] for name in ("corner", "centre")] == places
+        assert lines["middle of the influence"][0] == pytest.approx(middle)  # 1/4 at the first pixel's, 3/4 at the next
 
 
 def test_influence_shows_the_image_beside_it_with_the_same_marks() -> None:
