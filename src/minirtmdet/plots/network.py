@@ -1,7 +1,7 @@
 """Figures of what the network says and sees: scores on each level, what its norms hold, where a cell looks."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -154,7 +154,7 @@ def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: M
     ax.fill_between(places, share, color=FAINT, edgecolor=MUTED, lw=1)
     for i, (name, place) in enumerate(marks.items()):
         marker, color = _mark_style(i)
-        style = {"marker": marker, "markevery": [1], "ms": 7, "mec": "white", "clip_on": False}
+        style: dict[str, Any] = {"marker": marker, "markevery": [1], "ms": 7, "mec": "white", "clip_on": False}
         ax.plot([place, place], [0, 1.06 * share.max()], color=color, lw=2, label=name, **style)
     ax.axvline((places * share).sum(), color=INK, lw=1.4, ls="--", label="middle of the influence")
     ax.set(title=f"along {axis}", xlim=(0, len(course)), ylim=(0, None), yticks=[], xlabel="pixel")
