@@ -143,7 +143,7 @@ def distances(
         draw_box(ax, corners, BOXES[1])
         ends = {"l": (corners[0], y), "t": (x, corners[1]), "r": (corners[2], y), "b": (x, corners[3])}
         for (letter, end), length in zip(ends.items(), to_numpy(reading).tolist(), strict=True):
-            color = BOXES[0] if letter in "lr" else BOXES[2]
+            color = BOXES[3] if letter in "lr" else BOXES[5]
             arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", end, (x, y), arrowprops={**arrow, "path_effects": halo(3.2)})
             middle = ((x + end[0]) / 2, (y + end[1]) / 2)

@@ -161,4 +161,4 @@ def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: M
 
 
 def _mark_style(i: int) -> tuple[str, str]:
-    return "oX^"[i % 3], BOXES[(1, 4, 2)[i % 3]]
+    return "oX^"[i % 3], BOXES[3:][(2, 1, 0)[i % 3]]
