@@ -17,10 +17,27 @@ from PIL import Image
 from torch import nn
 
 from minirtmdet import plots
+from minirtmdet.data.example import example
 from minirtmdet.evaluation.matching import Match, match_detections
 from minirtmdet.head.losses import QualityFocalLoss
 from minirtmdet.head.priors import MlvlPointGenerator
-from minirtmdet.plots.canvas import BOXES, CARD, LEVELS, STYLE, draw_labels, ink_on, panels, show_image, to_rgb
+from minirtmdet.plots.canvas import (
+    BOXES,
+    CARD,
+    FAINT,
+    LEVELS,
+    LOSSES,
+    MUTED,
+    STYLE,
+    THINGS,
+    box_color,
+    class_colors,
+    draw_labels,
+    ink_on,
+    panels,
+    show_image,
+    to_rgb,
+)
 from minirtmdet.plots.evaluation import FALSE, HIT, MISSED
 from minirtmdet.plots.grids import levels
 from minirtmdet.plots.training import moving_average
@@ -110,11 +127,17 @@ TARGETS = Targets(
     assign_metrics=torch.tensor([[0.25, 0.5, 0.75] + [0.0] * 81]),
 )
 
+# prior 2 has become background, and prior 80, on the coarsest level, learns it again
+LATER = TARGETS._replace(labels=TARGETS.labels.clone(), label_weights=TARGETS.label_weights.clone())
+LATER.labels[0, 2] = 3
+LATER.label_weights[0, 80] = 1
+
 DRAW = {
     "targets": lambda: plots.target_maps(TARGETS, PRIORS, CLASSES, follow=1),
     "targets, nothing to learn": lambda: plots.target_maps(
         Targets(*(field[:, :1] * 0 + 3 for field in TARGETS)), PRIORS[-1:] * 0 + 32, CLASSES
     ),
+    "target changes": lambda: plots.target_changes(TARGETS, LATER, PRIORS, CLASSES, follow=1),
     "curves": lambda: plots.curves({"a": [1.0, 2.0], "b": CURVE}, title="Two courses", xlabel="step", ylabel="loss"),
     "compared": lambda: plots.compare_runs(log_rows(3), {"a": log_rows(3), "b": log_rows(2)}, title="Two broken runs"),
     "priors": lambda: plots.priors(PRIORS, IMAGE, follow=70),
@@ -288,7 +311,9 @@ def cielab(rgb: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("vision", VISION)
-@pytest.mark.parametrize(("palette", "least"), [([color for color, _ in LEVELS.values()], 30), (BOXES, 12)])
+@pytest.mark.parametrize(
+    ("palette", "least"), [([color for color, _ in LEVELS.values()], 30), (BOXES, 12), (LOSSES, 30)]
+)
 def test_palettes_are_told_apart_by_every_eye(palette, least: float, vision: str) -> None:
     seen = [cielab(np.array(VISION[vision]) @ linear(color)) for color in palette]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > least
@@ -351,6 +376,16 @@ def test_priors_have_a_panel_colour_and_shape_a_level() -> None:
     assert "prior 70 ringed" in figure.axes[1].get_title(loc="left")
 
 
+def test_priors_have_index_and_coordinates_where_there_is_room() -> None:
+    small = torch.cat(MlvlPointGenerator([8, 16], offset=0.5).grid_priors([(4, 4), (2, 2)]))
+    fine, coarse = plots.priors(small).axes
+    assert [text.get_text() for text in fine.texts] == [str(i) for i in range(16)]
+    assert [(text.get_text(), text.xy) for text in coarse.texts][1] == ("17", (24, 8))
+    assert [label.get_text() for label in fine.get_xticklabels()] == ["4", "12", "20", "28"]
+    assert [label.get_text() for label in coarse.get_yticklabels()] == ["8", "24"]
+    assert not plots.priors(PRIORS).axes[0].texts
+
+
 def test_valid_flags_fill_what_is_valid() -> None:
     pad_shapes = torch.tensor([[64, 64], [40, 24]])
     flags = torch.cat(MlvlPointGenerator().valid_flags(SIZES, pad_shapes), 1)
@@ -371,7 +406,7 @@ def test_valid_flags_fill_what_is_valid() -> None:
         assert xyxy(rectangles(ax)[0]) == [0, 0, 24, 40]
 
 
-def test_cost_maps_hold_the_costs_and_ring_the_chosen() -> None:
+def test_cost_maps_hold_the_costs_and_outline_the_chosen() -> None:
     parts = costs()
     chosen = torch.zeros(2, len(PRIORS), dtype=torch.bool)
     chosen[0, [9, 70]] = True
@@ -379,23 +414,31 @@ def test_cost_maps_hold_the_costs_and_ring_the_chosen() -> None:
     candidates = torch.ones(len(PRIORS), dtype=torch.bool)
     candidates[5] = False
     parts["centre"][1, 6] = torch.inf
-    figure = plots.cost_maps(parts, PRIORS, chosen=chosen, candidates=candidates, ground_truth=TRUTH)
+    figure = plots.cost_maps(parts, PRIORS, image=IMAGE, chosen=chosen, candidates=candidates, ground_truth=TRUTH)
     maps = np.array(figure.axes[:24]).reshape(2, 3, 4)  # box, level, part
     assert [ax.get_title(loc="left") for ax in maps[0, 0]] == ["class", "IoU", "centre", "sum"]
     assert [ax.get_ylabel() for ax in maps[:, 1, 0]] == ["box 0\nstride 16", "box 1\nstride 16"]
 
     total = sum(parts.values())
+    usable = total[:, torch.arange(len(PRIORS)) != 5]
+    least = usable.min().item()
     for g, (row, level) in itertools.product(range(2), enumerate(levels(PRIORS))):
         for ax, values in zip(maps[g, row], [*parts.values(), total], strict=True):
-            shown = ax.images[0].get_array().filled(np.nan)
-            wanted = level.map(values[g].clamp(0.01, 100))
-            drawn = np.isfinite(shown)
-            np.testing.assert_allclose(shown[drawn], wanted[drawn], rtol=1e-6)
+            below, shown = ax.images
+            assert below.get_extent() == [0, SIDE, SIDE, 0]
+            assert np.ptp(below.get_array(), axis=-1).max() == 0, "the image is grey"
+            limits = (least, 10 * least) if values is total else (0.01, 100)
+            assert (shown.norm.vmin, shown.norm.vmax) == pytest.approx(limits)
+            cells = shown.get_array().filled(np.nan)
+            wanted = level.map(values[g].clamp(*limits))
+            drawn = np.isfinite(cells)
+            np.testing.assert_allclose(cells[drawn], wanted[drawn], rtol=1e-6)
             assert (~drawn).sum() == (row == 0) * (1 + g)  # no candidate, and the infinite cost of box 1
-            [rings] = labelled(ax, "chosen")
-            assert rings.get_offsets().tolist() == level.points[chosen[g, level.where].numpy()].tolist()
+            [outlined] = labelled(ax, "chosen")
+            middles = [path.get_extents().get_points().mean(0).tolist() for path in outlined.get_paths()]
+            assert middles == level.points[chosen[g, level.where].numpy()].tolist()
             assert xyxy(rectangles(ax)[0]) == BOXES_TRUE[g].tolist()
-    assert len({(image.norm.vmin, image.norm.vmax) for ax in maps.flat for image in ax.images}) == 1
+    assert [ax.get_xlabel() for ax in figure.axes[24:]] == ["cost", "sum"]
 
 
 def test_cost_maps_zoom_on_a_box() -> None:
@@ -403,6 +446,42 @@ def test_cost_maps_zoom_on_a_box() -> None:
     assert figure.axes[0].get_xlim() == (40 - 24, 40 + 24)  # 40 px wide: 20 and 4 on each side of its centre
     assert figure.axes[0].get_ylim() == (36 + 24, 36 - 24)
     assert figure.axes[0].get_ylabel() == "box 1\nstride 8"
+
+
+def test_boxes_are_called_by_their_names() -> None:
+    names = ["panda", "car"]
+    close = plots.cost_maps(costs(), PRIORS, ground_truth=TRUTH, boxes=[1], names=names)
+    assert close.axes[0].get_ylabel() == "car\nstride 8"
+    assert close.get_suptitle() == "Car: what each prior would cost"
+    bars = plots.dynamic_k(costs()["IoU"], PRIORS, names=names).axes[0]
+    assert [label.get_text() for label in bars.get_yticklabels()] == names
+    before = torch.ones(2, len(PRIORS), dtype=torch.bool)
+    rivals = plots.conflict(IMAGE, before, gt_inds(box0=[9]), PRIORS, TRUTH, names=names)
+    assert {text.get_text() for text in rivals.axes[0].texts} == set(names)
+    assigned = plots.assignment(IMAGE, gt_inds(box0=[9]), PRIORS, TRUTH, names=names)
+    assert assigned.get_suptitle() == "1 of 84 priors learns a box, the others background; none learns car"
+    assert "panda: 1 positive\n" in words(assigned)
+    assert "panda and car" in plots.film(IMAGE, FRAMES, PRIORS, TRUTH, names=names).get_suptitle()
+    own = plots.loss_breakdown(terms(), result(gt_inds(box0=[9, 70], box1=[81])), PRIORS, names=names).axes[1]
+    assert {label.get_text() for label in own.get_yticklabels()} == set(names)
+
+
+def test_boxes_without_a_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="box 1 has no name: names has 1"):
+        plots.assignment(IMAGE, gt_inds(), PRIORS, TRUTH, names=["panda"])
+    inds = torch.stack([gt_inds(box0=[9]), gt_inds()])
+    with pytest.raises(ValueError, match="the batch has 2 images"):
+        plots.loss_breakdown(terms(batch=2), AssignResult(inds, inds * 0.1, inds - 1), PRIORS, names=["panda"])
+
+
+def test_things_keep_one_colour_among_boxes_and_classes() -> None:
+    scene = example()
+    for name, color in THINGS.items():
+        assert box_color(scene.box_names.index(name)) == color
+        assert class_colors(scene.names)[scene.names.index(name)] == color
+        assert class_colors(scene.names).count(color) == 1
+    assert class_colors(CLASSES) == list(BOXES[:3])
+    assert class_colors([str(i) for i in range(7)])[6] == BOXES[0]
 
 
 def test_cost_maps_say_which_box_there_is_not() -> None:
@@ -413,7 +492,7 @@ def test_cost_maps_say_which_box_there_is_not() -> None:
     assert "no box" in plots.cost_maps(costs(0), PRIORS).get_suptitle()
     with pytest.raises(ValueError, match="box 2 cannot be drawn: it is none of the 2 boxes"):  # but padding
         plots.cost_maps(costs(8), PRIORS, ground_truth=TRUTH, boxes=[2])
-    assert "boxes 0 and 1 of 300" in plots.cost_maps(costs(300), PRIORS).get_suptitle()
+    assert "Box 0 and box 1: what" in plots.cost_maps(costs(300), PRIORS).get_suptitle()
 
 
 def test_dynamic_k_stacks_the_best_ious_in_their_levels_colours() -> None:
@@ -484,7 +563,7 @@ def test_assignment_shows_box_level_and_iou() -> None:
     assert [xyxy(patch) for patch in rectangles(ax)] == BOXES_TRUE.tolist()
     assert labelled(ax, "follow")[0].get_offsets().tolist() == [PRIORS[9, :2].tolist()]
     assert "box 0: 2 positives" in words(figure)
-    assert figure.get_suptitle() == "3 positives of 84 priors on 2 boxes"
+    assert figure.get_suptitle() == "3 of 84 priors learn a box, the others background"
 
 
 def test_assignment_of_a_batch_draws_the_chosen_image_without_padding_and_ignored_boxes() -> None:
@@ -498,12 +577,12 @@ def test_assignment_of_a_batch_draws_the_chosen_image_without_padding_and_ignore
     figure = plots.assignment(IMAGE, assigned, PRIORS, truth, index=1)
     [ax] = figure.axes
     assert [xyxy(patch) for patch in rectangles(ax)] == [BOXES_TRUE[1].tolist()]
-    assert figure.get_suptitle() == "1 positives of 84 priors on 1 boxes"
+    assert figure.get_suptitle() == "1 of 84 priors learns a box, the others background"
     assert labelled(ax, "box 1")[0].get_offsets().tolist() == PRIORS[[81], :2].tolist()
 
 
 def test_assignment_names_the_boxes_that_got_nothing() -> None:
-    assert "none on box 1" in plots.assignment(IMAGE, gt_inds(box0=[9]), PRIORS, BOXES_TRUE).get_suptitle()
+    assert "none learns box 1" in plots.assignment(IMAGE, gt_inds(box0=[9]), PRIORS, BOXES_TRUE).get_suptitle()
     figure = plots.assignment(IMAGE, MANY_INDS, PRIORS, MANY)
     assert len(rectangles(figure.axes[0])) == 300
     assert "and 288 boxes more" in words(figure)
@@ -535,7 +614,7 @@ def test_detections_are_filtered_named_and_coloured_by_class() -> None:
     assert [to_hex(patch.get_edgecolor()) for patch in solid] == [BOXES[0], BOXES[2]]
     assert all(line.get_linewidth() < solid[0].get_linewidth() for line in dashed)
     assert [text.get_text() for text in ax.texts] == ["owl 0.90", "cat 0.50"]
-    assert "2 detections that score more than 0.3" in figure.get_suptitle()
+    assert figure.get_suptitle() == "What the detector finds, with scores above 0.3; dashed: the true boxes"
 
 
 def test_a_sheet_has_an_image_for_each_image() -> None:
@@ -643,7 +722,7 @@ def test_breakdown_adds_up_by_level_and_by_box() -> None:
     assert by_name["box 0, image 0"] == pytest.approx([float(v[0, [9, 70]].sum()) for v in (cls, bbox)])
     assert by_name["box 0, image 1"] == pytest.approx([float(v[1, 82]) for v in (cls, bbox)])
     assert bars.sum(0).tolist() == sorted(bars.sum(0), reverse=True)
-    assert figure.get_suptitle().startswith(f"One batch's loss: {cls.sum():.3f} from classes")
+    assert figure.get_suptitle().startswith(f"Where the loss comes from: class {cls.sum():.3f}")
 
 
 def test_breakdown_of_many_boxes_adds_the_small_ones() -> None:
@@ -660,15 +739,13 @@ def test_breakdown_divides_by_one_where_nothing_was_assigned() -> None:
     loss = terms()._replace(iou_sum=torch.tensor(0.0), bbox=torch.zeros(1, len(PRIORS)))
     figure = plots.loss_breakdown(loss, result(gt_inds()), PRIORS)
     total = f"{loss.cls.sum().item():.3f}"
-    assert f"{total} from classes ({total} of it on background), 0.000 from boxes" in figure.get_suptitle().replace(
-        "\n", " "
-    )
+    assert f"class {total} ({total} of it background), box 0.000" in figure.get_suptitle().replace("\n", " ")
     assert not figure.axes[1].patches
 
 
 def test_target_maps_show_class_weight_and_soft_label() -> None:
     figure = plots.target_maps(TARGETS, PRIORS, CLASSES, follow=1)
-    assert figure.get_suptitle() == "Of 84 priors 3 learn a class and a box, 77 background, 4 nothing"
+    assert figure.get_suptitle() == "Of 84 priors, 3 learn a class and a box, 77 background, 4 nothing"
     label, weight, soft = figure.axes[:3]
     assert to_hex(label.images[0].get_array()[0, 2]) == BOXES[1]
     assert to_hex(label.images[0].get_array()[0, 3]) != BOXES[1]
@@ -679,7 +756,31 @@ def test_target_maps_show_class_weight_and_soft_label() -> None:
     assert not rectangles(figure.axes[3]), "a box is drawn on the levels that learn it"
     assert labelled(soft, "follow")[0].get_offsets().tolist() == [[8, 0]]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["1: dog", "3: background", "label weight 1", "label weight 0"]
+    assert legend == ["dog", "background", "label weight 1", "label weight 0"]
+
+
+def test_target_changes_outline_what_has_changed() -> None:
+    figure = plots.target_changes(TARGETS, LATER, PRIORS, CLASSES, follow=1)
+    assert "outlined: the 2 priors for which it has changed" in figure.get_suptitle()
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["stride 8: 1 changed", "stride 16: 0 changed", "stride 32: 1 changed"]
+    fine, _, coarse = figure.axes
+    assert to_hex(fine.images[0].get_array()[0, 1]) == BOXES[1]
+    assert to_hex(fine.images[0].get_array()[0, 2]) == FAINT
+    assert [to_hex(cell) for cell in coarse.images[0].get_array().reshape(-1, 3)] == [FAINT] + [MUTED] * 3
+    around = [np.array(labelled(ax, "changed")[0].get_segments()) for ax in figure.axes]
+    assert [len(lines) for lines in around] == [4, 0, 4]
+    assert [around[0].min((0, 1)).tolist(), around[0].max((0, 1)).tolist()] == [[12, -4], [20, 4]]  # around (16, 0)
+    assert labelled(fine, "follow")[0].get_offsets().tolist() == [[8, 0]]
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["dog", "background", "nothing: label weight 0"]
+
+
+def test_neighbours_that_changed_have_one_outline() -> None:
+    later = TARGETS._replace(label_weights=TARGETS.label_weights.clone())
+    later.label_weights[0, :2] = 0
+    [lines] = labelled(plots.target_changes(TARGETS, later, PRIORS, CLASSES).axes[0], "changed")
+    assert len(lines.get_segments()) == 6
 
 
 def test_curves_keep_their_values_and_refuse_too_many() -> None:
@@ -914,11 +1015,17 @@ def test_norm_statistics_keep_one_order_of_channels() -> None:
     assert mean.lines[1].get_ydata().tolist() == [6, 7, 5]
 
 
-def test_influence_marks_points_in_pixel_coordinates() -> None:
-    figure = plots.influence(torch.rand(4, 6), {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
-    [ax] = figure.axes
+def test_influence_marks_points_in_pixel_coordinates_and_sums_columns_and_rows() -> None:
+    values = torch.zeros(4, 6)
+    values[1, 2], values[2, 3] = 1.0, 3.0
+    figure = plots.influence(values, {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
+    ax, across, down = figure.axes
     assert ax.images[0].get_extent() == [0, 6, 4, 0]
     assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]
+    for chart, places, middle in ((across, [2, 3], 3.25), (down, [1, 2], 2.25)):
+        lines = {line.get_label(): line.get_xdata() for line in chart.lines}
+        assert [lines[name][0] for name in ("corner", "centre")] == places
+        assert lines["middle of the influence"][0] == pytest.approx(middle)  # 1/4 at the first pixel's, 3/4 at the next
 
 
 def test_influence_shows_the_image_beside_it_with_the_same_marks() -> None:

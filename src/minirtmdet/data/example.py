@@ -49,6 +49,11 @@ class Example(NamedTuple):
     names: tuple[str, ...]
     ground_truth: GroundTruth
 
+    @property
+    def box_names(self) -> list[str]:
+        """What each box shows."""
+        return [self.names[label] for label in self.labels]
+
 
 def example() -> Example:
     """A panda, a car that hides a part of it, and a small tennis ball, before a wall of bricks.
@@ -57,7 +62,7 @@ def example() -> Example:
     few lie in it; and each of the three is best seen on another level.
 
     >>> scene = example()
-    >>> [scene.names[label] for label in scene.labels], scene.boxes[2].tolist()
+    >>> scene.box_names, scene.boxes[2].tolist()
     (['panda', 'car', 'tennis ball'], [122.0, 26.0, 142.0, 46.0])
     """
     things = [

@@ -5,8 +5,9 @@ Matplotlib is imported when the first image is drawn.
 """
 
 from minirtmdet.plots.assigners import answers, courses, level_bars
-from minirtmdet.plots.assigning import assignment, conflict, cost_maps, dynamic_k
+from minirtmdet.plots.assigning import assignment, conflict, dynamic_k
 from minirtmdet.plots.canvas import save
+from minirtmdet.plots.costs import cost_maps
 from minirtmdet.plots.dataset import box_sizes, contact_sheet
 from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_iou, worst_images
 from minirtmdet.plots.film import animate, film
@@ -14,7 +15,7 @@ from minirtmdet.plots.head import distances, priors, valid_flags
 from minirtmdet.plots.images import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
-from minirtmdet.plots.targets import target_maps
+from minirtmdet.plots.targets import target_changes, target_maps
 from minirtmdet.plots.training import compare_runs, curves, loss_breakdown, loss_curve, soft_label_loss
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "shares",
     "soft_label_loss",
     "steps_undone",
+    "target_changes",
     "target_maps",
     "timeline",
     "valid_flags",

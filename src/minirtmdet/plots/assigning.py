@@ -8,8 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.plots.canvas import (
-    BOXES,
-    FAINT,
     INK,
     MUTED,
     Image,
@@ -22,94 +20,19 @@ from minirtmdet.plots.canvas import (
     level_style,
     new_figure,
     panels,
-    points_per_pixel,
     show_image,
     styled,
     to_numpy,
 )
 from minirtmdet.plots.dots import dot_area, draw_dots, draw_ring, square_around, union
-from minirtmdet.plots.grids import gt_indices, levels, real_boxes, some
+from minirtmdet.plots.grids import gt_indices, listed, named, real_boxes, some
 from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-CHEAPEST, DEAREST = 0.01, 100.0
 MOST_NAMED = 12
-
-
-@styled
-def cost_maps(
-    costs: Mapping[str, Float[Tensor, "boxes priors"]],
-    points: Float[Tensor, "priors 4"],
-    *,
-    chosen: Bool[Tensor, "boxes priors"] | None = None,
-    candidates: Bool[Tensor, " priors"] | None = None,
-    ground_truth: GroundTruth | Float[Tensor, "_ 4"] | None = None,
-    boxes: Sequence[int] | None = None,
-    margin: float | None = None,
-) -> "matplotlib.figure.Figure":
-    """Heat maps of each cost and of their sum, a row for each box and level.
-
-    All maps share one logarithmic scale, so that it shows which cost decides; bright is cheap.
-
-    Args:
-        costs: the parts by name, as they are added up (weights included).
-        points: ``(x, y, stride, stride)`` in pixels.
-        chosen: pairs to ring.
-        candidates: priors that may be chosen; the others, and infinite costs, are left blank.
-        ground_truth: boxes to outline, those of the first image; rows of padding are then left out.
-        boxes: which boxes to draw; the first two where left out.
-        margin: show only a square around each box, this many pixels wider on each side; needs ``ground_truth``.
-
-    Raises:
-        ValueError: for a box that there is not, and for a margin without ground truth.
-    """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
-
-    grid = levels(points)
-    parts = {name: to_numpy(part) for name, part in costs.items()}
-    parts["sum"] = np.sum(list(parts.values()), axis=0)
-    outlines = {} if ground_truth is None else real_boxes(ground_truth)
-    if margin is not None and ground_truth is None:
-        raise ValueError("a margin around boxes needs ground_truth, which says where they are")
-    known = range(len(parts["sum"])) if ground_truth is None else list(outlines)
-    drawn = some(known, boxes, 2)
-    allowed = np.isfinite(parts["sum"]) & (True if candidates is None else to_numpy(candidates))
-
-    if not drawn:
-        return _nothing("There is no box, so no prior has a cost")
-    title = f"What each prior would cost {_named(drawn)} of {len(known)}: bright is cheap"
-    title += ", rings are chosen" if chosen is not None else ""
-    aspect = grid[0].rows / grid[0].columns if margin is None else 1.0
-    rows = [(g, level) for g in drawn for level in grid]
-    figure, axes = panels(title, len(rows), len(parts), aspect, share=0.82, headings=False)
-    norm = LogNorm(CHEAPEST, DEAREST)
-    for row, (g, level) in zip(axes, rows, strict=True):
-        for ax, part in zip(row, parts.values(), strict=True):
-            values = np.where(allowed[g], part[g], np.nan).clip(CHEAPEST, DEAREST)
-            ax.imshow(level.map(values), cmap="viridis_r", norm=norm, extent=level.extent, interpolation="nearest")
-            ax.set_facecolor(FAINT)
-            bare(ax)
-            if g in outlines:
-                draw_box(ax, outlines[g], box_color(g))
-            left, right, bottom, top = level.extent if margin is None else square_around(outlines[g], margin)
-            ax.set(xlim=(left, right), ylim=(bottom, top))
-        row[0].set_ylabel(f"box {g}\nstride {level.stride}")
-    for ax, name in zip(axes[0], parts, strict=True):
-        ax.set_title(name)
-    scale = ScalarMappable(norm, "viridis_r")
-    figure.colorbar(scale, ax=axes, label="cost", extend="both", shrink=min(1, 3 / len(axes)), aspect=25)
-    if chosen is not None:
-        figure.draw_without_rendering()
-        for row, (g, level) in zip(axes, rows, strict=True):
-            ringed = level.points[to_numpy(chosen[g, level.where])]
-            for ax in row:
-                size = (0.7 * np.clip(level.stride * points_per_pixel(ax), 6, 20)) ** 2
-                ax.scatter(*ringed.T, size, "none", edgecolors=BOXES[2], lw=1, path_effects=halo(2.0), label="chosen")
-    return figure
 
 
 @styled
@@ -119,6 +42,7 @@ def dynamic_k(
     *,
     topk: int = 13,
     boxes: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
 ) -> "matplotlib.figure.Figure":
     """The ``topk`` best IoUs of each box laid end to end: the whole part of the length is its number of positives.
 
@@ -127,9 +51,10 @@ def dynamic_k(
         points: ``(x, y, stride, stride)``; where given, each piece has its level's colour.
         topk: pieces per box.
         boxes: which boxes to draw; the first sixteen where left out.
+        names: what each box shows.
 
     Raises:
-        ValueError: for a box that there is not.
+        ValueError: for a box that there is not, or that has no name.
     """
     from matplotlib.patches import Patch
 
@@ -151,7 +76,7 @@ def dynamic_k(
         ax.barh(row, pieces[g], left=starts, color=colors, ec="white", lw=0.8, height=0.7)
         ax.vlines(ks[g], row - 0.45, row + 0.45, color=INK, lw=2, path_effects=halo(4.0))
         ax.text(max(sums[g], ks[g]) + 0.15, row, f"sum {sums[g]:.2f}, k = {ks[g]}", va="center", size=8)
-    ax.set_yticks(range(len(drawn)), [f"box {g}" for g in drawn])
+    ax.set_yticks(range(len(drawn)), list(named(drawn, names).values()))
     ax.set(xlabel="sum of IoUs", xlim=(0, 1.28 * max(sums[drawn].max(), ks[drawn].max())))
     ax.set_ylim(len(drawn) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
@@ -169,6 +94,7 @@ def conflict(
     points: Float[Tensor, "priors 4"],
     ground_truth: GroundTruth | Float[Tensor, "_ 4"],
     *,
+    names: Sequence[str] | None = None,
     margin: float | None = None,
 ) -> "matplotlib.figure.Figure":
     """Priors that several boxes chose, before and after each went to one box.
@@ -179,12 +105,14 @@ def conflict(
         after: ``gt_inds``: ``i + 1`` for box ``i``.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: the boxes; of a batch, the first image's.
+        names: what each box shows.
         margin: show only a square around the boxes that want the same priors, this many pixels wider on each side.
     """
     wanted, owners = to_numpy(before), gt_indices(after)
     contested = wanted.sum(0) > 1
     boxes = real_boxes(ground_truth)
     rivals = {g: box for g, box in boxes.items() if wanted[g, contested].any()}
+    called = named(rivals, names)
     height, width = image_size(image)
     view, aspect = (0.0, float(width), float(height), 0.0), height / width
     if margin is not None and rivals:
@@ -210,7 +138,7 @@ def conflict(
         draw_dots(right, points, (owners == g + 1) & seen, box_color(g), np.full(len(points), area), f"box {g}")
     draw_ring(right, xy[contested & seen], "contested", 2 * area)
     for ax in axes[0]:
-        draw_labels(ax, list(rivals.values()), [f"box {g}" for g in rivals], [box_color(g) for g in rivals])
+        draw_labels(ax, list(rivals.values()), list(called.values()), [box_color(g) for g in rivals])
     return figure
 
 
@@ -221,6 +149,7 @@ def assignment(
     points: Float[Tensor, "priors 4"],
     ground_truth: GroundTruth | Float[Tensor, "_ 4"],
     *,
+    names: Sequence[str] | None = None,
     ious: Float[Tensor, " priors"] | None = None,
     index: int = 0,
     follow: int | None = None,
@@ -232,6 +161,7 @@ def assignment(
         assigned: the assignment of a batch, or one image's ``gt_inds``.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: of a batch, or one image's boxes.
+        names: what each box shows.
         ious: IoU of each prior; from ``assigned`` where it has them, else all dots are equal.
         index: which image of the batch.
         follow: index of a prior to ring.
@@ -242,11 +172,13 @@ def assignment(
     overlaps = np.ones(len(owners)) if ious is None else to_numpy(ious)
     boxes = real_boxes(ground_truth, index)
     counts = {g: int((owners == g + 1).sum()) for g in boxes}
-    orphans = [g for g, count in counts.items() if count == 0]
+    called = named(boxes, names)
+    orphans = [called[g] for g, count in counts.items() if count == 0]
 
     height, width = image_size(image)
-    title = f"{(owners > 0).sum()} positives of {len(owners):,} priors on {len(boxes)} boxes"
-    title += f"; none on {_named(orphans)}" if orphans else ""
+    positives = int((owners > 0).sum())
+    title = f"{positives} of {len(owners):,} priors learn{'s' * (positives == 1)} a box, the others background"
+    title += f"; none learns {listed(orphans)}" if orphans else ""
     figure, axes = panels(title, 1, 1, height / width, share=0.76)
     ax = axes[0, 0]
     show_image(ax, image, opacity=0.7)
@@ -255,19 +187,25 @@ def assignment(
     strides = np.unique(to_numpy(points[:, 2]))
     figure.draw_without_rendering()
     area = dot_area(ax, points)
-    _legend(ax, counts, strides, area, with_ious=ious is not None)
+    _legend(ax, counts, called, strides, area, with_ious=ious is not None)
     figure.draw_without_rendering()
     for g in boxes:
         draw_dots(ax, points, owners == g + 1, box_color(g), area * (0.1 + 0.9 * overlaps), f"box {g}")
     if len(boxes) <= MOST_NAMED:
-        draw_labels(ax, list(boxes.values()), [f"box {g}" for g in boxes], [box_color(g) for g in boxes])
+        draw_labels(ax, list(boxes.values()), list(called.values()), [box_color(g) for g in boxes])
     if follow is not None:
         draw_ring(ax, to_numpy(points[follow, :2]), "follow", 2.4 * area)
     return figure
 
 
 def _legend(
-    ax: "matplotlib.axes.Axes", counts: Mapping[int, int], strides: np.ndarray, area: float, *, with_ious: bool
+    ax: "matplotlib.axes.Axes",
+    counts: Mapping[int, int],
+    called: Mapping[int, str],
+    strides: np.ndarray,
+    area: float,
+    *,
+    with_ious: bool,
 ) -> None:
     """Positives per box, then what shape and area of a dot mean."""
     from matplotlib.lines import Line2D
@@ -275,7 +213,10 @@ def _legend(
     def dot(color: str, marker: str, area: float, label: str) -> Line2D:
         return Line2D([], [], ls="", marker=marker, color=color, markersize=area**0.5, label=label)
 
-    keys = [dot(box_color(g), "o", 50.0, f"box {g}: {n} positives") for g, n in list(counts.items())[:MOST_NAMED]]
+    keys = [
+        dot(box_color(g), "o", 50.0, f"{called[g]}: {n} positive{'s' * (n != 1)}")
+        for g, n in list(counts.items())[:MOST_NAMED]
+    ]
     if len(counts) > MOST_NAMED:
         keys.append(dot("none", "o", 50.0, f"and {len(counts) - MOST_NAMED} boxes more"))
     keys += [dot(MUTED, level_style(s)[1], 50.0, f"stride {s:g}") for s in strides]
@@ -288,15 +229,3 @@ def _nothing(title: str) -> Any:
     figure = new_figure(title, 0.3)
     bare(figure.subplots())
     return figure
-
-
-def _named(boxes: Sequence[int], most: int = 6) -> str:
-    """Boxes in words, with the count of what is left out.
-
-    >>> _named([3]), _named([0, 1, 2]), _named(range(300), most=2)
-    ('box 3', 'boxes 0, 1 and 2', 'boxes 0, 1 and 298 more')
-    """
-    words = [str(g) for g in boxes[:most]]
-    if len(boxes) > most:
-        words.append(f"{len(boxes) - most} more")
-    return f"box {words[0]}" if len(words) == 1 else f"boxes {', '.join(words[:-1])} and {words[-1]}"

@@ -1,4 +1,4 @@
-"""What all figures share: a card to draw on, two palettes, images and boxes.
+"""What all figures share: a card to draw on, three palettes, images and boxes.
 
 A figure is a light card with dark ink, so that one PNG reads on a white page and on a dark one.  It is 7 inches
 wide at 200 dots per inch: twice the pixels of a 700 px column.  Pyplot is not used and the reader's own style is
@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from inspect import signature
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, SupportsInt, TypeAlias
 
@@ -30,11 +31,14 @@ P = ParamSpec("P")
 WIDTH, DPI = 7.0, 200
 INK, MUTED, CARD, FAINT = "#22252b", "#5d636e", "#faf9f6", "#dad8d2"
 
-# Paul Tol's high-contrast and vibrant schemes: told apart by colour-blind readers; levels differ in shape too
+# Paul Tol's high-contrast, vibrant and muted schemes: told apart by colour-blind readers; levels differ in shape too
 LEVELS = {8: ("#004488", "o"), 16: ("#ddaa33", "s"), 32: ("#bb5566", "D")}
 OTHER_LEVEL = ("#5d636e", "^")
 BOXES = ("#0077bb", "#ee7733", "#ee3377", "#009988", "#33bbee", "#cc3311")
-CLASS_LOSS, BOX_LOSS = BOXES[0], BOXES[1]
+THINGS = {"panda": BOXES[0], "car": BOXES[1], "tennis ball": BOXES[2]}
+"""What the book's scene shows: in one colour in every figure, whether it is coloured by box or by class."""
+LOSSES = ("#882255", "#999933")
+CLASS_LOSS, BOX_LOSS = LOSSES
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": DPI,
@@ -248,6 +252,17 @@ def bare(axes: "matplotlib.axes.Axes") -> None:
 def box_color(index: int) -> str:
     """Colour of box or class ``index``; the palette begins again after six."""
     return BOXES[index % len(BOXES)]
+
+
+def class_colors(classes: Sequence[str]) -> list[str]:
+    """A colour for each class; what :data:`THINGS` has keeps its own, and the others share the colours left.
+
+    >>> class_colors(["cat", "car", "dog"]) == [BOXES[0], BOXES[1], BOXES[2]]
+    True
+    """
+    kept = {THINGS[name] for name in classes if name in THINGS}
+    left = cycle([color for color in BOXES if color not in kept])
+    return [THINGS[name] if name in THINGS else next(left) for name in classes]
 
 
 def level_style(stride: SupportsInt) -> tuple[str, str]:

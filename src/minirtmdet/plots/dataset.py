@@ -11,6 +11,7 @@ from minirtmdet.plots.canvas import (
     LEVELS,
     MUTED,
     box_color,
+    class_colors,
     draw_box,
     draw_labels,
     image_size,
@@ -66,11 +67,12 @@ def contact_sheet(
         show_image(ax, sample.image)
         ax.set_title(name)
     figure.draw_without_rendering()
+    palette = class_colors(classes)
     for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
         boxes, labels = to_numpy(sample.boxes), to_numpy(sample.labels)
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
-        colors = [box_color(int(label)) for label in labels]
+        colors = [palette[label] for label in labels]
         for box, color, ignored in zip(boxes, colors, to_numpy(sample.ignore), strict=True):
             draw_box(ax, box, color, dashed=bool(ignored))
         texts = [classes[label] for label in labels]

@@ -1,7 +1,7 @@
 """How the assignment of one image changes in the course of a training: a sheet that prints, and a film that moves."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from minirtmdet.plots.canvas import (
     to_numpy,
 )
 from minirtmdet.plots.dots import dot_area, draw_dots, draw_ring
-from minirtmdet.plots.grids import gt_indices, real_boxes
+from minirtmdet.plots.grids import gt_indices, listed, named, real_boxes
 from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def film(
     points: Float[Tensor, "priors 4"],
     ground_truth: GroundTruth | Float[Tensor, "_ 4"],
     *,
+    names: Sequence[str] | None = None,
     index: int = 0,
     follow: int | None = None,
     columns: int = 3,
@@ -52,17 +53,19 @@ def film(
         frames: the assignment at each moment, by what to call the moment; of a batch, or one image's ``gt_inds``.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: of a batch, or one image's boxes.
+        names: what each box shows.
         index: which image of the batch.
         follow: index of a prior to ring.
         columns: images per row.
 
     Raises:
-        ValueError: where there is no frame.
+        ValueError: where there is no frame, or a box has no name.
     """
     owners = _owners(frames, index)
     boxes = real_boxes(ground_truth, index)
     height, width = image_size(image)
-    title = f"The positives of {len(boxes)} boxes at {len(frames)} moments of a training, counted box by box"
+    called = list(named(boxes, names).values())
+    title = f"How many priors learn {listed(called) if called else 'a box'} in the course of a training run"
     figure, axes = sheet(title, len(frames), columns, height / width)
     for ax, (name, inds) in zip(axes, owners.items(), strict=True):
         show_image(ax, image, opacity=0.7)

@@ -1,6 +1,6 @@
 """What figures read of the head's tensors: boxes and owners of one image, and priors as the maps of their levels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,37 @@ def gt_indices(assigned: AssignResult | Tensor, index: int = 0) -> np.ndarray:
     """``gt_inds`` of one image: ``i + 1`` for box ``i``, 0 for background, -1 for what is ignored."""
     inds = assigned.gt_inds if isinstance(assigned, AssignResult) else assigned
     return to_numpy(inds if inds.ndim == 1 else inds[index])
+
+
+def named(boxes: Iterable[int], names: Sequence[str] | None) -> dict[int, str]:
+    """What to call each box: by its name, or by its index where there are no names.
+
+    Raises:
+        ValueError: where a box has no name.
+
+    >>> named([0, 2], None), named([0, 1], ["panda", "car"])
+    ({0: 'box 0', 2: 'box 2'}, {0: 'panda', 1: 'car'})
+    """
+    if names is None:
+        return {g: f"box {g}" for g in boxes}
+    called = {}
+    for g in boxes:
+        if g >= len(names):
+            raise ValueError(f"box {g} has no name: names has {len(names)}; give one per box, in the boxes' order")
+        called[g] = names[g]
+    return called
+
+
+def listed(words: Sequence[str], most: int = 6) -> str:
+    """Words in a sentence, with the count of what is left out.
+
+    >>> listed(["panda"]), listed(["panda", "car", "ball"]), listed(["box"] * 300, most=2)
+    ('panda', 'panda, car and ball', 'box, box and 298 more')
+    """
+    shown = list(words[:most])
+    if len(words) > most:
+        shown.append(f"{len(words) - most} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def some(boxes: Sequence[int], chosen: Sequence[int] | None, most: int) -> list[int]:

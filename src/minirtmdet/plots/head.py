@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 
+ROOM_FOR_TEXT = 24.0
+"""Side of a cell on paper, in points, from which on its prior is labelled."""
+
+
 @styled
 def priors(
     points: Float[Tensor, "priors 4"], image: Image | None = None, *, follow: int | None = None
 ) -> "matplotlib.figure.Figure":
-    """Every prior of every level, one panel per level.
+    """Every prior of every level, one panel per level; with index and coordinates where there is room for them.
 
     Args:
         points: ``(x, y, stride, stride)`` in pixels.
@@ -58,6 +62,8 @@ def priors(
             ax.hlines(np.arange(0, height + 1, level.stride), 0, width, **lines)
         _grid_dots(ax, level, np.full(len(level.points), True), cell, "priors")
         title = f"stride {level.stride}: {level.rows} × {level.columns}"
+        if cell > ROOM_FOR_TEXT:
+            _label_cells(ax, level)
         if follow is not None and level.where.start <= follow < level.where.stop:
             draw_ring(ax, level.points[follow - level.where.start], "follow")
             title += f", prior {follow} ringed"
@@ -137,7 +143,7 @@ def distances(
         draw_box(ax, corners, BOXES[1])
         ends = {"l": (corners[0], y), "t": (x, corners[1]), "r": (corners[2], y), "b": (x, corners[3])}
         for (letter, end), length in zip(ends.items(), to_numpy(reading).tolist(), strict=True):
-            color = BOXES[0] if letter in "lr" else BOXES[2]
+            color = BOXES[3] if letter in "lr" else BOXES[5]
             arrow = {"arrowstyle": "-|>", "color": color, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", end, (x, y), arrowprops={**arrow, "path_effects": halo(3.2)})
             middle = ((x + end[0]) / 2, (y + end[1]) / 2)
@@ -156,6 +162,16 @@ def distances(
         ax.set(xlim=view[:2], ylim=view[2:])
         draw_ring(ax, np.array([x, y]), "prior", 30.0)
     return figure
+
+
+def _label_cells(ax: "matplotlib.axes.Axes", level: Level) -> None:
+    """The index of each prior beside it, and the coordinates of columns and rows along the sides, in pixels."""
+    for i, xy in enumerate(level.points, level.where.start):
+        ax.annotate(str(i), xy, (5, -5), textcoords="offset points", ha="left", va="top", size=9, color=INK)
+    for axis, lines in ((ax.xaxis, level.points[:, 0]), (ax.yaxis, level.points[:, 1])):
+        axis.set_ticks(np.unique(lines), [f"{line:g}" for line in np.unique(lines)])
+    ax.set_xlabel("x in pixels")
+    ax.set_ylabel("y in pixels")
 
 
 def _grid_dots(

@@ -12,6 +12,7 @@ from minirtmdet.plots.canvas import (
     Image,
     bare,
     box_color,
+    class_colors,
     draw_box,
     draw_labels,
     image_size,
@@ -71,9 +72,9 @@ def detection_sheet(
             f"{len(images)} images with {len(detections)} detections: give one entry an image, at least one"
         )
     kept = [to_numpy(found.scores) > score_threshold for found in detections]
-    title = f"{sum(int(k.sum()) for k in kept)} detections that score more than {score_threshold:g}"
-    title += f" in {len(images)} images" if len(images) > 1 else ""
+    title = f"What the detector finds, with scores above {score_threshold:g}"
     title += "; dashed: the true boxes" if ground_truth is not None else ""
+    palette = class_colors(classes)
     figure, axes = sheet(title, len(images), columns, _aspect(images), headings=False)
     for ax, image in zip(axes, images, strict=True):
         show_image(ax, image)
@@ -87,7 +88,7 @@ def detection_sheet(
         boxes, scores, labels = (to_numpy(field)[kept[i]][best_first] for field in detections[i])
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
-        colors = [box_color(int(label)) for label in labels]
+        colors = [palette[label] for label in labels]
         for box, color in zip(boxes[::-1], colors[::-1], strict=True):
             draw_box(ax, box, color)
         texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]

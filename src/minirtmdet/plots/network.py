@@ -1,7 +1,7 @@
 """Figures of what the network says and sees: scores on each level, what its norms hold, where a cell looks."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from minirtmdet.plots.canvas import (
     BOXES,
     FAINT,
     INK,
+    MUTED,
     Image,
     bare,
     box_color,
@@ -23,10 +24,12 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
+from minirtmdet.plots.dots import draw_ring
 from minirtmdet.plots.grids import levels, real_boxes
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
 
@@ -59,7 +62,7 @@ def score_maps(
     said = ", ".join(f"{name} {score:.2f}" for name, score in best.items())
     height = max(level.rows * level.stride for level in grid)
     width = max(level.columns * level.stride for level in grid)
-    title = f"Scores on {len(grid)} levels; the highest: {said}"
+    title = f"Scores on each level; the highest: {said}"
     figure, axes = panels(title, len(classes), len(grid), height / width, share=0.82)
     norm = Normalize(0, max([*best.values(), 0.1]))
     outlines = {} if ground_truth is None else real_boxes(ground_truth, index)
@@ -70,8 +73,7 @@ def score_maps(
             for g, box in outlines.items():
                 draw_box(ax, box, box_color(g))
             if follow is not None and level.where.start <= follow < level.where.stop:
-                x, y = level.points[follow - level.where.start]
-                ax.scatter(x, y, 60, "none", edgecolors=BOXES[2], lw=1.4, path_effects=halo(3.0), label="follow")
+                draw_ring(ax, level.points[follow - level.where.start], "follow", 60.0)
             ax.set(xlim=(0, width), ylim=(height, 0), facecolor=FAINT)
         row[0].set_ylabel(name)
     for ax, level in zip(axes[0], grid, strict=True):
@@ -116,27 +118,47 @@ def influence(
     Args:
         gradient: magnitude at each pixel.
         marks: ``(x, y)`` in pixels, by what they are called.
-        image: the image, to show beside it with the same marks.
+        image: the image, to show beside it with the same marks; without it, the sums along columns and rows are beside.
     """
     values = to_numpy(gradient)
     height, width = values.shape
-    columns, share = (1, 0.5) if image is None else (2, 0.8)
-    figure, axes = panels(
-        "Where one cell looks: bright pixels move its output most",
-        1,
-        columns,
-        height / width,
-        share=share,
-        headings=False,
-    )
-    if image is not None:
-        show_image(axes[0, 0], image)
-    axes[0, -1].imshow(values, extent=(0, width, height, 0), interpolation="nearest")
-    for ax in axes[0]:
+    title = "Where one cell looks: bright pixels move its output most"
+    if image is None:
+        figure = new_figure(title, 3.5)
+        cells = figure.add_gridspec(2, 2, width_ratios=[1.2, 1])
+        shown = [figure.add_subplot(cells[:, 0])]
+        sums = {"x": values.sum(0), "y": values.sum(1)}
+        for i, (axis, course) in enumerate(sums.items()):
+            _profile(figure.add_subplot(cells[i, 1]), axis, course, {name: mark[i] for name, mark in marks.items()})
+    else:
+        figure, [shown] = panels(title, 1, 2, height / width, share=0.8, headings=False)
+        show_image(shown[0], image)
+    shown[-1].imshow(values, extent=(0, width, height, 0), interpolation="nearest")
+    for ax in shown:
         for i, (name, (x, y)) in enumerate(marks.items()):
-            marker, color = "oX^"[i % 3], BOXES[(1, 4, 2)[i % 3]]
+            marker, color = _mark_style(i)
             effects = halo(2.0, INK)
             ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=effects)
         bare(ax)
-    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
+    if image is not None:
+        shown[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
+    else:
+        figure.legend(*figure.axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=len(marks) + 1)
     return figure
+
+
+def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: Mapping[str, float]) -> None:
+    """Influence along one axis of the image, with its middle and the marks as lines."""
+    places = np.arange(len(course)) + 0.5  # of each pixel
+    share = course / course.sum()
+    ax.fill_between(places, share, color=FAINT, edgecolor=MUTED, lw=1)
+    for i, (name, place) in enumerate(marks.items()):
+        marker, color = _mark_style(i)
+        style: dict[str, Any] = {"marker": marker, "markevery": [1], "ms": 7, "mec": "white", "clip_on": False}
+        ax.plot([place, place], [0, 1.06 * share.max()], color=color, lw=2, label=name, **style)
+    ax.axvline((places * share).sum(), color=INK, lw=1.4, ls="--", label="middle of the influence")
+    ax.set(title=f"along {axis}", xlim=(0, len(course)), ylim=(0, None), yticks=[], xlabel="pixel")
+
+
+def _mark_style(i: int) -> tuple[str, str]:
+    return "oX^"[i % 3], BOXES[3:][(2, 1, 0)[i % 3]]

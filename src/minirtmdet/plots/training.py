@@ -25,7 +25,7 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
-from minirtmdet.plots.grids import gt_indices, levels
+from minirtmdet.plots.grids import gt_indices, levels, named
 from minirtmdet.structures import AssignResult, LossTerms
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOSSES = {"loss_cls": ("class loss", CLASS_LOSS, "-"), "loss_bbox": ("box loss", BOX_LOSS, "--")}
 PARTS = {"class, positives": CLASS_LOSS, "box": BOX_LOSS, "class, background": MUTED}
+OWN = {"class, positives": 1, "box": 2}
 LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 COUNTERS = {"lr": "learning rate", "num_pos": "positives an image", "AP": "AP"}
 COMPARED = {
@@ -181,6 +182,7 @@ def loss_breakdown(
     assigned: AssignResult,
     points: Float[Tensor, "priors 4"],
     *,
+    names: Sequence[str] | None = None,
     most: int = 10,
 ) -> "matplotlib.figure.Figure":
     """Where the loss of one batch comes from: each level, and each box.
@@ -189,16 +191,22 @@ def loss_breakdown(
         terms: the losses before any sum, weights included.
         assigned: which box each prior learns.
         points: ``(x, y, stride, stride)`` in pixels.
+        names: what each box of the only image shows.
         most: boxes to show, those of the largest loss; the others share one bar.
+
+    Raises:
+        ValueError: for names beside several images, and for a box that has no name.
     """
+    if names is not None and len(terms.cls) > 1:
+        raise ValueError(f"names are those of one image's boxes, but the batch has {len(terms.cls)} images")
     divisor = max(float(terms.iou_sum), 1.0)
     cls, bbox = (to_numpy(term) / divisor for term in (terms.cls, terms.bbox))  # [B,N], [B,N]
     owners = np.stack([gt_indices(assigned, b) for b in range(len(cls))])  # [B,N]
     background = np.where(owners > 0, 0, cls)
     positive = cls - background
 
-    title = f"One batch's loss: {cls.sum():.3f} from classes ({background.sum():.3f} of it on background)"
-    figure = new_figure(f"{title}, {bbox.sum():.3f} from boxes", 3.0)
+    title = f"Where the loss comes from: class {cls.sum():.3f} ({background.sum():.3f} of it background)"
+    figure = new_figure(f"{title}, box {bbox.sum():.3f}", 3.0)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
     grid = levels(points)
     parts = dict(zip(PARTS, (positive, bbox, background), strict=True))
@@ -206,18 +214,18 @@ def loss_breakdown(
     _stack(left, [f"stride {level.stride}" for level in grid], bars)
     left.set_title("by level")
 
-    own = {
-        f"box {g}, image {b}": (float(positive[b][owners[b] == g + 1].sum()), float(bbox[b][owners[b] == g + 1].sum()))
-        for b in range(len(owners))
-        for g in sorted(set(owners[b][owners[b] > 0] - 1))
-    }
-    ranked = sorted(own, key=lambda name: -sum(own[name]))
-    rows = {name: own[name] for name in ranked[:most]}
-    if rest := ranked[most:]:
-        rows[f"{len(rest)} more boxes"] = (math.fsum(own[n][0] for n in rest), math.fsum(own[n][1] for n in rest))
-    _stack(
-        right, list(rows), {name: np.array([row[i] for row in rows.values()]) for i, name in enumerate(list(PARTS)[:2])}
-    )
+    own = {}  # two boxes of one image may have the same name
+    for b, assigned_to in enumerate(owners):
+        image = "" if names is not None else f", image {b}"
+        for g, name in named((np.unique(assigned_to[assigned_to > 0]) - 1).tolist(), names).items():
+            mine = assigned_to == g + 1
+            own[b, g] = f"{name}{image}", float(positive[b][mine].sum()), float(bbox[b][mine].sum())
+    rows = sorted(own.values(), key=lambda row: -sum(row[1:]))
+    if rest := rows[most:]:
+        rows[most:] = [
+            (f"{len(rest)} more boxes", math.fsum(row[1] for row in rest), math.fsum(row[2] for row in rest))
+        ]
+    _stack(right, [row[0] for row in rows], {part: np.array([row[i] for row in rows]) for part, i in OWN.items()})
     right.set_title("by box, the largest first")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
