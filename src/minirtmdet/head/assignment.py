@@ -85,10 +85,10 @@ class DynamicSoftLabelAssigner:
         cost, ious = self.pairs(cls_scores, bboxes, places, ground_truth, kept[..., 0], background)  # [B,G,M] twice
 
         owner, positive = match(cost, dynamic_k(ious, self.topk), self.topk)  # [B,M], [B,M]
-        found = owner, positive, ious.gather(1, owner[:, None])[:, 0] * positive
+        overlaps = ious.gather(1, owner[:, None])[:, 0] * positive
         if index is not None:
-            found = tuple(values.new_zeros(candidates.shape).scatter(1, index, values) for values in found)
-        owner, positive, overlaps = found  # [B,N], [B,N], [B,N]
+            found = owner, positive, overlaps
+            owner, positive, overlaps = (v.new_zeros(candidates.shape).scatter(1, index, v) for v in found)  # [B,N] each
         left_out = ~takes_part  # [B,N]
         if self.ignore_regions:
             left_out = left_out | inside_any(priors, ground_truth.boxes * ground_truth.ignore[..., None])
