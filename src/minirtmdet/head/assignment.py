@@ -88,7 +88,7 @@ class DynamicSoftLabelAssigner:
         overlaps = ious.gather(1, owner[:, None])[:, 0] * positive
         if index is not None:
             found = owner, positive, overlaps
-            owner, positive, overlaps = (v.new_zeros(candidates.shape).scatter(1, index, v) for v in found)  # [B,N] each
+            owner, positive, overlaps = (v.new_zeros(candidates.shape).scatter(1, index, v) for v in found)  # [B,N]
         left_out = ~takes_part  # [B,N]
         if self.ignore_regions:
             left_out = left_out | inside_any(priors, ground_truth.boxes * ground_truth.ignore[..., None])
