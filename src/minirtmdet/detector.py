@@ -117,7 +117,7 @@ class RTMDet(nn.Module):
             images: ``[B, 3, H, W]``, BGR: uint8 pixels, or floating point that is normalised already.  Sides that
                 are no multiple of 32 are padded right and bottom.
             ground_truth: the boxes, in pixels of ``images``.
-            pad_shapes: height and width per image fills, padding included; priors beyond learn nothing.
+            pad_shapes: height and width that each image fills, padding included; priors beyond it learn nothing.
             img_shapes: height and width of its content alone; read where the assigner's ``allowed_border`` is set.
 
         Returns:
