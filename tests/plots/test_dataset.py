@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from minirtmdet import plots
 from minirtmdet.data.augment import Sample
+from minirtmdet.plots.canvas import BOXES, THINGS
 
 CLASSES = ("cat", "dog")
 
@@ -34,6 +36,15 @@ def test_a_contact_sheet_names_each_box_and_dashes_what_is_ignored() -> None:
     assert [patch.get_linestyle() for patch in rectangles] == ["solid", "--"]
     assert rectangles[0].get_bbox().extents.tolist() == [1, 2, 11, 22]
     assert not right.patches
+
+
+def test_a_class_has_one_colour_on_sheets_and_among_sizes() -> None:
+    classes = ("car", "dog")  # the car's own colour, and the first one that is left
+    [sheet] = plots.contact_sheet([sample([[1, 2, 11, 22], [0, 0, 40, 30]], [0, 1])], classes).axes
+    [sizes] = plots.box_sizes({name: np.array([[9.0, 9.0]]) for name in classes}, 64).axes
+    outlines = [to_hex(patch.get_edgecolor()) for patch in sheet.patches if isinstance(patch, Rectangle)]
+    dots = [line.get_color() for line in sizes.lines if line.get_marker() == "o"]
+    assert outlines == dots == [THINGS["car"], BOXES[0]]
 
 
 def test_a_contact_sheet_says_what_is_wrong() -> None:

@@ -10,7 +10,6 @@ from minirtmdet.plots.canvas import (
     INK,
     LEVELS,
     MUTED,
-    box_color,
     class_colors,
     draw_box,
     draw_labels,
@@ -113,8 +112,8 @@ def box_sizes(sizes: Mapping[str, Float[np.ndarray, "_ 2"]], input_size: int) ->
             size=8,
             color=INK,
         )
-    for row, side in enumerate(sides.values()):
-        ax.plot(side, np.full(len(side), row), "o", color=box_color(row), ms=5, alpha=0.35, mec="none")
+    for row, (side, color) in enumerate(zip(sides.values(), class_colors(list(sides)), strict=True)):
+        ax.plot(side, np.full(len(side), row), "o", color=color, ms=5, alpha=0.35, mec="none")
         if len(side):
             ax.plot([np.median(side)], [row], "|", color=INK, ms=13, mew=2)
     ax.set_xscale("log", base=2)
