@@ -186,8 +186,8 @@ def test_a_second_run_is_refused_while_the_first_lives(config: TrainConfig, monk
 def test_a_run_that_another_one_changed_meanwhile_is_not_touched(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
     load = Trainer._load_data
 
-    def slow(trainer: Trainer, settings: TrainConfig) -> None:
-        load(trainer, settings)
+    def slow(trainer: Trainer, *settings: Any) -> None:
+        load(trainer, *settings)
         trainer.run_dir.mkdir()
         (trainer.run_dir / "last.pt").write_text("the other run's")
 
