@@ -4,14 +4,14 @@
 Boxes are ``xyxy`` in pixels of the padded input unless a docstring says otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from minirtmdet.masks import center_of_mass, subsample
+from minirtmdet.masks import LazyMasks, center_of_mass, in_blocks, subsample
 
 
 class GroundTruth(NamedTuple):
@@ -308,28 +308,61 @@ class Detections(_Found):
         boxes: ``xyxy`` in pixels of the original image.
         scores: probability in 0..1.
         labels: class index.
-        masks: the pixels of each detection, in the original image's size; None from a detector of boxes alone.
+        stored_masks: the masks as they are kept: pixels, or what pixels are made of; None from a detector of boxes
+            alone.
     """
 
-    masks: Bool[Tensor, "detections height width"] | None
+    stored_masks: Bool[Tensor, "detections height width"] | LazyMasks | None
 
     def __new__(
         cls,
         boxes: Float[Tensor, "detections 4"],
         scores: Float[Tensor, " detections"],
         labels: Int[Tensor, " detections"],
-        masks: Bool[Tensor, "detections height width"] | None = None,
+        masks: Bool[Tensor, "detections height width"] | LazyMasks | None = None,
     ) -> "Detections":
         """Three fields and, where there are some, masks beside them."""
+        if masks is not None and len(masks) != len(boxes):
+            raise ValueError(f"{len(boxes)} detections with {len(masks)} masks: give one a detection")
         found = super().__new__(cls, boxes, scores, labels)
-        found.masks = masks
+        found.stored_masks = masks
         return found
+
+    @property
+    def masks(self) -> Bool[Tensor, "detections height width"] | None:
+        """The pixels of each detection, in the original image's size, on the device of the boxes.
+
+        They are made when first asked for, and kept: a hundred of an image of 12 megapixels take 1.2 GB.
+        :meth:`mask_blocks` makes a few at a time and keeps none.
+        """
+        if self.stored_masks is not None and not isinstance(self.stored_masks, Tensor):
+            self.stored_masks = self.stored_masks.pixels()
+        return None if self.stored_masks is None else self.stored_masks.to(self.boxes.device)
+
+    def mask_blocks(self) -> Iterator[Bool[Tensor, "block height width"]]:
+        """The masks in the order of the detections, a few at a time; nothing where there are none."""
+        blocks = () if self.stored_masks is None else in_blocks(self.stored_masks)
+        return (block.to(self.boxes.device) for block in blocks)
+
+    def pick(self, rows: Bool[Tensor, " detections"] | Int[Tensor, " _"] | slice) -> "Detections":
+        """Some of the detections, or all in another order, each with its mask.
+
+        Args:
+            rows: which to keep, or indices in the order to have them in.
+        """
+        masks = None if self.stored_masks is None else self.stored_masks[rows]
+        return Detections(*(field[rows] for field in self), masks)
 
 
 def on_host(batch: Sequence[Detections]) -> list[Detections]:
-    """The same detections in the host's memory, for which it waits as often for many images as for one."""
+    """The same detections in the host's memory, for which it waits as often for many images as for one.
+
+    Masks that are not made yet are made where they are, and come over as pixels.
+    """
     counts = [len(detections.scores) for detections in batch]
     if not counts:
         return []
     columns = (torch.cat(column).cpu().split(counts) for column in zip(*batch, strict=True))
-    return [Detections(*image) for image in zip(*columns, strict=True)]
+    masks = [found.stored_masks for found in batch]
+    masks = [kept.cpu() if isinstance(kept, Tensor) else kept for kept in masks]
+    return [Detections(*image, kept) for *image, kept in zip(*columns, masks, strict=True)]

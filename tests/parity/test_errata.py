@@ -200,7 +200,7 @@ def test_width_and_height_are_scaled_back_each_by_its_own() -> None:
     for sides, size in (("rounding", [16, 64]), ("never", [16, 64]), ("always", [16, 16])):
         config = PredictConfig(swap_mask_sides=sides)
         masks = stretch_masks(torch.zeros(1, 4, 4), (16, 64), (0.5, 2.0), config)
-        assert list(masks.shape[1:]) == size
+        assert list(masks.shape) == size
 
 
 def test_no_mask_is_a_row_short() -> None:

@@ -99,7 +99,7 @@ def match_detections(
     """
     order = detections.scores.argsort(descending=True, stable=True)
     order = order[detections.scores[order] > score_threshold]
-    detections = Detections(*(field[order] for field in detections))
+    detections = detections.pick(order)
     real, regions = boxes[~ignore], boxes[ignore]
     same_class = detections.labels[:, None] == labels[~ignore]
     overlaps = bbox_overlaps(detections.boxes, real).masked_fill(~same_class, 0.0)
@@ -111,7 +111,7 @@ def match_detections(
             found[best] = hit[row] = True
     in_region = bbox_overlaps(detections.boxes, regions, "iof") >= iou_threshold
     excused = (in_region & (detections.labels[:, None] == labels[ignore])).any(1) & ~hit
-    return Match(Detections(*(field[~excused] for field in detections)), hit[~excused], real, labels[~ignore], found)
+    return Match(detections.pick(~excused), hit[~excused], real, labels[~ignore], found)
 
 
 def match_images(
