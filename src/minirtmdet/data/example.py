@@ -71,7 +71,7 @@ def example() -> Example:
         Thing(CLASSES.index("tennis ball"), "🎾", x=132, y=36, size=20),
     ]
     wall = PATTERNS[_BRICKS](np.random.Generator(np.random.PCG64(_SEED)), SIZE)
-    rgb, boxes, labels = compose(wall, things)
+    rgb, boxes, labels, _ = compose(wall, things)
     image = np.ascontiguousarray(rgb[..., ::-1])
     tensors = torch.from_numpy(boxes), torch.from_numpy(labels)
     return Example(
