@@ -351,7 +351,8 @@ class Detections(_Found):
             rows: which to keep, or indices in the order to have them in.
         """
         masks = None if self.stored_masks is None else self.stored_masks[rows]
-        return Detections(*(field[rows] for field in self), masks)
+        boxes, scores, labels = (field[rows] for field in self)
+        return Detections(boxes, scores, labels, masks)
 
 
 def on_host(batch: Sequence[Detections]) -> list[Detections]:
@@ -365,4 +366,5 @@ def on_host(batch: Sequence[Detections]) -> list[Detections]:
     columns = (torch.cat(column).cpu().split(counts) for column in zip(*batch, strict=True))
     masks = [found.stored_masks for found in batch]
     masks = [kept.cpu() if isinstance(kept, Tensor) else kept for kept in masks]
-    return [Detections(*image, kept) for *image, kept in zip(*columns, masks, strict=True)]
+    rows = zip(*columns, masks, strict=True)
+    return [Detections(boxes, scores, labels, kept) for boxes, scores, labels, kept in rows]

@@ -12,7 +12,6 @@ from minirtmdet.plots.canvas import (
     INK,
     Image,
     bare,
-    box_color,
     draw_masks,
     halo,
     image_size,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 DIVERGING = "RdBu_r"
 """Red is positive, blue negative, and white 0."""
+MASK = BOXES[4]
 
 
 @styled
@@ -98,7 +98,7 @@ def kernel_matrices(kernel: Sequence[Float[Tensor, "..."]], *, title: str | None
 def coordinates(
     maps: Mapping[str, Float[Tensor, "2 height width"]], points: Sequence[tuple[float, float]], *, stride: int = 8
 ) -> "matplotlib.figure.Figure":
-    """The two coordinate maps of several priors, a row for each: 0 at the prior, positive left of it and above.
+    """The two coordinate maps of several priors, two priors per row: 0 at the prior, positive left of it and above.
 
     Args:
         maps: relative x and y, by what to call the prior.
@@ -108,7 +108,7 @@ def coordinates(
     values = {name: to_numpy(both) for name, both in maps.items()}
     height, width = next(iter(values.values())).shape[1:]
     title = "Relative coordinates: 0 at the prior, positive to its left and above it"
-    figure, axes = sheet(title, 2 * len(values), 2, height / width)
+    figure, axes = sheet(title, 2 * len(values), 4, height / width)
     limit = max(float(np.abs(both).max()) for both in values.values())
     pairs = [(name, axis, both[row]) for name, both in values.items() for row, axis in enumerate("xy")]
     for number, (ax, (name, axis, one)) in enumerate(zip(axes, pairs, strict=True)):
@@ -116,7 +116,7 @@ def coordinates(
         _mark(ax, points[number // 2])
         bare(ax)
         ax.set_title(f"{axis} from {name}")
-    figure.colorbar(image, ax=axes, shrink=0.8, aspect=25)
+    figure.colorbar(image, ax=axes, aspect=25)
     return figure
 
 
@@ -144,7 +144,7 @@ def masks_over(
     figure, axes = sheet(title, len(masks), columns, height / width)
     for ax, (name, mask) in zip(axes, masks.items(), strict=True):
         show_image(ax, image)
-        draw_masks(ax, [to_numpy(mask)], [box_color(1)])
+        draw_masks(ax, [to_numpy(mask)], [MASK])
         if truth is not None and bool(truth.any()):
             at = np.arange(width) + 0.5, np.arange(height) + 0.5
             ax.contour(*at, to_numpy(truth), [0.5], colors="white", linewidths=1.0, linestyles="--")
