@@ -257,7 +257,11 @@ class Original:
         """``predict_by_feat`` with masks."""
         from parity import original_instances
 
-        return Work(lambda: original_instances.found(made), lambda: counted(original_instances.found(made)[0].masks))
+        def answer() -> Answer:
+            (found,) = original_instances.found(made)
+            return counted(found, found.bboxes)
+
+        return Work(lambda: original_instances.found(made), answer)
 
 
 # --- this package ----------------------------------------------------------------------------------------------------
