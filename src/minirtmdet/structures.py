@@ -49,6 +49,7 @@ class GroundTruth(NamedTuple):
         ignore: Sequence[Bool[Tensor, " _"]] | None = None,
         centers: Sequence[Float[Tensor, "_ 2"]] | None = None,
         masks: Sequence[Bool[Tensor, "_ _ _"]] | None = None,
+        cells: Sequence[Bool[Tensor, "_ _ _"]] | None = None,
         names: Sequence[str] | None = None,
     ) -> "GroundTruth":
         """Check and pad the boxes of ``B`` images.
@@ -60,6 +61,7 @@ class GroundTruth(NamedTuple):
             ignore: one ``[n]`` mask an image of boxes that are ignore regions.
             centers: one ``[n, 2]`` tensor an image; the box centres where left out, or the centres of mass of masks.
             masks: one ``[n, H, W]`` tensor an image, in pixels of the padded input, which is of one size for all.
+            cells: in place of ``masks`` what :func:`~minirtmdet.masks.subsample` makes of them, with their ``centers``.
             names: what error messages call each image; ``image 0``, ``image 1``, … where left out.
 
         Raises:
@@ -76,6 +78,9 @@ class GroundTruth(NamedTuple):
         if masks is not None:
             _check_masks(names, boxes, masks)
             centers = centers or [center_of_mass(m) for m in masks]
+            cells = [subsample(m) for m in masks]
+        elif cells is not None:
+            _check_masks(names, boxes, cells)
         centers = centers or [(b[:, :2] + b[:, 2:]) / 2 if b.ndim == 2 else b for b in boxes]
         columns = {"labels": labels, "ignore": ignore, "centers": centers, "names": names}
         for column, values in columns.items():
@@ -94,7 +99,7 @@ class GroundTruth(NamedTuple):
             mask=torch.zeros(batch, size, dtype=torch.bool, device=device),
             ignore=torch.zeros(batch, size, dtype=torch.bool, device=device),
             centers=torch.zeros(batch, size, 2, dtype=dtype, device=device),
-            masks=torch.zeros(batch, size, *_cells(masks), dtype=torch.bool, device=device),
+            masks=torch.zeros(batch, size, *_cells(cells), dtype=torch.bool, device=device),
         )
         for i, image_boxes in enumerate(boxes):
             n = len(image_boxes)
@@ -104,8 +109,8 @@ class GroundTruth(NamedTuple):
             padded.mask[i, :n] = ~ignore[i]
             padded.ignore[i, :n] = ignore[i]
             padded.centers[i, :n] = centers[i].to(dtype)
-            if masks is not None:
-                padded.masks[i, :n] = subsample(masks[i])
+            if cells is not None:
+                padded.masks[i, :n] = cells[i]
         return padded
 
     def with_rows(self) -> "GroundTruth":
@@ -195,12 +200,9 @@ def _check_masks(names: Sequence[str], boxes: Sequence[Tensor], masks: Sequence[
             )
 
 
-def _cells(masks: Sequence[Bool[Tensor, "_ height width"]] | None) -> tuple[int, int]:
+def _cells(cells: Sequence[Bool[Tensor, "_ height width"]] | None) -> tuple[int, int]:
     """Rows and columns of masks as they are kept."""
-    if not masks:
-        return 0, 0
-    height, width = subsample(masks[0]).shape[1:]
-    return height, width
+    return (cells[0].shape[1], cells[0].shape[2]) if cells else (0, 0)
 
 
 class AssignResult(NamedTuple):
