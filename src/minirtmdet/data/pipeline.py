@@ -141,15 +141,15 @@ class TrainPipeline:
         """All but MixUp and the filter."""
         rng, side = sample_rng(self.seed, epoch, position), self.input_size
         mosaic = self.stage(epoch) == 1 and self.config.mosaic > 0
-        keep = self.config.empty_crops == "keep"
+        empty = self.config.empty_crops
         index = int(order[position])
         for _ in range(MAX_REFETCH + 1):
             canvas, paint = self._lay_out(rng, index, position, order, load) if mosaic else (load(index), None)
             scaled = draw_side(rng, 2 * side if mosaic else side, self.config.scale)
             size = fit(canvas.img_shape, scaled)
             boxes = resize_boxes(canvas.boxes, canvas.img_shape, size)
-            corner, shows_box = draw_corner(rng, size, boxes, side, CROP_TRIES if keep else 1)
-            if shows_box or keep:
+            corner, shows_box = draw_corner(rng, size, boxes, side, CROP_TRIES if empty == "keep" else 1)
+            if shows_box or empty != "redraw":
                 break
             index = int(order[rng.integers(len(order))])
         else:

@@ -92,13 +92,13 @@ class Shapes:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def scaled(self, x: float, y: float) -> "Shapes":
+    def scaled(self, x: int | float, y: int | float) -> "Shapes":
         """In the image stretched by ``x`` and ``y``."""
         factors = np.array([x, y])
         window = self.window * np.tile(factors, 2)
         return replace(self, scale=self.scale * factors, shift=self.shift * factors, window=window)
 
-    def moved(self, x: float, y: float) -> "Shapes":
+    def moved(self, x: int | float, y: int | float) -> "Shapes":
         """In an image in which they lie so much further right and down."""
         offset = np.array([x, y], dtype=np.float64)
         return replace(self, shift=self.shift + offset, window=self.window + np.tile(offset, 2))
@@ -260,7 +260,7 @@ def _inside(
     return (passes & right).sum(1) % 2 == 1
 
 
-def _extent(source: Source) -> Sequence[float]:
+def _extent(source: Source) -> Sequence[int] | Sequence[float]:
     """The box (``xyxy``) around a shape; zeros where it is not known."""
     if isinstance(source, Bitmap):
         (x, y), (rows, columns) = source.corner, source.pixels.shape
