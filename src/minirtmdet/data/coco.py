@@ -177,6 +177,11 @@ class CocoDataset:
         rows = slice(self._first_box[index], self._first_box[index + 1])
         return Entry(self._path(index), self._sizes[index], self._boxes[rows], self._labels[rows], self._ignore[rows])
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are read."""
+        return self._masks is not None
+
     def count_boxes(self) -> dict[str, int]:
         """How many boxes each class has; without ignore regions."""
         counts = np.bincount(self._labels[~self._ignore], minlength=len(self.classes))

@@ -8,6 +8,7 @@ Windows), or as ``multiprocessing.set_start_method`` says.  The last two pickle 
 name of its module: a class that is defined in a notebook's cell, which no module has, loads with ``workers=0`` alone.
 """
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.memory import check_shared_memory
 from minirtmdet.data.pipeline import Change, TrainPipeline
 from minirtmdet.data.workers import start_worker
-from minirtmdet.structures import GroundTruth
+from minirtmdet.structures import GroundTruth, padded_count
 
 STUCK = 600.0
 """Seconds without any batch after which loading processes are taken to be stuck."""
@@ -112,7 +113,7 @@ class TrainLoader:
         change: Change | None = None,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
-        check_shared_memory(workers, batch_size, input_size)
+        check_shared_memory(workers, batch_size, input_size, _masks_per_image(dataset, augment))
         pipeline = TrainPipeline(augment, input_size, seed, epochs, change)
         self.stage2_start = pipeline.stage2_start
         self._batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
@@ -232,6 +233,18 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
         img_shapes=[sample.img_shape for sample in samples],
         scale_factors=[sample.scale_factor for sample in samples],
     )
+
+
+def _masks_per_image(dataset: CocoDataset, augment: AugmentConfig) -> int:
+    """About how many masks an image of a batch has; 0 where none are read.
+
+    As many rows as the image of the batch that has most: twice the mean, four images in a mosaic, two of these mixed,
+    of which a crop leaves half.
+    """
+    if not dataset.has_masks:
+        return 0
+    mean = sum(dataset.count_boxes().values()) / len(dataset)
+    return padded_count(math.ceil(mean * (4 if augment.mosaic else 1) * (2 if augment.mixup else 1)))
 
 
 def _draw_masks(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, list[Tensor]]]:

@@ -57,9 +57,7 @@ def decode_mask(rle: Rle) -> Bool[np.ndarray, "height width"]:
     return pixels.astype(bool)
 
 
-def draw_polygons(
-    parts: Sequence[Float[np.ndarray, "_ 2"]], size: tuple[int, int]
-) -> Bool[np.ndarray, "height width"]:
+def draw_polygons(parts: Sequence[Float[np.ndarray, "_ 2"]], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
     """The pixels of an object of one polygon or several, as the COCO tools draw them.
 
     Args:
