@@ -176,7 +176,8 @@ def test_what_a_file_has_no_mask_of_is_left_out_and_an_ignore_region_is_its_box(
     ]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(truth))
-    ready = read_ground_truth(path, masks=True)
+    with pytest.warns(UserWarning, match=r"a\.json: 1 of 3 boxes have no mask to judge by"):
+        ready = read_ground_truth(path, masks=True)
     assert ["segmentation" in entry for entry in ready["annotations"]] == [True, False, False]
     results = [found(square(10, 10, 40, 40)), {**found(square(65, 65, 9, 9), 2), "score": 0.9}]
     assert coco_metrics(ready, results, (1,), masks=True).metrics["AP"] == 1.0

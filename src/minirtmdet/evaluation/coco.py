@@ -1,5 +1,6 @@
 """COCO average precision of a detector, by a COCO evaluation library."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from minirtmdet.detector import Detector
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.evaluation.entries import (
     SOURCE,
+    fields_of,
     mask_of_result,
     results_that_count,
     truths_that_count,
@@ -215,7 +217,8 @@ def read_ground_truth(json_file: Path, *, masks: bool = False) -> dict[str, Any]
 
     Args:
         json_file: what to read.
-        masks: keep ``segmentation`` too, in RLE; where it cannot be used the annotation has none.
+        masks: keep ``segmentation`` too, in RLE; where it cannot be used the annotation has none, and a warning counts
+            these, ignore regions aside.
 
     Raises:
         ValueError: as for :mod:`minirtmdet.data.coco_json`; naming annotation and image for a mask of another size than
@@ -224,24 +227,24 @@ def read_ground_truth(json_file: Path, *, masks: bool = False) -> dict[str, Any]
     content, source = read_json(json_file), str(json_file)
     images = {image.id: image for image in read_images(content, source)}
     boxes = (entry for entry in read_annotations(content, source) if entry.box is not None)
+    annotations = [
+        {
+            "id": number,
+            **fields_of(entry),
+            **(usable_mask(entry, images.get(entry.image_id), source) if masks else {}),
+        }
+        for number, entry in enumerate(boxes, 1)
+    ]
+    without = sum(not entry["iscrowd"] and "segmentation" not in entry for entry in annotations)
+    if masks and without:
+        warnings.warn(f"{json_file}: {without} of {len(annotations)} boxes have no mask to judge by", stacklevel=2)
     return {
         "images": [
             {"id": image_id, "file_name": file_name, "width": width, "height": height}
             for image_id, file_name, (height, width) in images.values()
         ],
         "categories": [category._asdict() for category in read_categories(content, source)],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": entry.image_id,
-                "category_id": entry.category_id,
-                "bbox": list(entry.box or ()),
-                "area": entry.area,
-                "iscrowd": int(entry.ignore),
-                **(usable_mask(entry, images.get(entry.image_id), source) if masks else {}),
-            }
-            for number, entry in enumerate(boxes, 1)
-        ],
+        "annotations": annotations,
     }
 
 
@@ -290,12 +293,10 @@ def coco_metrics(
     }
     annotations = [
         {
+            **fields_of(entry),
             "id": number,
             "image_id": images[entry.image_id],
             "category_id": categories[entry.category_id],
-            "bbox": list(entry.box or ()),
-            "area": entry.area,
-            "iscrowd": int(entry.ignore),
             **mask,
         }
         for number, (entry, mask) in enumerate(pairs, 1)
@@ -316,7 +317,7 @@ def coco_metrics(
         COCO({**everything, "annotations": annotations}),
         COCO({**everything, "annotations": detections}),
         "segm" if masks else "bbox",
-        print_function=_silent,
+        print_function=lambda *_: None,  # it prints a table of its own
     )
     evaluation.params.catIds = list(categories.values())
     evaluation.params.imgIds = list(images.values())
@@ -396,7 +397,3 @@ def _mean(values: np.ndarray) -> float:
 
 def _shown(value: float) -> str:
     return f"{'-' if value < 0 else f'{value:.3f}':>6}"
-
-
-def _silent(*_: object) -> None:
-    """The library prints its table through this."""

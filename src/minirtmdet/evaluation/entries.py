@@ -28,6 +28,17 @@ def truths_that_count(
             yield entry
 
 
+def fields_of(entry: Annotation) -> dict[str, Any]:
+    """An annotation as the COCO tools read it, but for its id."""
+    return {
+        "image_id": entry.image_id,
+        "category_id": entry.category_id,
+        "bbox": list(entry.box or ()),
+        "area": entry.area,
+        "iscrowd": int(entry.ignore),
+    }
+
+
 def results_that_count(
     results: Iterable[dict[str, Any]], image_ids: Container[int], category_ids: Container[int]
 ) -> Iterator[dict[str, Any]]:
