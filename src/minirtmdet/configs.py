@@ -180,7 +180,8 @@ class DataConfig:
     workers: Whole = 0
     """Processes that load images beside the training process."""
     bad_boxes: Literal["drop", "raise"] = "drop"
-    """What to do with boxes without area or outside the image: drop them with a counted warning, or stop."""
+    """What to do with boxes without area or outside the image, and where masks are learned with those whose mask cannot
+    be used: drop them with a counted warning, or stop."""
     bad_images: Literal["skip", "raise"] = "raise"
     """What to do with a missing or broken image, at the start or later: leave it out with a counted warning (another
     takes its place in the batch), or stop."""

@@ -197,14 +197,14 @@ def test_a_crop_without_a_box_gives_the_image_up_for_another():
 
 
 def test_a_crop_without_a_box_is_kept_where_that_is_accepted():
-    sample = painted(320, 320, (0, 0, 32, 32))  # of a crop of a fifth of the side one in a few shows some of it
-    config = AugmentConfig(mosaic=0.0, mixup=0.0, scale=(1.5, 1.5), hsv=(0, 0, 0))
+    sample = painted(320, 320, (0, 0, 64, 64))  # a crop of half the side seldom shows some of it
+    config = AugmentConfig(mosaic=0.0, mixup=0.0, scale=(2.0, 2.0), hsv=(0, 0, 0))
     shown = {}
     for empty_crops in ("keep", "accept"):
         pipeline = TrainPipeline(replace(config, empty_crops=empty_crops), 64, 0, 300)
         shown[empty_crops] = sum(len(pipeline(0, p, np.zeros(100, int), lambda _: sample).boxes) for p in range(100))
-    assert shown["keep"] > 80
-    assert 5 < shown["accept"] < 60
+    assert shown["keep"] > 70
+    assert 5 < shown["accept"] < 40
 
 
 def test_redrawing_sees_large_objects_more_often():

@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from minirtmdet.configs import MASK_STRIDE
 from minirtmdet.data.masks import draw_polygons
 
+FIRST = MASK_STRIDE // 2
+"""The first row and column of pixels that are taken for cells (:func:`minirtmdet.masks.subsample`)."""
 INWARDS = 1e-6
 """How far inside a corner of the window it is asked whether an object covers it, in sides of the window."""
 
@@ -139,28 +141,19 @@ class Shapes:
 
     def draw(self, size: tuple[int, int]) -> Drawn:
         """Every shape as pixels of an image of ``size`` (height, width), each by itself."""
-        count, (first, last) = len(self), (MASK_STRIDE // 2, MASK_STRIDE // 2 - 1)
-        rows, columns = ((side + last) // MASK_STRIDE for side in size)
+        count = len(self)
+        rows, columns = ((side + MASK_STRIDE - 1 - FIRST) // MASK_STRIDE for side in size)
         cells = np.zeros((count, rows, columns), dtype=bool)
         centers, areas = np.zeros((count, 2), dtype=np.float32), np.zeros(count, dtype=np.int64)
         inside = self.cut(size)
-        boxes = inside.boxes(np.zeros((count, 4)))
-        for i, box in enumerate(boxes):
-            (left, top), (right, bottom) = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
-            if left >= right or top >= bottom:
-                continue
-            pixels = inside._pixels(i, (left, top, right, bottom))
-            areas[i] = pixels.sum()
-            if not areas[i]:
-                continue
-            # sums of whole numbers, divided as floats: to the bit what minirtmdet.masks.center_of_mass says
-            sums = [(pixels.sum(axis) * np.arange(a, b)).sum() for axis, a, b in ((0, left, right), (1, top, bottom))]
-            centers[i] = np.array(sums, dtype=np.float32) / np.float32(areas[i])
-            row, column = (max(-(-(start - first) // MASK_STRIDE), 0) for start in (top, left))
-            seen = pixels[
-                row * MASK_STRIDE + first - top :: MASK_STRIDE, column * MASK_STRIDE + first - left :: MASK_STRIDE
-            ]
-            cells[i, row : row + seen.shape[0], column : column + seen.shape[1]] = seen
+        for i, box in enumerate(inside.boxes(np.zeros((count, 4)))):
+            left, top = np.floor(box[:2]).astype(int).tolist()
+            right, bottom = np.ceil(box[2:]).astype(int).tolist()
+            if left < right and top < bottom:
+                pixels = inside._pixels(i, (left, top, right, bottom))
+                areas[i] = pixels.sum()
+                centers[i] = _center_of_mass(pixels, (left, top))
+                _fill_cells(cells[i], pixels, (left, top))
         return Drawn(cells, centers, areas)
 
     def _cut_box(self, index: int) -> Float[np.ndarray, "4"]:
@@ -258,6 +251,24 @@ def _inside(
     with np.errstate(divide="ignore", invalid="ignore"):
         right = x < x1 + (y - y1) / (y2 - y1) * (x2 - x1)
     return (passes & right).sum(1) % 2 == 1
+
+
+def _center_of_mass(pixels: Bool[np.ndarray, "rows columns"], corner: tuple[int, int]) -> Float32[np.ndarray, "2"]:
+    """As :func:`minirtmdet.masks.center_of_mass`, to the bit, of a part of a mask whose left upper corner is given."""
+    sums = [
+        (pixels.sum(axis) * np.arange(start, start + pixels.shape[1 - axis])).sum() for axis, start in enumerate(corner)
+    ]
+    return np.array(sums, dtype=np.float32) / np.float32(max(pixels.sum(), 1))
+
+
+def _fill_cells(
+    cells: Bool[np.ndarray, "_ _"], pixels: Bool[np.ndarray, "rows columns"], corner: tuple[int, int]
+) -> None:
+    """Write those pixels of a part of a mask that are taken for cells, whose left upper corner (x, y) is given."""
+    column, row = (max(-(-(start - FIRST) // MASK_STRIDE), 0) for start in corner)
+    left, top = column * MASK_STRIDE + FIRST - corner[0], row * MASK_STRIDE + FIRST - corner[1]
+    seen = pixels[top::MASK_STRIDE, left::MASK_STRIDE]
+    cells[row : row + seen.shape[0], column : column + seen.shape[1]] = seen
 
 
 def _extent(source: Source) -> Sequence[int] | Sequence[float]:
