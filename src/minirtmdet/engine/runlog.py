@@ -1,7 +1,7 @@
 """The course of a run: rows in memory, in ``log.csv`` and, where it is installed, for TensorBoard."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,6 +115,11 @@ class RunLog:
         self.rows.append(row)
         for logger in self._loggers:
             logger.write(row)
+
+
+def logged(metrics: Mapping[str, float]) -> Row:
+    """The numbers of an evaluation that a row holds."""
+    return {name: metrics[name] for name in METRIC_COLUMNS + MASK_METRIC_COLUMNS if name in metrics}
 
 
 def describe(row: Row) -> str:

@@ -43,7 +43,7 @@ from minirtmdet.engine.results import (
     write_sheet,
 )
 from minirtmdet.engine.runfolder import Extent, RunFolder, RunLock, check_same_run
-from minirtmdet.engine.runlog import MASK_METRIC_COLUMNS, METRIC_COLUMNS, NOT_JUDGED, Logger, Row, RunLog, describe
+from minirtmdet.engine.runlog import NOT_JUDGED, Logger, Row, RunLog, describe, logged
 from minirtmdet.engine.start import Start, build_model, check_together, find_start, load_data, make_schedule, settle
 from minirtmdet.engine.state import Progress, StepLosses, check_finite, is_stalled, restore, say_resumed, training_state
 from minirtmdet.engine.step import Inputs, build_step
@@ -339,11 +339,7 @@ class Trainer:
             evaluation = self.evaluate()
         judged = evaluation is None or evaluation.judged
         if evaluation is not None and judged:
-            row |= {
-                key: evaluation.metrics[key]
-                for key in METRIC_COLUMNS + MASK_METRIC_COLUMNS
-                if key in evaluation.metrics
-            }
+            row |= logged(evaluation.metrics)
         with self._interrupts.held():
             self._meter.forget()
             self.progress.epoch, self.progress.position = epoch, 0
