@@ -225,6 +225,22 @@ def test_shapes_follow_pixels_where_a_mosaic_rounds_them_down():
     assert boxes_of(sample.shapes) == [[0, 0, 426, 640]]
 
 
+def test_a_change_of_ones_own_leaves_each_box_its_shape():
+    sample = with_shape(grey(64, 64), (L_SHAPE,))
+    config = AugmentConfig(mosaic=0.0, mixup=0.0, scale=(1.0, 1.0), hsv=(0, 0, 0), flip=0.0)
+
+    def twice(sample, rng):
+        return replace(sample, boxes=np.tile(sample.boxes, (2, 1)), labels=np.zeros(2, int), ignore=np.zeros(2, bool))
+
+    def run(change):
+        return TrainPipeline(config, 64, 0, 300, change)(0, 0, np.zeros(1, int), lambda _: sample)
+
+    with pytest.raises(ValueError, match=r"twice makes of .* a sample with 2 boxes without a shape each"):
+        run(twice)
+    mirrored = run(lambda sample, rng: flip(sample))
+    assert mirrored.boxes.tolist() == boxes_of(mirrored.shapes) == [[24, 0, 64, 40]]
+
+
 # ---- batches
 
 

@@ -44,7 +44,8 @@ Change = Callable[[Sample, np.random.Generator], Sample]
 """A change of one's own to training samples, after all others: from a sample to one with as many pixels.
 
 It draws from the generator alone, so that a sample stays a function of seed, epoch and position, and writes into no
-array that it is given.  Boxes may move, go and come, each with its label and flag; what reaches over the border is cut.
+array that it is given.  Boxes may move, go and come, each with its label and flag, and with its shape where masks are
+learned; what reaches over the border is cut.
 Loading processes need one that a module has by name: no lambda.
 """
 
@@ -189,6 +190,8 @@ def _changed(change: Change, sample: Sample, rng: np.random.Generator) -> Sample
         problem = "boxes that are not four finite numbers each"
     elif not len(found.boxes) == len(found.labels) == len(found.ignore):
         problem = f"{len(found.boxes)} boxes with {len(found.labels)} labels and {len(found.ignore)} flags"
+    elif sample.shapes is not None and (found.shapes is None or len(found.shapes) != len(found.boxes)):
+        problem = f"{len(found.boxes)} boxes without a shape each: shapes move and go with their boxes"
     if problem:
         raise ValueError(f"{name} makes of {sample.path} a sample with {problem}")
     found = replace(found, boxes=found.boxes.astype(np.float32))

@@ -337,8 +337,7 @@ class Trainer:
             with self._interrupts.held():
                 self._save_last()  # an evaluation can take long, and end badly
             evaluation = self.evaluate()
-        judged = evaluation is None or evaluation.judged
-        if evaluation is not None and judged:
+        if evaluation is not None and evaluation.judged:
             row |= logged(evaluation.metrics)
         with self._interrupts.held():
             self._meter.forget()
@@ -347,7 +346,7 @@ class Trainer:
             if evaluation is not None:
                 self._take_in(evaluation)
             self._save_last()
-        words = describe(row) + ("" if judged else f", {NOT_JUDGED}")
+        words = describe(row) + ("" if evaluation is None or evaluation.judged else f", {NOT_JUDGED}")
         self.say(f"epoch {epoch}/{self.config.epochs}: {words}{self._meter.time_left(self.schedule.total_steps)}")
         self._meter.skip()
 
