@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-from parity import cases
+from parity import cases, instances
 from parity.fill import fill
 from torch import Tensor
 
@@ -74,11 +74,30 @@ def crowd() -> cases.Scene:
     return made._replace(cls_scores=cases.normal("crowd/logits", *made.cls_scores.shape) - 3.0)
 
 
+def with_masks(size: int, images: int, boxes: int) -> instances.InstanceCase:
+    """Masks of all sizes, and the outputs of a half-trained detector: boxes near the objects, so that many learn."""
+    return instances.instances(f"benchmark-masks-{size}-{images}", (size, size), counts=(boxes,) * images)
+
+
+def hundred(height: int, width: int, size: int = 640) -> instances.PasteCase:
+    """A hundred detections or more of an image that was resized to fit the input."""
+    factor = size / max(height, width)
+    content = round(height * factor), round(width * factor)
+    factors = [(content[1] / width, content[0] / height)]
+    made = instances.instances(f"benchmark-paste-{size}", (size, size), counts=(20,))
+    made = made._replace(scene=made.scene._replace(cls_scores=made.scene.cls_scores + 2.0))
+    return instances.PasteCase(made, [(height, width)], factors, max_per_image=100)
+
+
 def prepare(name: str, side: Any) -> Work:
     """The work of a case, such as ``assign 640 1 300 80``: size, images, boxes, classes, longest side."""
     kind, *numbers = name.split()
     if kind == "predict":
         return side.predict(crowd())
+    if kind == "masks":
+        return side.masks(with_masks(*(int(number) for number in numbers)))
+    if kind == "paste":
+        return side.paste(hundred(*(int(number) for number in numbers)))
     made = scene(*(int(number) for number in numbers))
     return {"assign": side.assign, "given": side.given, "loss": side.loss, "step": side.step}[kind](made)
 
@@ -101,6 +120,17 @@ def forget(maps: tuple[list[Tensor], list[Tensor]]) -> None:
     """Drop the gradients."""
     for level in (*maps[0], *maps[1]):
         level.grad = None
+
+
+MASK_ANSWERS = ("loss_cls", "loss_bbox", "loss_mask", "grad_kernels", "grad_mask_feat")
+
+
+def counted(found: Any, boxes: Tensor) -> Answer:
+    """Pixels of each mask in each row and in each column, in an order that equal scores do not change."""
+    from parity.compare import settle_order
+
+    masks = found.masks[settle_order(boxes, found.scores, found.labels)]
+    return {"rows": masks.sum(2).float(), "columns": masks.sum(1).float()}
 
 
 def training_step(network: Callable[[], Any], head: Callable[..., Answer], optimizer: torch.optim.Optimizer) -> float:
@@ -198,6 +228,41 @@ class Original:
         metas = [{"img_shape": made.pad_shapes[0], "scale_factor": (1.0, 1.0)}]
         return Work(lambda: head.predict_by_feat(*maps, batch_img_metas=metas, cfg=config, rescale=True), answer)
 
+    def masks(self, made: instances.InstanceCase) -> Work:
+        """``RTMDetInsHead.loss_by_feat`` with bitmaps, and backward; the time is without making the bitmaps."""
+        from parity import original_instances
+
+        head, scene = original_instances.head(), made.scene
+        shape, metas = scene.pad_shapes[0], original_instances.metas(scene)
+        maps = [scene.levels(part) for part in (scene.cls_scores, scene.distances, made.kernels)]
+        parts = [level.requires_grad_() for levels in maps for level in levels] + [made.mask_feat.requires_grad_()]
+
+        def run() -> float:
+            truth = original_instances.truth(scene, shape)  # anew: the original changes what it is given
+            start = time.perf_counter()
+            losses = head.loss_by_feat(*maps, made.mask_feat, truth, metas)
+            (sum(losses["loss_cls"]) + sum(losses["loss_bbox"]) + losses["loss_mask"]).backward()
+            seconds = time.perf_counter() - start
+            for part in parts:
+                part.grad = None
+            return seconds
+
+        def answer() -> Answer:
+            found = original_instances.losses(made)
+            return {name: found[name] for name in MASK_ANSWERS}
+
+        return Work(run, answer)
+
+    def paste(self, made: instances.PasteCase) -> Work:
+        """``predict_by_feat`` with masks."""
+        from parity import original_instances
+
+        def answer() -> Answer:
+            (found,) = original_instances.found(made)
+            return counted(found, found.bboxes)
+
+        return Work(lambda: original_instances.found(made), answer)
+
 
 # --- this package ----------------------------------------------------------------------------------------------------
 
@@ -287,6 +352,51 @@ class Ours:
         case = cases.PredictCase(made)
         maps = made.levels(made.cls_scores), made.levels(made.distances)
         return Work(lambda: predict_by_feat(*maps), lambda: self.parity.predict(case))
+
+    def masks(self, made: instances.InstanceCase) -> Work:
+        """``RTMDetInsLoss``, and backward; truth is as the loader hands it on, at every fourth pixel."""
+        from parity import ours_instances
+
+        from minirtmdet.head.pipeline import RTMDetInsLoss
+
+        criterion, truth = self.compile(RTMDetInsLoss(instances.CLASSES)), ours_instances._truth(made)
+        outputs, shapes = ours_instances._leaves(made), torch.tensor(made.scene.pad_shapes)
+        parts = [*(level for levels in outputs[:3] for level in levels), outputs.mask_feat]
+
+        def run() -> float:
+            start = time.perf_counter()
+            losses = criterion(*outputs, truth, shapes)
+            (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_mask"]).backward()
+            seconds = time.perf_counter() - start
+            for part in parts:
+                part.grad = None
+            return seconds
+
+        def answer() -> Answer:
+            found = ours_instances._gradients(outputs, criterion(*outputs, truth, shapes))
+            for part in parts:
+                part.grad = None
+            return {name: found[name] for name in MASK_ANSWERS}
+
+        return Work(run, answer)
+
+    def paste(self, made: instances.PasteCase) -> Work:
+        """``predict_instances_by_feat``, and the pixels of every mask, a few at a time."""
+        from parity import ours_instances
+
+        from minirtmdet.head.postprocess import predict_instances_by_feat
+
+        outputs, settings = ours_instances._leaves(made.outputs), ours_instances._settings(made)
+
+        def run() -> int:
+            (found,) = predict_instances_by_feat(outputs, made.originals, **settings)
+            return sum(len(block) for block in found.mask_blocks())
+
+        def answer() -> Answer:
+            (found,) = predict_instances_by_feat(outputs, made.originals, **settings)
+            return counted(found, found.boxes)
+
+        return Work(run, answer)
 
 
 class Compiled(Ours):

@@ -24,6 +24,8 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+# where masks are found too
+KEPT_OF_MASKS = tuple(f"mask_{name}" for name in KEPT)
 
 
 def train_once(preset: str, seed: int, rest: list[str], out: Path) -> dict[str, object]:
@@ -32,7 +34,7 @@ def train_once(preset: str, seed: int, rest: list[str], out: Path) -> dict[str, 
     command = [sys.executable, "-m", "minirtmdet", "train", preset, "--out", str(out), "--name", name, "--resume"]
     subprocess.run([*command, "--seed", str(seed), *rest], check=True)
     found = json.loads((out / name / "metrics.json").read_text(encoding="utf-8"))
-    metrics = {key: round(found["metrics"][key], 4) for key in KEPT}
+    metrics = {key: round(found["metrics"][key], 4) for key in KEPT + KEPT_OF_MASKS if key in found["metrics"]}
     return {"seed": seed, **metrics, **{key: found[key] for key in ("images_seen", "train_seconds", "device")}}
 
 
@@ -60,7 +62,8 @@ def main() -> None:
 
     with TemporaryDirectory() as out:
         runs = [train_once(args.preset, seed, rest, Path(out)) for seed in args.seeds]
-    aps = [float(str(run["AP"])) for run in runs]
+    scores = [name for name in ("AP", "mask_AP") if name in runs[0]]
+    aps = {name: [float(str(run[name])) for run in runs] for name in scores}
     # the folder of somebody's data is nobody else's business
     shown = [
         "path/to/data" if before == "--data.root" else word for before, word in zip(["", *rest], rest, strict=False)
@@ -71,8 +74,8 @@ def main() -> None:
         ),
         "note": args.note,
         **surroundings(),
-        "AP mean": round(statistics.mean(aps), 4),
-        "AP spread": round(max(aps) - min(aps), 4),
+        **{f"{name} mean": round(statistics.mean(aps[name]), 4) for name in scores},
+        **{f"{name} spread": round(max(aps[name]) - min(aps[name]), 4) for name in scores},
         "runs": runs,
     }
     RESULTS.mkdir(exist_ok=True)
@@ -81,8 +84,10 @@ def main() -> None:
     temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     for run in runs:
-        print(f"seed {run['seed']}: AP {run['AP']:.3f} after {run['images_seen']} images, {run['train_seconds']:.0f} s")
-    print(f"AP mean {record['AP mean']:.3f}, spread {record['AP spread']:.3f}; written to {path.name}")
+        found = ", ".join(f"{name} {run[name]:.3f}" for name in scores)
+        print(f"seed {run['seed']}: {found} after {run['images_seen']} images, {run['train_seconds']:.0f} s")
+    for name in scores:
+        print(f"{name} mean {record[f'{name} mean']:.3f}, spread {record[f'{name} spread']:.3f}; in {path.name}")
 
 
 if __name__ == "__main__":

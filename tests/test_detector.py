@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from minirtmdet.configs import MODELS, AssignerConfig, ModelConfig, PredictConfig
-from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, _original_shapes, build_detector
+from minirtmdet.detector import MEAN, STD, RTMDet, _check_images, build_detector
+from minirtmdet.masks import original_shapes
 from minirtmdet.structures import GroundTruth
 
 SMALL = ModelConfig(deepen_factor=0.1, widen_factor=0.125, neck_csp_blocks=1, num_classes=3)
@@ -376,9 +377,9 @@ def test_masks_come_in_the_pixels_of_the_original_images():
 def test_the_size_of_an_image_is_found_again_from_its_content(size):
     scale = min(640 / size[0], 640 / size[1])
     content = tuple(max(1, round(side * scale)) for side in size)
-    assert _original_shapes([content], [(content[1] / size[1], content[0] / size[0])]) == [size]
+    assert original_shapes([content], [(content[1] / size[1], content[0] / size[0])]) == [size]
     if scale > 1:  # a factor that was asked for, and content that ends in a part of a pixel
-        assert _original_shapes([tuple(math.ceil(side * scale) for side in size)], [(scale, scale)]) == [size]
+        assert original_shapes([tuple(math.ceil(side * scale) for side in size)], [(scale, scale)]) == [size]
 
 
 def test_masks_of_images_of_odd_sides_end_where_the_image_does():

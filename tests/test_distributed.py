@@ -48,8 +48,8 @@ PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, empty_crops="keep")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve images to train on, five to evaluate on."""
     root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12)
-    write_random_set(root, 5, name="val", seed=1)
+    write_random_set(root, 12, masks=True)
+    write_random_set(root, 5, name="val", seed=1, masks=True)
     return root
 
 
@@ -86,13 +86,16 @@ def flat(grads: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, float]]:
 # ---- gradients
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_gradients_are_those_of_one_process_on_the_joined_batch(config: TrainConfig, accumulate: int):
-    config = replace(config, optim=replace(config.optim, accumulate=accumulate))
+@pytest.mark.parametrize(("accumulate", "masks"), [(1, False), (2, False), (1, True)])
+def test_gradients_are_those_of_one_process_on_the_joined_batch(config: TrainConfig, accumulate: int, masks: bool):
+    model = replace(config.model, masks=masks, exp_on_reg=not masks)
+    config = replace(config, model=model, optim=replace(config.optim, accumulate=accumulate))
     assert both(gradients, config, config.out) == [0, 0]
     assert wait([start(gradients, replace(config, batch_size=4), config.out)]) == [0]
     one, first, second = (torch.load(config.out / f"{name}.pt") for name in ("1.0", "2.0", "2.1"))
     for name, grad, size in flat(one["grads"]):
+        if masks and "mask_head" in name:
+            continue  # as BatchNorm does nothing here, weights of 0.01 let nothing through so many layers
         assert size > 0, name
         assert torch.equal(first["grads"][name], second["grads"][name]), name
         assert (first["grads"][name] - grad).abs().max() <= 1e-5 * size, name

@@ -1,13 +1,17 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from helpers.toy import grid, unchecked
 
 from minirtmdet.configs import AssignerConfig
+from minirtmdet.evaluation.matching import match_detections
 from minirtmdet.head.pipeline import RTMDetLoss
+from minirtmdet.inference.images import inside_image
+from minirtmdet.masks import StretchedMasks
 from minirtmdet.reference.assignment import assign
-from minirtmdet.structures import Detections, GroundTruth, padded_count
+from minirtmdet.structures import Detections, GroundTruth, on_host, padded_count
 
 BOX = torch.tensor([[1.0, 2.0, 5.0, 8.0]])
 LABEL = torch.tensor([3])
@@ -217,3 +221,53 @@ def test_detections_are_a_tuple_of_three_with_masks_beside():
     copied = pickle.loads(pickle.dumps(with_masks))
     assert torch.equal(copied.masks, with_masks.masks)
     assert isinstance(copied, Detections)
+
+
+def told_apart(lazy: bool = False) -> Detections:
+    """Five detections whose mask has as many pixels as their label says, best first."""
+    labels = torch.tensor([3, 1, 4, 2, 5])
+    boxes = torch.stack([torch.tensor([8.0 * i, 0.0, 8.0 * i + 6.0, 8.0]) for i in range(5)])
+    masks = torch.arange(40).expand(5, 40).view(5, 5, 8) < labels[:, None, None]
+    kept = StretchedMasks(masks.float(), torch.eye(5), torch.eye(8), 0.5) if lazy else masks
+    return Detections(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), labels, kept)
+
+
+KEEP = torch.tensor([True, False, True, True, False])
+OPERATIONS = {
+    "some": lambda found: found.pick(KEEP),
+    "some, by number": lambda found: found.pick(torch.tensor([4, 0])),
+    "the best": lambda found: found.pick(slice(2)),
+    "none": lambda found: found.pick(torch.zeros(5, dtype=torch.bool)),
+    "on the host": lambda found: on_host([found, found.pick(KEEP)])[1],
+    "copied to another process": lambda found: pickle.loads(pickle.dumps(found)),
+    # the second and the fourth are false, and the last scores too little
+    "matched": lambda found: (
+        match_detections(found, found.boxes[::2], found.labels[::2], KEEP[:3] & False, score_threshold=0.55).detections
+    ),
+    # of the third a part, of the last two nothing lies in the image
+    "inside the image": lambda found: inside_image(found, np.zeros((20, 20, 3), np.uint8)),
+}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_operation_loses_or_mixes_masks(name: str, lazy: bool):
+    found = OPERATIONS[name](told_apart(lazy))
+    places = {3: 0.0, 1: 8.0, 4: 16.0, 2: 24.0, 5: 32.0}
+    assert found.boxes[:, 0].tolist() == [places[label] for label in found.labels.tolist()]
+    blocks = list(found.mask_blocks())
+    assert sum(map(len, blocks)) == len(found.labels)
+    sizes = [int(mask.sum()) for block in blocks for mask in block]
+    assert sizes == found.labels.tolist()
+    assert found.masks.shape == (len(found.labels), 5, 8)
+    assert found.masks.sum((1, 2)).tolist() == found.labels.tolist()
+
+
+def test_masks_are_made_when_they_are_asked_for():
+    found = told_apart(lazy=True)
+    assert [len(block) for block in found.mask_blocks()] == [5]
+    assert isinstance(found.stored_masks, StretchedMasks)
+    assert found.masks is found.masks
+    assert list(Detections(*told_apart()).mask_blocks()) == []
+    with pytest.raises(ValueError, match="5 detections with 3 masks: give one a detection"):
+        unchecked(Detections.__new__)(Detections, *told_apart(), told_apart().masks[:3])

@@ -180,7 +180,8 @@ class DataConfig:
     workers: Whole = 0
     """Processes that load images beside the training process."""
     bad_boxes: Literal["drop", "raise"] = "drop"
-    """What to do with boxes without area or outside the image: drop them with a counted warning, or stop."""
+    """What to do with boxes without area or outside the image, and where masks are learned with those whose mask cannot
+    be used: drop them with a counted warning, or stop."""
     bad_images: Literal["skip", "raise"] = "raise"
     """What to do with a missing or broken image, at the start or later: leave it out with a counted warning (another
     takes its place in the batch), or stop."""
@@ -213,9 +214,9 @@ class AugmentConfig:
     """Largest change of hue (in OpenCV's 0..179), saturation and value (in 0..255)."""
     flip: Share = 0.5
     """Probability of a mirror image."""
-    empty_crops: Literal["redraw", "keep"] = "redraw"
+    empty_crops: Literal["redraw", "keep", "accept"] = "redraw"
     """When a crop shows no box: give the image up for a random other one, as in the original, which so never sees
-    images without boxes; or crop again up to ten times and keep what comes."""
+    images without boxes; crop again up to ten times and keep what comes; or keep it, as the original of RTMDet-Ins."""
     min_box_size: Weight = 0.0
     """What remains of a box is learned only if it is wider and higher than this, in pixels; 0 (official): all of it."""
 

@@ -25,6 +25,7 @@ from minirtmdet.configs import (
 from minirtmdet.head.network import HeadOutputs, RTMDetHead, RTMDetInsSepBNHead, RTMDetSepBNHead
 from minirtmdet.head.pipeline import ReduceMean, RTMDetInsLoss, RTMDetLoss
 from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat
+from minirtmdet.masks import original_shapes
 from minirtmdet.neck import CSPNeXtPAFPN
 from minirtmdet.structures import Detections, GroundTruth, InsOutputs
 
@@ -49,7 +50,7 @@ class Detector(Protocol):
     def predict(
         self,
         images: Num[Tensor, "batch channels height width"],
-        config: PredictConfig = PredictConfig(),
+        config: PredictConfig | None = None,
         img_shapes: Sequence[tuple[int, int]] | None = None,
         scale_factors: Sequence[tuple[float, float]] | None = None,
     ) -> list[Detections]:
@@ -161,7 +162,7 @@ class RTMDet(nn.Module):
         with _evaluating(self):
             outputs = self(images)
         if self.config.masks:
-            shapes = whole if scale_factors is None else _original_shapes(img_shapes or whole, scale_factors)
+            shapes = whole if scale_factors is None else original_shapes(img_shapes or whole, scale_factors)
             return predict_instances_by_feat(outputs, shapes, config, self.config.prior_offset, clip, scale_factors)
         cls_scores, bbox_preds = outputs
         return predict_by_feat(cls_scores, bbox_preds, config, self.config.prior_offset, clip, scale_factors)
@@ -233,18 +234,6 @@ def _build_head(config: ModelConfig, in_channels: int) -> RTMDetSepBNHead | RTMD
         with_objectness=config.with_objectness,
         exp_on_reg=config.exp_on_reg,
     )
-
-
-def _original_shapes(
-    img_shapes: Sequence[tuple[int, int]], scale_factors: Sequence[tuple[float, float]]
-) -> list[tuple[int, int]]:
-    """Height and width of each image before it was resized.
-
-    Exact for the factors that whole pixels of content make.  Of one that was asked for, where an enlarged image then
-    got a part of a pixel more, the fraction is dropped; the hundredth is for the rounding of numbers.
-    """
-    pairs = zip(img_shapes, scale_factors, strict=True)
-    return [(int(height / down + 0.01), int(width / across + 0.01)) for (height, width), (across, down) in pairs]
 
 
 def _normalise(

@@ -1,4 +1,11 @@
-"""Mask geometry: where a mask's mass lies, and the cells that it is compared on.  Masks are ``[n, H, W]``, bool."""
+"""Mask geometry: where a mask's mass lies, the cells that it is compared on, and from logits to an image's pixels.
+
+Masks are ``[n, H, W]``, bool.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from minirtmdet.configs import MASK_STRIDE, STRIDES
+
+# pixels of all masks of an image that are worked on at a time: what a core's cache holds, and what keeps a GPU busy
+CACHED, ROOM = 2**20, 2**26
 
 
 def center_of_mass(masks: Bool[Tensor, "masks height width"]) -> Float[Tensor, "masks 2"]:
@@ -59,3 +69,98 @@ def fit_to_map(masks: Bool[Tensor, "batch boxes _ _"], size: tuple[int, int]) ->
             f"{height} x {width}: give masks in the size of the padded input"
         )
     return F.pad(masks, (0, across, 0, down)) if down or across else masks
+
+
+def original_shapes(
+    img_shapes: Sequence[tuple[int, int]], scale_factors: Sequence[tuple[float, float]]
+) -> list[tuple[int, int]]:
+    """Height and width of each image before it was resized.
+
+    Exact for the factors that whole pixels of content make.  Of one that was asked for, where an enlarged image then
+    got a part of a pixel more, the fraction is dropped; the hundredth is for the rounding of numbers.
+    """
+    pairs = zip(img_shapes, scale_factors, strict=True)
+    return [(int(height / down + 0.01), int(width / across + 0.01)) for (height, width), (across, down) in pairs]
+
+
+@runtime_checkable
+class LazyMasks(Protocol):
+    """Masks of one image that are made when their pixels are asked for.
+
+    A hundred masks of an image of 12 megapixels take 1.2 GB; what they are made of takes a thousandth of that.
+    """
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, rows: Tensor | slice) -> "LazyMasks":
+        """Some of them: a mask (bool), indices or a slice."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of each mask."""
+        ...
+
+    def pixels(self) -> Bool[Tensor, "masks height width"]:
+        """All of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class StretchedMasks:
+    """Masks as logits at the features' stride, with what stretches them to an image.
+
+    Stretching works on rows and on columns alike, and twice in a row is still linear: one matrix for each side does
+    both, and a strip of all masks at a time is made, compared and forgotten.  MMDetection makes two maps of numbers of
+    the image's size for every detection.
+
+    Attributes:
+        logits: of each mask.
+        rows: from the features' rows to the image's.
+        columns: likewise.
+        threshold: a pixel belongs to a mask where its logit is higher.
+    """
+
+    logits: Float[Tensor, "masks rows columns"]
+    rows: Float[Tensor, "height rows"]
+    columns: Float[Tensor, "width columns"]
+    threshold: float
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.logits)
+
+    def __getitem__(self, rows: Tensor | slice) -> "StretchedMasks":
+        """Some of them, which share the matrices."""
+        chosen = rows.to(self.logits.device) if isinstance(rows, Tensor) else rows
+        return replace(self, logits=self.logits[chosen])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of each mask."""
+        return len(self.rows), len(self.columns)
+
+    def pixels(self) -> Bool[Tensor, "masks height width"]:
+        """All of them."""
+        masks = torch.empty(len(self), *self.shape, dtype=torch.bool, device=self.logits.device)
+        budget = CACHED if self.logits.device.type == "cpu" else ROOM
+        step = max(1, budget // max(1, len(self) * len(self.columns)))
+        for top in range(0, len(self.rows), step):
+            strip = self.rows[top : top + step] @ self.logits @ self.columns.T  # [n,strip,W]
+            masks[:, top : top + step] = strip > self.threshold
+        return masks
+
+
+def in_blocks(masks: Bool[Tensor, "masks height width"] | LazyMasks) -> Iterator[Bool[Tensor, "block height width"]]:
+    """Masks in their order, a few at a time: as many as are worked on together, one at least.
+
+    >>> [len(block) for block in in_blocks(torch.zeros(3, 1000, 1000, dtype=torch.bool))]
+    [1, 1, 1]
+    """
+    height, width = masks.shape[-2:]
+    size = max(1, CACHED // max(1, height * width))
+    for start in range(0, len(masks), size):
+        block = masks[start : start + size]
+        yield block if isinstance(block, Tensor) else block.pixels()

@@ -4,14 +4,14 @@
 Boxes are ``xyxy`` in pixels of the padded input unless a docstring says otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from minirtmdet.masks import center_of_mass, subsample
+from minirtmdet.masks import LazyMasks, center_of_mass, in_blocks, subsample
 
 
 class GroundTruth(NamedTuple):
@@ -49,6 +49,7 @@ class GroundTruth(NamedTuple):
         ignore: Sequence[Bool[Tensor, " _"]] | None = None,
         centers: Sequence[Float[Tensor, "_ 2"]] | None = None,
         masks: Sequence[Bool[Tensor, "_ _ _"]] | None = None,
+        cells: Sequence[Bool[Tensor, "_ _ _"]] | None = None,
         names: Sequence[str] | None = None,
     ) -> "GroundTruth":
         """Check and pad the boxes of ``B`` images.
@@ -60,6 +61,7 @@ class GroundTruth(NamedTuple):
             ignore: one ``[n]`` mask an image of boxes that are ignore regions.
             centers: one ``[n, 2]`` tensor an image; the box centres where left out, or the centres of mass of masks.
             masks: one ``[n, H, W]`` tensor an image, in pixels of the padded input, which is of one size for all.
+            cells: in place of ``masks`` what :func:`~minirtmdet.masks.subsample` makes of them, with their ``centers``.
             names: what error messages call each image; ``image 0``, ``image 1``, … where left out.
 
         Raises:
@@ -76,6 +78,9 @@ class GroundTruth(NamedTuple):
         if masks is not None:
             _check_masks(names, boxes, masks)
             centers = centers or [center_of_mass(m) for m in masks]
+            cells = [subsample(m) for m in masks]
+        elif cells is not None:
+            _check_masks(names, boxes, cells)
         centers = centers or [(b[:, :2] + b[:, 2:]) / 2 if b.ndim == 2 else b for b in boxes]
         columns = {"labels": labels, "ignore": ignore, "centers": centers, "names": names}
         for column, values in columns.items():
@@ -94,7 +99,7 @@ class GroundTruth(NamedTuple):
             mask=torch.zeros(batch, size, dtype=torch.bool, device=device),
             ignore=torch.zeros(batch, size, dtype=torch.bool, device=device),
             centers=torch.zeros(batch, size, 2, dtype=dtype, device=device),
-            masks=torch.zeros(batch, size, *_cells(masks), dtype=torch.bool, device=device),
+            masks=torch.zeros(batch, size, *_cells(cells), dtype=torch.bool, device=device),
         )
         for i, image_boxes in enumerate(boxes):
             n = len(image_boxes)
@@ -104,8 +109,8 @@ class GroundTruth(NamedTuple):
             padded.mask[i, :n] = ~ignore[i]
             padded.ignore[i, :n] = ignore[i]
             padded.centers[i, :n] = centers[i].to(dtype)
-            if masks is not None:
-                padded.masks[i, :n] = subsample(masks[i])
+            if cells is not None:
+                padded.masks[i, :n] = cells[i]
         return padded
 
     def with_rows(self) -> "GroundTruth":
@@ -195,12 +200,9 @@ def _check_masks(names: Sequence[str], boxes: Sequence[Tensor], masks: Sequence[
             )
 
 
-def _cells(masks: Sequence[Bool[Tensor, "_ height width"]] | None) -> tuple[int, int]:
+def _cells(cells: Sequence[Bool[Tensor, "_ height width"]] | None) -> tuple[int, int]:
     """Rows and columns of masks as they are kept."""
-    if not masks:
-        return 0, 0
-    height, width = subsample(masks[0]).shape[1:]
-    return height, width
+    return (cells[0].shape[1], cells[0].shape[2]) if cells else (0, 0)
 
 
 class AssignResult(NamedTuple):
@@ -308,28 +310,63 @@ class Detections(_Found):
         boxes: ``xyxy`` in pixels of the original image.
         scores: probability in 0..1.
         labels: class index.
-        masks: the pixels of each detection, in the original image's size; None from a detector of boxes alone.
+        stored_masks: the masks as they are kept: pixels, or what pixels are made of; None from a detector of boxes
+            alone.
     """
 
-    masks: Bool[Tensor, "detections height width"] | None
+    stored_masks: Bool[Tensor, "detections height width"] | LazyMasks | None
 
     def __new__(
         cls,
         boxes: Float[Tensor, "detections 4"],
         scores: Float[Tensor, " detections"],
         labels: Int[Tensor, " detections"],
-        masks: Bool[Tensor, "detections height width"] | None = None,
+        masks: Bool[Tensor, "detections height width"] | LazyMasks | None = None,
     ) -> "Detections":
         """Three fields and, where there are some, masks beside them."""
+        if masks is not None and len(masks) != len(boxes):
+            raise ValueError(f"{len(boxes)} detections with {len(masks)} masks: give one a detection")
         found = super().__new__(cls, boxes, scores, labels)
-        found.masks = masks
+        found.stored_masks = masks
         return found
+
+    @property
+    def masks(self) -> Bool[Tensor, "detections height width"] | None:
+        """The pixels of each detection, in the original image's size, on the device of the boxes.
+
+        They are made when first asked for, and kept: a hundred of an image of 12 megapixels take 1.2 GB.
+        :meth:`mask_blocks` makes a few at a time and keeps none.
+        """
+        if self.stored_masks is not None and not isinstance(self.stored_masks, Tensor):
+            self.stored_masks = self.stored_masks.pixels()
+        return None if self.stored_masks is None else self.stored_masks.to(self.boxes.device)
+
+    def mask_blocks(self) -> Iterator[Bool[Tensor, "block height width"]]:
+        """The masks in the order of the detections, a few at a time; nothing where there are none."""
+        blocks = () if self.stored_masks is None else in_blocks(self.stored_masks)
+        return (block.to(self.boxes.device) for block in blocks)
+
+    def pick(self, rows: Bool[Tensor, " detections"] | Int[Tensor, " _"] | slice) -> "Detections":
+        """Some of the detections, or all in another order, each with its mask.
+
+        Args:
+            rows: which to keep, or indices in the order to have them in.
+        """
+        masks = None if self.stored_masks is None else self.stored_masks[rows]
+        boxes, scores, labels = (field[rows] for field in self)
+        return Detections(boxes, scores, labels, masks)
 
 
 def on_host(batch: Sequence[Detections]) -> list[Detections]:
-    """The same detections in the host's memory, for which it waits as often for many images as for one."""
+    """The same detections in the host's memory, for which it waits as often for many images as for one.
+
+    Masks that are not made yet are made where they are, and come over as pixels.
+    """
     counts = [len(detections.scores) for detections in batch]
     if not counts:
         return []
     columns = (torch.cat(column).cpu().split(counts) for column in zip(*batch, strict=True))
-    return [Detections(*image) for image in zip(*columns, strict=True)]
+    masks = [found.stored_masks for found in batch]
+    masks = [kept.cpu() if isinstance(kept, Tensor) else kept for kept in masks]
+    rows = zip(*columns, masks, strict=True)
+    return [Detections(boxes, scores, labels, kept) for boxes, scores, labels, kept in rows]

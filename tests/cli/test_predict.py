@@ -2,18 +2,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.commands import CLASSES, Output, fails
+from helpers.commands import CLASSES, MODEL, Output, fails
 
 from minirtmdet import build_detector
 from minirtmdet.cli import main
+from minirtmdet.configs import DataConfig, TrainConfig
 from minirtmdet.data.augment import pad
+from minirtmdet.data.masks import decode_mask
 from minirtmdet.detector import RTMDet
+from minirtmdet.weights.checkpoint import save_checkpoint
 
 
 def test_predict_writes_images_and_json(run: Path, data: Path, tmp_path: Path, capsys: Output):
@@ -35,6 +39,24 @@ def test_predict_writes_images_and_json(run: Path, data: Path, tmp_path: Path, c
             assert 0 <= x1 <= x2 <= image["width"]
             assert 0 <= y1 <= y2 <= image["height"]
     assert f"3 images, written to {out}" in capsys.readouterr().out
+
+
+def test_predict_writes_the_masks_of_a_detector_that_finds_them(data: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    model = replace(MODEL, masks=True)
+    state = build_detector(model).state_dict()
+    state["bbox_head.rtm_kernel.0.bias"][168] = 1.0  # masks of the whole image
+    save_checkpoint(tmp_path / "best.pt", state, TrainConfig(model=model, data=DataConfig(input_size=64)), CLASSES)
+    out = tmp_path / "out"
+    args = ["predict", str(tmp_path / "best.pt"), str(data / "val"), "--out", str(out), "--threshold", "0.001"]
+    assert main(args) == 0
+    for image in json.loads((out / "predictions.json").read_text())["images"]:
+        assert image["detections"]
+        for row in image["detections"]:
+            assert row["segmentation"]["size"] == [image["height"], image["width"]]
+            assert decode_mask(row["segmentation"]).shape == (image["height"], image["width"])
+        drawn, original = cv2.imread(str(out / Path(image["file"]).name)), cv2.imread(image["file"])
+        assert (drawn != original).any(-1).mean() > 0.9
 
 
 def test_bad_images_are_named_skipped_and_counted(run: Path, data: Path, tmp_path: Path, capsys: Output):

@@ -328,8 +328,8 @@ def test_all_settings_reach_the_data_set(tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(CocoDataset, "__init__", lambda self, *split, **settings: given.update(settings, split=split))
     CocoDataset.from_config(Split(tmp_path / "a.json", tmp_path), DataConfig(), ("cat",))
-    settings = {key: getattr(DataConfig(), key) for key in given.keys() - {"split", "categories"}}
-    assert given == {"split": (tmp_path / "a.json", tmp_path), "categories": ("cat",), **settings}
+    settings = {key: getattr(DataConfig(), key) for key in given.keys() - {"split", "categories", "masks"}}
+    assert given == {"split": (tmp_path / "a.json", tmp_path), "categories": ("cat",), "masks": False, **settings}
     assert {*settings} == {"bad_boxes", "bad_images", "check", "max_pixels", "outside_files"}
 
 

@@ -17,6 +17,15 @@ def test_boxes_are_those_of_the_pixels_and_always_the_same():
     assert first.ground_truth.mask.sum() == 3
 
 
+def test_masks_are_what_can_be_seen_of_each_object():
+    scene = example()
+    assert scene.masks.sum(0).max() == 1  # the car hides a part of the panda
+    for mask, box in zip(scene.masks, scene.boxes, strict=True):
+        y, x = mask.nonzero().unbind(1)
+        assert [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1] == box.tolist()
+    assert scene.ground_truth.masks.numel() == 0
+
+
 def test_some_priors_lie_in_two_boxes_and_each_box_holds_some():
     scene = example()
     sizes = [(SIZE // stride, SIZE // stride) for stride in (8, 16, 32)]

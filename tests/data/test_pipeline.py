@@ -196,6 +196,17 @@ def test_a_crop_without_a_box_gives_the_image_up_for_another():
     assert [kept(0, position, order, samples.__getitem__).image_id for position in range(4)] == order.tolist()
 
 
+def test_a_crop_without_a_box_is_kept_where_that_is_accepted():
+    sample = painted(320, 320, (0, 0, 64, 64))  # a crop of half the side seldom shows some of it
+    config = AugmentConfig(mosaic=0.0, mixup=0.0, scale=(2.0, 2.0), hsv=(0, 0, 0))
+    shown = {}
+    for empty_crops in ("keep", "accept"):
+        pipeline = TrainPipeline(replace(config, empty_crops=empty_crops), 64, 0, 300)
+        shown[empty_crops] = sum(len(pipeline(0, p, np.zeros(100, int), lambda _: sample).boxes) for p in range(100))
+    assert shown["keep"] > 70
+    assert 5 < shown["accept"] < 40
+
+
 def test_redrawing_sees_large_objects_more_often():
     # a box of a tenth of the side, and one that fills the image
     samples = [painted(320, 320, (0, 0, 32, 32)), painted(320, 320, (0, 0, 320, 320))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
 from minirtmdet.configs import ScenesConfig
@@ -173,13 +174,13 @@ def test_the_cover_of_squares():
 
 
 def test_an_object_that_is_seen_whole_has_the_box_of_its_pixels():
-    _, boxes, labels = compose(blank(), [ball(80, 60, 40)])
+    _, boxes, labels, _ = compose(blank(), [ball(80, 60, 40)])
     assert labels.tolist() == [15]
     np.testing.assert_allclose(boxes, [[60, 40, 100, 80]], atol=1)
 
 
 def test_a_box_ends_at_the_border():
-    _, boxes, _ = compose(blank(), [ball(0, 80, 40), ball(80, 159, 40)])
+    _, boxes, _, _ = compose(blank(), [ball(0, 80, 40), ball(80, 159, 40)])
     np.testing.assert_allclose(boxes, [[0, 60, 20, 100], [60, 139, 100, 160]], atol=1)
     assert boxes[0, 0] == 0
     assert boxes[1, 3] == 160
@@ -187,8 +188,8 @@ def test_a_box_ends_at_the_border():
 
 def test_an_object_that_is_mostly_cut_off_has_no_box():
     # of a disc, 25 % lie beyond a line at 0.40 of the radius from its centre
-    _, kept, _ = compose(blank(), [ball(-20 + 13, 80, 40)])
-    _, dropped, labels = compose(blank(), [ball(-20 + 10, 80, 40)])
+    _, kept, _, _ = compose(blank(), [ball(-20 + 13, 80, 40)])
+    _, dropped, labels, _ = compose(blank(), [ball(-20 + 10, 80, 40)])
     assert len(kept) == 1
     assert kept[0, 2] < 15
     assert dropped.shape == (0, 4)
@@ -197,14 +198,14 @@ def test_an_object_that_is_mostly_cut_off_has_no_box():
 
 @pytest.mark.parametrize("place", [(-60, 80), (80, -60), (300, 80), (80, 300), (-25, -25)])
 def test_an_object_outside_is_not_there(place):
-    image, boxes, _ = compose(blank(), [ball(*place, 40)])
+    image, boxes, _, _ = compose(blank(), [ball(*place, 40)])
     assert (image == 255).all()
     assert len(boxes) == 0
 
 
 def test_a_partly_hidden_object_has_the_box_of_its_visible_part():
     # the right half lies behind a disc of the same size whose left end is at x = 80
-    _, boxes, labels = compose(blank(), [ball(80, 80, 40), ball(100, 80, 40, label=14)])
+    _, boxes, labels, _ = compose(blank(), [ball(80, 80, 40), ball(100, 80, 40, label=14)])
     assert labels.tolist() == [15, 14]
     x1, y1, x2, y2 = boxes[0]
     assert (x1, y1, y2) == pytest.approx((60, 60, 100), abs=1)
@@ -212,15 +213,28 @@ def test_a_partly_hidden_object_has_the_box_of_its_visible_part():
     np.testing.assert_allclose(boxes[1], [80, 60, 120, 100], atol=1)
 
 
+def test_the_mask_of_an_object_is_what_can_be_seen_of_it():
+    behind, front = ball(80, 80, 40), ball(100, 80, 40, label=14)
+    _, boxes, _, masks = compose(blank(), [behind, ball(20, 20, 30, label=-1), front])
+    alone, on_top = (compose(blank(), [thing]).masks[0] for thing in (behind, front))
+    assert (masks[1] == on_top).all()
+    assert (masks[0] == (alone & ~on_top)).all()
+    assert 0 < masks[0].sum() < alone.sum()
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int).tolist(), strict=True):
+        assert np.flatnonzero(mask.any(0))[[0, -1]].tolist() == [x1, x2 - 1]
+        assert np.flatnonzero(mask.any(1))[[0, -1]].tolist() == [y1, y2 - 1]
+    assert compose(blank(), []).masks.shape == (0, 160, 160)
+
+
 def test_a_mostly_hidden_object_has_no_box_whatever_hides_it():
     for label in (14, -1):
-        _, boxes, labels = compose(blank(), [ball(80, 80, 40), ball(84, 80, 40, label=label)])
+        _, boxes, labels, _ = compose(blank(), [ball(80, 80, 40), ball(84, 80, 40, label=label)])
         assert labels.tolist() == ([14] if label >= 0 else [])
         assert len(boxes) == len(labels)
 
 
 def test_distractors_have_no_box():
-    image, boxes, _ = compose(blank(), [ball(80, 80, 60, label=-1)])
+    image, boxes, _, _ = compose(blank(), [ball(80, 80, 60, label=-1)])
     assert len(boxes) == 0
     assert (image != 255).any()
 
@@ -241,7 +255,7 @@ def test_the_least_of_an_object_that_counts():
 def test_what_is_in_front_is_drawn_last():
     behind = Thing(0, "🐱", 80, 80, 60)
     front = Thing(10, "🍎", 80, 80, 30)
-    image, _, labels = compose(blank(), [behind, front])
+    image, _, labels, _ = compose(blank(), [behind, front])
     assert labels.tolist() == [0, 10]
     np.testing.assert_array_equal(image[80, 80], compose(blank(), [front])[0][80, 80])
 
@@ -279,6 +293,8 @@ def test_the_set_is_coco_json_with_its_images(made):
                 assert annotation["bbox"] == [x1, y1, x2 - x1, y2 - y1]
                 assert annotation["area"] == (x2 - x1) * (y2 - y1) > 0
                 assert annotation["iscrowd"] == 0
+                x, y, width, height = coco_mask.toBbox(annotation["segmentation"])
+                assert [x, y, x + width, y + height] == [x1, y1, x2, y2]
 
 
 def test_openmoji_is_credited_in_the_set(made):

@@ -245,6 +245,13 @@ def test_the_processes_of_a_machine_share_its_memory(docker: None, monkeypatch: 
         memory.check_shared_memory(2, 8, 640)
 
 
+def test_masks_need_shared_memory_too(docker: None):
+    memory.check_shared_memory(2, 8, 640)  # 6 batches of 9.8 MB
+    memory.check_shared_memory(2, 8, 640, masks=4)  # 25.6 KB each
+    with pytest.raises(ValueError, match=r"\(23 MB\) that 2 loading processes hand over, 138 MB in all"):
+        memory.check_shared_memory(2, 8, 640, masks=64)
+
+
 def test_a_batch_that_cannot_be_handed_over_ends_its_process():
     """Else PyTorch waits for it for ever."""
     assert wait([start(hand_over_what_cannot_be)]) == [1]

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from helpers.tiny_sets import three_images
 
+from minirtmdet.data.masks import encode_masks
 from minirtmdet.evaluation.matching import Match, match_detections, match_images, mistakes
 from minirtmdet.structures import Detections
 
@@ -120,3 +122,17 @@ def test_the_worst_image_comes_first():
     assert match_images(truth, results, (1,), [3])[3].f1 == 1
     # categories that are not asked for are neither missed nor found
     assert match_images(truth, results, (7,), [2])[2].f1 == 1
+
+
+def test_results_with_masks_give_matches_with_masks():
+    truth, results = three_images()
+    # each result has a mask of as many pixels as its score says
+    masks = [np.arange(100).reshape(10, 10) < round(100 * entry["score"]) for entry in results]
+    for entry, rle in zip(results, encode_masks(np.stack(masks)), strict=True):
+        entry["segmentation"] = rle
+    for found in match_images(truth, results, (1,), [1, 2, 3]).values():
+        sizes = [int(mask.sum()) for block in found.detections.mask_blocks() for mask in block]
+        assert sizes == [round(100 * score) for score in found.detections.scores.tolist()]
+    del results[1]["segmentation"]
+    with pytest.raises(ValueError, match=r"2 detections with 1 masks: give one a detection"):
+        match_images(truth, results, (1,), [2])

@@ -8,6 +8,7 @@ from parity import cases
 from minirtmdet.configs import INS_PREDICT, PredictConfig
 from minirtmdet.head import postprocess
 from minirtmdet.head.postprocess import batched_nms, predict_by_feat, predict_instances_by_feat, stretch_masks
+from minirtmdet.masks import CACHED
 from minirtmdet.reference import postprocess as reference
 from minirtmdet.structures import InsOutputs
 
@@ -140,8 +141,8 @@ SIZES = [  # original image, factors of width and height
 @pytest.mark.parametrize(("shape", "factors"), SIZES)
 @pytest.mark.parametrize("strip", [1, 700, 2**20])
 def test_masks_equal_the_reading_lane_in_strips_of_any_height(shape, factors, strip, monkeypatch):
-    monkeypatch.setattr(postprocess, "CACHED", strip)
-    masks = stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides="never"))
+    monkeypatch.setattr("minirtmdet.masks.CACHED", strip)
+    masks = stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides="never")).pixels()
     expected = torch.stack([reference.paste_mask(logits, shape, factors) for logits in LOGITS])
     assert masks.shape == (5, *shape)
     assert (masks != expected).sum() <= 3  # where a logit is nearly 0
@@ -149,7 +150,7 @@ def test_masks_equal_the_reading_lane_in_strips_of_any_height(shape, factors, st
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.9, 1.0])
 def test_a_threshold_is_one_of_the_probability(threshold):
-    masks = stretch_masks(LOGITS, (128, 160), None, replace(INS_PREDICT, mask_threshold=threshold))
+    masks = stretch_masks(LOGITS, (128, 160), None, replace(INS_PREDICT, mask_threshold=threshold)).pixels()
     expected = torch.stack([reference.paste_mask(logits, (128, 160), None, threshold) for logits in LOGITS])
     assert (masks != expected).sum() <= 3
 
@@ -158,21 +159,21 @@ def test_each_side_has_its_own_factor():
     # an image of 256 x 80 that was made half as high and twice as wide; its upper half is the mask
     logits = torch.full((1, 16, 20), -1.0)
     logits[:, :8] = 1.0
-    mask = stretch_masks(logits, (256, 80), (2.0, 0.5))[0]
+    mask = stretch_masks(logits, (256, 80), (2.0, 0.5)).pixels()[0]
     assert mask.shape == (256, 80)
     assert mask[:126].all()
     assert not mask[130:].any()
     original = stretch_masks(logits, (256, 80), (2.0, 0.5), replace(INS_PREDICT, swap_mask_sides="always"))
-    assert original.shape == (1, 64, 80)
+    assert original.shape == (64, 80)
 
 
 def test_a_mask_has_the_size_of_its_image_whatever_is_rounded():
     # of 100 rows the original gives 99: the tools that measure then count a mask as none, without a word
     shape, factors = (100, 27), (35 / 27, 128 / 100)
     short = stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides="always"))
-    assert short.shape == (5, 99, 27)
+    assert short.shape == (99, 27)
     for sides in ("never", "rounding"):
-        assert stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides=sides)).shape == (5, *shape)
+        assert stretch_masks(LOGITS, shape, factors, replace(INS_PREDICT, swap_mask_sides=sides)).shape == shape
 
 
 def test_every_image_that_is_resized_with_its_ratio_gets_masks_of_its_size():
@@ -190,7 +191,7 @@ def test_every_image_that_is_resized_with_its_ratio_gets_masks_of_its_size():
 
 
 def test_no_detection_has_no_mask_of_the_images_size():
-    assert stretch_masks(torch.zeros(0, 16, 20), (43, 61), (2.6, 2.6)).shape == (0, 43, 61)
+    assert stretch_masks(torch.zeros(0, 16, 20), (43, 61), (2.6, 2.6)).pixels().shape == (0, 43, 61)
 
 
 def test_memory_is_that_of_a_strip(monkeypatch):
@@ -205,9 +206,9 @@ def test_memory_is_that_of_a_strip(monkeypatch):
 
     logits = cases.normal("memory", 100, 16, 20)
     with Watch():
-        masks = stretch_masks(logits, (720, 900), (160 / 900, 128 / 720))
+        masks = stretch_masks(logits, (720, 900), (160 / 900, 128 / 720)).pixels()
     assert masks.shape == (100, 720, 900)
-    assert max(largest) <= 4 * postprocess.CACHED  # of 100 masks in numbers it would be 259 MB
+    assert max(largest) <= 4 * CACHED  # of 100 masks in numbers it would be 259 MB
 
 
 def test_a_mask_is_made_of_its_own_priors_kernel():

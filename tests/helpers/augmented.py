@@ -30,7 +30,7 @@ def grey(height, width, value=50):
 def recorded_sample(name: str = "") -> Sample:
     """The first recorded image, or what a transform made."""
     if not name:
-        return make_sample(RECORDED["image"], RECORDED["boxes"], [0, 1, 2], [False, True, False])
+        return make_sample(RECORDED["picture"], RECORDED["boxes"], [0, 1, 2], [False, True, False])
     return make_sample(*(RECORDED[f"{name}/{field}"] for field in ("image", "boxes", "labels", "ignore")))
 
 

@@ -51,8 +51,10 @@ def write_set(
     return write_json(root / f"{name}.json", images, annotations, categories), folder_of_images
 
 
-def write_random_set(root: Path, count: int, *, name: str = "train", seed: int = 0) -> tuple[Path, Path]:
-    """``count`` images of several sizes with none to four boxes each, some of them crowds."""
+def write_random_set(
+    root: Path, count: int, *, name: str = "train", seed: int = 0, masks: bool = False
+) -> tuple[Path, Path]:
+    """``count`` images of several sizes with none to four boxes each, some of them crowds; masks are rhombuses."""
     rng = np.random.default_rng(seed)
     images, annotations = [], []
     for image_id in range(1, count + 1):
@@ -63,7 +65,9 @@ def write_random_set(root: Path, count: int, *, name: str = "train", seed: int =
             w, h = (rng.random(2) * [width - x - 10, height - y - 10] + 10).tolist()
             category_id, crowd = rng.integers(1, 4).item(), int(rng.random() < 0.1)
             box = [round(v, 2) for v in (x, y, w, h)]
-            annotations.append(box_entry(len(annotations) + 1, image_id, box, category_id, iscrowd=crowd))
+            rhombus = [x + w / 2, y, x + w, y + h / 2, x + w / 2, y + h, x, y + h / 2]
+            more = {"segmentation": [rhombus]} if masks else {}
+            annotations.append(box_entry(len(annotations) + 1, image_id, box, category_id, iscrowd=crowd, **more))
     return write_set(root, images, annotations, name=name)
 
 

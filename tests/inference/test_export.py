@@ -22,6 +22,7 @@ from minirtmdet.head.postprocess import batched_nms
 from minirtmdet.inference import export, exported
 from minirtmdet.inference.export import export_onnx
 from minirtmdet.inference.exported import KEY, MAPS, ExportError, ExportInfo, OnnxDetector
+from minirtmdet.inference.load import load_detector
 from minirtmdet.presets import PRESETS
 from minirtmdet.structures import Detections
 
@@ -261,12 +262,11 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.Mon
         ("ends with .onnx", "a.pt", {}),
         ("2 names for 3 classes", "a.onnx", {"classes": ["a", "b"]}),
         ("a positive number of pixels", "a.onnx", {"input_size": 0}),
+        ("the batch is of 0 images", "a.onnx", {"batch": 0}),
         ("expected 0 or more", "a.onnx", {"nms": True, "predict": PredictConfig(score_threshold=-1.0)}),
     ):
         with pytest.raises(ExportError, match=message):
             export_onnx(model, tmp_path / path, **{"input_size": 64, **settings})
-    with pytest.raises(ExportError, match="a detector that finds masks cannot be exported"):
-        export_onnx(detector(replace(SMALL, masks=True)), tmp_path / "a.onnx", input_size=64)
     missing = SimpleNamespace(name="onnxscript")
 
     def fail(name: str):
@@ -296,3 +296,67 @@ def test_files_that_are_no_export_are_named(tmp_path: Path):
         OnnxDetector(tmp_path / "newer.onnx")
     with pytest.raises(ValueError, match=r"this onnxruntime runs on .*the CPU"):
         OnnxDetector(tmp_path / "newer.onnx", device="mps")
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+
+def with_masks() -> RTMDet:
+    """Kernels that are large enough for masks to be neither everything nor nothing."""
+    model = detector(replace(SMALL, masks=True, exp_on_reg=False))
+    with torch.no_grad():
+        for conv in model.bbox_head.rtm_kernel:
+            conv.weight *= 6
+    return model
+
+
+def assert_same_masks(found: list[Detections], expected: list[Detections], shapes: list[tuple[int, int]]) -> None:
+    """The same detections, in the same order, with masks of their image's size and the same pixels."""
+    for ours, theirs, shape in zip(found, expected, shapes, strict=True):
+        assert ours.masks.shape == theirs.masks.shape == (len(theirs.scores), *shape)
+        torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=0, atol=1e-4 * SIZE)
+        assert (ours.masks != theirs.masks).sum() <= 1e-4 * ours.masks.numel()  # where a logit is nearly 0
+
+
+SHAPES, SCALES = [(160, 128), (160, 160), (100, 160)], [(0.5, 0.25), (1.0, 1.0), (2.0, 2.0)]
+ORIGINALS = [(640, 256), (160, 160), (50, 80)]
+
+
+@pytest.mark.parametrize(("nms", "batch"), [(False, None), (True, None), (True, 2)])
+def test_files_with_masks_find_what_torch_does(nms: bool, batch: int | None, tmp_path: Path):
+    model = with_masks()
+    config = replace(limits(model), max_per_image=30)
+    info = export_onnx(model, tmp_path / "a.onnx", input_size=SIZE, nms=nms, predict=config, batch=batch)
+    loaded = load_detector(tmp_path / "a.onnx", device="cpu")
+    assert isinstance(loaded.model, OnnxDetector)
+    assert loaded.model.info == info
+    assert ("with masks" in loaded.description, "2 images at a time" in loaded.description) == (True, batch == 2)
+    shape = onnx.load(tmp_path / "a.onnx").graph.input[0].type.tensor_type.shape.dim[0]
+    assert (shape.dim_value or shape.dim_param) == (batch or "batch")
+
+    expected = model.predict(photos(SIZE), config, SHAPES, SCALES)
+    coverage = torch.cat([found.masks.flatten(1).float().mean(1) for found in expected])
+    assert ((coverage > 0.02) & (coverage < 0.98)).sum() > 10
+    assert_same_masks(loaded.model.predict(photos(SIZE), None, SHAPES, SCALES), expected, ORIGINALS)
+    assert_same_masks(loaded.model.predict(photos(SIZE)[:1]), model.predict(photos(SIZE)[:1], config), [(SIZE, SIZE)])
+    few = replace(config, clip="content", max_per_image=3)
+    expected = model.predict(photos(SIZE), few, SHAPES, SCALES)
+    assert_same_masks(loaded.model.predict(photos(SIZE), few, SHAPES, SCALES), expected, ORIGINALS)
+    if nms:
+        assert set(info.outputs) == {"num_dets", "boxes", "scores", "labels", "masks"}
+        found = loaded.model.outputs(photos(SIZE))
+        assert found["masks"].shape == (3, 30, 20, 20)
+        assert all(not masks[count:].any() for masks, count in zip(found["masks"], found["num_dets"], strict=True))
+        assert_last_step(loaded.model, model, config)
+
+
+def assert_last_step(exported: OnnxDetector, model: RTMDet, config: PredictConfig) -> None:
+    """What the file says about its masks, done by hand."""
+    assert "enlarge 8 times (bilinear" in exported.info.outputs["masks"]
+    config = replace(config, swap_mask_sides="never")
+    (expected,) = model.predict(photos(SIZE)[:1], config, [(160, 120)], [(0.25, 0.5)])
+    found = exported.outputs(photos(SIZE)[:1])
+    for row, mask in enumerate(expected.masks.numpy()):
+        logits = cv2.resize(found["masks"][0, row].numpy(), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+        by_hand = cv2.resize(logits[:, :120], (480, 320), interpolation=cv2.INTER_LINEAR) > 0
+        assert (by_hand != mask).mean() < 5e-3  # near the cut, where no padding is mixed in

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,13 +8,14 @@ from helpers.published import publisher
 from helpers.weights import CLASSES, SMALL, equal, small
 
 from minirtmdet import build_detector, load_detector
-from minirtmdet.configs import DataConfig, PredictConfig, TrainConfig
+from minirtmdet.configs import INS_MODELS, INS_PREDICT, MODELS, DataConfig, PredictConfig, TrainConfig
 from minirtmdet.detector import RTMDet
 from minirtmdet.inference.export import export_onnx
 from minirtmdet.inference.exported import ExportError, OnnxDetector
 from minirtmdet.weights.checkpoint import save_checkpoint
 from minirtmdet.weights.formats import CheckpointError
-from minirtmdet.weights.published import DownloadError
+from minirtmdet.weights.origins import published_origin
+from minirtmdet.weights.published import OFFICIAL, DownloadError
 
 RUN = TrainConfig(model=SMALL, data=DataConfig(input_size=64), predict=PredictConfig(score_threshold=0.2))
 PIXELS = torch.arange(2 * 3 * 64 * 64).remainder(251).to(torch.uint8).view(2, 3, 64, 64)
@@ -73,6 +75,30 @@ def test_a_size_is_its_published_weights_at_the_size_they_were_measured_at(
     loaded.source.unlink()
     with pytest.raises(DownloadError, match="No such file"):
         load_detector("nano", device="cpu")
+
+
+def test_a_size_with_masks_predicts_as_published_until_a_run_says_otherwise(
+    publish: Callable[[str, RTMDet], None], tmp_path: Path
+):
+    source = build_detector("ins-tiny", num_classes=3)
+    publish("ins-tiny", source)
+    loaded = load_detector("ins-tiny", device="cpu")
+    assert isinstance(loaded.model, RTMDet)
+    assert loaded.model.config == source.config
+    assert (loaded.predict, loaded.input_size) == (INS_PREDICT, 96)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"does not say which model.*looks like widen_factor 0.375 \(as ins-tiny"):
+        load_detector(tmp_path / "w.pth")
+    assert load_detector(tmp_path / "w.pth", model="ins-tiny", device="cpu").predict == INS_PREDICT
+    save_checkpoint(tmp_path / "run.pt", source.state_dict(), replace(RUN, model=source.config), CLASSES)
+    assert load_detector(tmp_path / "run.pt", device="cpu").predict == RUN.predict
+
+
+@pytest.mark.parametrize("size", OFFICIAL)
+def test_published_files_are_known_by_their_names(size: str, tmp_path: Path):
+    origin = published_origin(tmp_path / OFFICIAL[size].url.rpartition("/")[2])
+    assert origin is not None
+    assert origin.model == (MODELS | INS_MODELS)[size]
 
 
 def test_a_folder_of_a_sizes_name_comes_before_what_is_published(

@@ -115,11 +115,11 @@ def losses(case: instances.InstanceCase, corrected: bool = True) -> Answer:
     }
 
 
-def predict(case: instances.PasteCase) -> Answer:
-    """``predict_by_feat``; of masks the bits, and how many pixels lie so near to one half that they may turn."""
+def found(case: instances.PasteCase, made: Any = None) -> list[Any]:
+    """What ``predict_by_feat`` gives."""
     from mmengine.config import ConfigDict
 
-    scene, made = case.outputs.scene, head()
+    scene, made = case.outputs.scene, made or head()
     config = ConfigDict(
         score_thr=case.score_threshold,
         nms_pre=1000,
@@ -128,18 +128,27 @@ def predict(case: instances.PasteCase) -> Answer:
         max_per_img=case.max_per_image,
         mask_thr_binary=0.5,
     )
-    factors = case.scale_factors or [(1.0, 1.0)] * len(case.originals)
-    infos = [
-        {**meta, "ori_shape": shape, "scale_factor": factor}
-        for meta, shape, factor in zip(metas(scene), case.originals, factors, strict=True)
-    ]
     outputs = [scene.levels(t) for t in (scene.cls_scores, scene.distances, case.outputs.kernels)]
-    with watched(made) as seen, torch.no_grad():
-        found = made.predict_by_feat(
-            *outputs, case.outputs.mask_feat, batch_img_metas=infos, cfg=config, rescale=case.scale_factors is not None
-        )
+    options = {"batch_img_metas": _infos(case), "cfg": config, "rescale": case.scale_factors is not None}
+    with torch.no_grad():
+        return made.predict_by_feat(*outputs, case.outputs.mask_feat, **options)
+
+
+def _infos(case: instances.PasteCase) -> list[dict[str, Any]]:
+    factors = case.scale_factors or [(1.0, 1.0)] * len(case.originals)
+    return [
+        {**meta, "ori_shape": shape, "scale_factor": factor}
+        for meta, shape, factor in zip(metas(case.outputs.scene), case.originals, factors, strict=True)
+    ]
+
+
+def predict(case: instances.PasteCase) -> Answer:
+    """Detections; of masks the bits, and how many pixels lie so near to one half that they may turn."""
+    made, infos = head(), _infos(case)
+    with watched(made) as seen:
+        detected = found(case, made)
     logits, results, near = iter(seen["logits"]), [], [torch.zeros(0, dtype=torch.int64)]
-    for result, meta in zip(found, infos, strict=True):
+    for result, meta in zip(detected, infos, strict=True):
         order = settle_order(result.bboxes, result.scores, result.labels)
         results.append(result[order])
         if len(result):

@@ -385,6 +385,56 @@ def pictures_without_boxes() -> Answers:
     return {"one box": crop([[4.0, 4.0, 30.0, 30.0]]), "no box": crop([])}
 
 
+def masks_of_rle() -> Answers:
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    square = {  # of 8 x 8 pixels, in an image of 16 x 16
+        "as polygon": [[4.0, 4.0, 12.0, 4.0, 12.0, 12.0, 4.0, 12.0]],
+        "as RLE": {"size": [16, 16], "counts": [68, *[8] * 15, 68]},
+    }
+    answer = {}
+    for name, mask in square.items():
+        instance = {"bbox": [4.0, 4.0, 12.0, 12.0], "bbox_label": 0, "ignore_flag": 0, "mask": mask}
+        image = {"img_shape": (16, 16), "ori_shape": (16, 16), "instances": [instance]}
+        loaded = LoadAnnotations(with_bbox=True, with_mask=True, poly2mask=False)(image)
+        answer[name] = {"ignored": bool(loaded["gt_ignore_flags"][0]), "pixels": int(loaded["gt_masks"].areas[0])}
+    return answer
+
+
+def clamped_polygons() -> Answers:
+    import numpy as np
+    from mmdet.structures.mask import PolygonMasks
+
+    triangle = PolygonMasks([[np.array([8.0, 8.0, 40.0, 8.0, 8.0, 40.0])]], 64, 64)
+    moved = triangle.translate((64, 64), -16, direction="horizontal")
+    return {"vertices": moved.masks[0][0].tolist(), "area": float(moved.areas[0])}
+
+
+def hollow_crops() -> Answers:
+    import numpy as np
+    from mmdet.datasets.transforms import RandomCrop
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import PolygonMasks
+
+    angle = [0.0, 0.0, 16.0, 0.0, 16.0, 48.0, 64.0, 48.0, 64.0, 64.0, 0.0, 64.0]  # an L, whose hollow is up right
+    answer = {}
+    for recompute in (False, True):
+        crop = RandomCrop(crop_size=(32, 32), recompute_bbox=recompute, allow_negative_crop=recompute)
+        crop._rand_offset = lambda margin: (0, 32)  # rows, columns
+        cropped = crop(
+            {
+                "img": np.zeros((64, 64, 3), np.uint8),
+                "gt_bboxes": HorizontalBoxes(torch.tensor([[0.0, 0.0, 64.0, 64.0]])),
+                "gt_bboxes_labels": np.zeros(1),
+                "gt_ignore_flags": np.zeros(1, bool),
+                "gt_masks": PolygonMasks([[np.array(angle)]], 64, 64),
+            }
+        )
+        boxes, areas = cropped["gt_bboxes"].tensor.tolist(), cropped["gt_masks"].areas.tolist()
+        answer[f"recompute_bbox={recompute}"] = {"boxes": boxes, "mask pixels": areas}
+    return answer
+
+
 ERRATA: dict[str, Callable[[], Answers]] = {
     function.__name__: function
     for function in (
@@ -406,6 +456,9 @@ ERRATA: dict[str, Callable[[], Answers]] = {
         short_masks,
         empty_masks,
         no_mask_gradient,
+        masks_of_rle,
+        clamped_polygons,
+        hollow_crops,
         ties,
         shared_depthwise,
         objectness_by_default,

@@ -30,6 +30,7 @@ from minirtmdet.configs import (
     PredictConfig,
 )
 from minirtmdet.data.augment import Sample
+from minirtmdet.data.masks import decode_mask, draw_polygons
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.detector import build_detector
 from minirtmdet.engine.ema import ExpMomentumEMA
@@ -200,7 +201,7 @@ def test_width_and_height_are_scaled_back_each_by_its_own() -> None:
     for sides, size in (("rounding", [16, 64]), ("never", [16, 64]), ("always", [16, 16])):
         config = PredictConfig(swap_mask_sides=sides)
         masks = stretch_masks(torch.zeros(1, 4, 4), (16, 64), (0.5, 2.0), config)
-        assert list(masks.shape[1:]) == size
+        assert list(masks.shape) == size
 
 
 def test_no_mask_is_a_row_short() -> None:
@@ -426,3 +427,30 @@ def test_images_without_boxes_can_be_seen() -> None:
         pipeline = TrainPipeline(config, input_size=32, seed=0, epochs=300)
         seen[empty_crops] = [pipeline(0, i, order, pictures.__getitem__).image_id for i in range(20)]
     assert seen == {"redraw": [1] * 20, "keep": order.tolist()}
+
+
+def test_masks_in_rle_are_masks() -> None:
+    original = ORIGINAL["masks_of_rle"]
+    assert original == {
+        "as polygon": {"ignored": False, "pixels": 64},
+        "as RLE": {"ignored": True, "pixels": 0},
+    }
+    ours = decode_mask({"size": [16, 16], "counts": [68, *[8] * 15, 68]})
+    assert ours.sum() == 64
+    assert ours[4:12, 4:12].all()
+
+
+def test_a_polygon_is_cut_at_the_border_and_not_bent() -> None:
+    original = ORIGINAL["clamped_polygons"]
+    assert original == {"vertices": [0, 8, 24, 8, 0, 40], "area": 384}
+    # the triangle (-8, 8), (24, 8), (-8, 40) right of x = 0: the slope is cut at (0, 32)
+    inside = draw_polygons([np.array([[0.0, 8.0], [24.0, 8.0], [0.0, 32.0]])], (64, 64))
+    shifted = draw_polygons([np.array([[0.0, 8.0], [32.0, 8.0], [0.0, 40.0]])], (64, 64))[:, 8:]
+    assert (inside[:, :56] != shifted).sum() <= 1
+    assert abs(int(inside.sum()) - 24 * 24 / 2) < 24  # a triangle of 288 pixels, in place of 384
+
+
+def test_a_crop_into_a_hollow_leaves_no_box_around_nothing() -> None:
+    original = ORIGINAL["hollow_crops"]
+    assert original["recompute_bbox=False"] == {"boxes": [[0, 0, 32, 32]], "mask pixels": [0]}  # as tiny crops
+    assert original["recompute_bbox=True"] == {"boxes": [[0, 0, 0, 0]], "mask pixels": [0]}  # which a filter removes

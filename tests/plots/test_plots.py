@@ -41,6 +41,7 @@ from minirtmdet.plots.canvas import (
 from minirtmdet.plots.evaluation import FALSE, HIT, MISSED
 from minirtmdet.plots.grids import levels
 from minirtmdet.plots.training import moving_average
+from minirtmdet.reference.dynamic import parse_kernel, relative_coordinates
 from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms, Targets
 
 SIDE = 64
@@ -120,6 +121,10 @@ def match(detections: Detections) -> Match:
 # the cat is found; the owl is false, and so the dog is missed
 MATCH = match(found([[4.0, 4.0, 36.0, 34.0], [20.0, 20.0, 60.0, 52.0]], [0.9, 0.8], [0, 2]))
 
+HALF = torch.arange(SIDE).expand(SIDE, SIDE) < SIDE // 2
+# both overlap in the left half, where the first is on top
+WITH_MASKS = Detections(BOXES_TRUE, torch.tensor([0.9, 0.8]), torch.tensor([0, 2]), torch.stack([HALF, HALF | True]))
+COORDINATES = relative_coordinates(PRIORS[9], 8, 8)
 TARGETS = Targets(
     labels=torch.tensor([[1] * 3 + [3] * 81]),
     label_weights=torch.tensor([[1.0] * 80 + [0.0] * 4]),
@@ -189,6 +194,18 @@ DRAW = {
     ),
     "detections, none": lambda: plots.detection_sheet([IMAGE], [found([], [], [])], CLASSES),
     "detections, 300": lambda: plots.detection_sheet([IMAGE], [MANY_FOUND], CLASSES),
+    "detections, with masks": lambda: plots.detection_sheet([IMAGE], [WITH_MASKS], CLASSES),
+    "worst, with masks": lambda: plots.worst_images([IMAGE], [match(WITH_MASKS)], CLASSES),
+    "prototypes": lambda: plots.prototypes(torch.randn(1, 8, 8, 8), image=IMAGE),
+    "prototypes, no image": lambda: plots.prototypes(torch.zeros(1, 8, 8, 12)),
+    "kernels": lambda: plots.kernel_matrices(parse_kernel(torch.arange(169.0) - 80)),
+    "coordinates": lambda: plots.coordinates(
+        {"prior 9": COORDINATES, "prior 70": COORDINATES / 2}, [(8.0, 8.0), (16.0, 32.0)]
+    ),
+    "masks over": lambda: plots.masks_over(
+        IMAGE, {"a": HALF, "b": ~HALF, "none": HALF & False}, truth=HALF, point=(8.0, 8.0)
+    ),
+    "masks over, nothing true": lambda: plots.masks_over(IMAGE, {"a": HALF}, truth=HALF & False),
     "features": lambda: plots.feature_maps([torch.rand(2, 6, *size) for size in SIZES], image=IMAGE),
     "scores": lambda: plots.score_maps([torch.rand(1, 3, *size) for size in SIZES], PRIORS, {0: "cat", 2: "owl"}),
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
@@ -1034,3 +1051,42 @@ def test_influence_shows_the_image_beside_it_with_the_same_marks() -> None:
     assert np.array_equal(beside.images[0].get_array(), to_rgb(IMAGE))
     assert beside.images[0].get_extent() == map_.images[0].get_extent() == [0, SIDE, SIDE, 0]
     assert [labelled(ax, "prior")[0].get_offsets().tolist() for ax in figure.axes] == [[[2, 1]]] * 2
+
+
+def layer(ax) -> np.ndarray:
+    """What lies over the image."""
+    _, above = ax.images
+    return above.get_array()
+
+
+def test_masks_lie_over_the_image_in_the_colours_of_their_boxes_the_best_on_top() -> None:
+    above = layer(plots.detection_sheet([IMAGE], [WITH_MASKS], CLASSES).axes[0])
+    assert to_hex(above[5, 5, :3] / 255) == BOXES[0]
+    assert to_hex(above[5, 60, :3] / 255) == BOXES[2]
+    assert set(above[..., 3].flat) == {128}
+    few = plots.detection_sheet([IMAGE], [WITH_MASKS], CLASSES, score_threshold=0.85)
+    assert layer(few.axes[0])[5, 60, 3] == 0
+    (alone,) = plots.detection_sheet([IMAGE], [Detections(*WITH_MASKS)], CLASSES).axes[0].images
+    assert alone.get_array().shape == IMAGE.shape
+
+
+def test_masks_of_right_and_wrong_detections_have_their_colours() -> None:
+    above = layer(plots.worst_images([IMAGE], [match(WITH_MASKS)], CLASSES).axes[0])
+    assert to_hex(above[5, 5, :3] / 255) == HIT
+    assert to_hex(above[5, 60, :3] / 255) == FALSE
+
+
+def test_kernels_are_drawn_with_their_biases() -> None:
+    first, second, third, _ = plots.kernel_matrices(parse_kernel(torch.arange(169.0) - 80)).axes
+    shown = first.images[0].get_array()
+    assert shown.shape == (8, 10 + 1 + 1)
+    assert (shown[0, 0], shown[7, 9], shown[0, 11]) == (-80, -1, 72)
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["x", "y", *"12345678", "b"]
+    assert (second.images[0].get_array()[0, 0], third.images[0].get_array()[0, 9]) == (0, 88)
+
+
+def test_coordinates_are_zero_at_their_prior() -> None:
+    x, y, *_ = plots.coordinates({"prior 9": COORDINATES}, [(8.0, 8.0)]).axes
+    assert x.images[0].get_array()[3, :3].tolist() == [0.125, 0, -0.125]
+    assert y.images[0].get_array()[:3, 3].tolist() == [0.125, 0, -0.125]
+    assert labelled(x, "prior")[0].get_offsets().tolist() == [[8, 8]]

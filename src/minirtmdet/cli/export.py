@@ -29,13 +29,15 @@ def export(
     nms_pre: Count | None = None,
     nms_iou_threshold: Share | None = None,
     max_per_image: Count | None = None,
+    batch_size: Count | None = None,
 ) -> None:
     """Write a detector as an ONNX file, which eval and predict take too.
 
     Args:
         checkpoint: a run's folder (its best weights), a file, MMDetection's too, or a size for its published weights.
         out: the file, .onnx.
-        nms: end with detections; else with boxes and scores of all priors, and the maps that they come from.
+        nms: end with detections, and with their masks as logits where the detector finds masks; else with boxes and
+            scores of all priors, and the maps that they come from.
         input_size: side of the square input, in pixels; the run's, or 640, where left out.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
@@ -43,6 +45,7 @@ def export(
         nms_pre: candidates kept per level, best first.
         nms_iou_threshold: of two boxes of one class that overlap more than this, the weaker one is dropped.
         max_per_image: detections kept per image.
+        batch_size: images that the file takes at a time, for runtimes that need to know; any number where left out.
     """
     check_alone("export")
     check_writable(out.parent)
@@ -65,6 +68,7 @@ def export(
         classes=loaded.classes,
         predict=config,
         preset=checkpoint.stem if checkpoint.is_file() else checkpoint.resolve().name,
+        batch=batch_size,
     )
     print(f"written: {out}, {info.describe()}")
     print(_compare(loaded.model, OnnxDetector(out, "cpu")))
@@ -74,8 +78,13 @@ def _compare(model: RTMDet, exported: OnnxDetector) -> str:
     """How near the detections of an exported file are to the model's, in words."""
     size = exported.info.input_size
     image = torch.nn.functional.interpolate(example().images, (size, size))
-    ours, theirs = (one.predict(image, exported.info.predict)[0].scores for one in (model, exported))
-    if len(ours) != len(theirs):
-        return f"compared with torch on a scene: {len(theirs)} detections in place of {len(ours)}"
-    difference = float((ours - theirs).abs().max()) if len(ours) else 0.0
-    return f"compared with torch on a scene: {len(ours)} detections, their scores at most {difference:.1g} apart"
+    ours, theirs = (one.predict(image, exported.info.predict)[0] for one in (model, exported))
+    if len(ours.scores) != len(theirs.scores):
+        return f"compared with torch on a scene: {len(theirs.scores)} detections in place of {len(ours.scores)}"
+    count = len(ours.scores)
+    difference = float((ours.scores - theirs.scores).abs().max()) if count else 0.0
+    said = f"compared with torch on a scene: {count} detections, their scores at most {difference:.1g} apart"
+    if model.config.masks:
+        pairs = zip(ours.mask_blocks(), theirs.mask_blocks(), strict=True)
+        said += f", {sum(int((a != b).sum()) for a, b in pairs)} pixels of their masks different"
+    return said

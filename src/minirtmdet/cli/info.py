@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from minirtmdet.cli.train import SUMMARIES
-from minirtmdet.configs import MODELS
+from minirtmdet.configs import INS_MODELS, MODELS
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.inference.exported import OnnxDetector
 from minirtmdet.presets import PRESETS
@@ -18,15 +18,16 @@ def info(what: tyro.conf.Positional[str]) -> None:
     """Say what a checkpoint, an exported file, a run, a preset or a model size is.
 
     Args:
-        what: a file, a run's folder, a preset (mini-160), or a size (nano, tiny, s, m, l, x).
+        what: a file, a run's folder, a preset (mini-160), or a size (nano, tiny, s, m, l, x, ins-tiny, … ins-x).
     """
-    if what in MODELS:
+    sizes = MODELS | INS_MODELS
+    if what in sizes:
         print(_describe_model(build_detector(what)))
     elif what in PRESETS:
         print(f"{SUMMARIES[what]}\n{_describe_model(build_detector(PRESETS[what].model))}")
     elif not Path(what).exists():
         raise FileNotFoundError(
-            f"no file, folder, preset or size {what!r}; presets are {', '.join(PRESETS)}, sizes {', '.join(MODELS)}"
+            f"no file, folder, preset or size {what!r}; presets are {', '.join(PRESETS)}, sizes {', '.join(sizes)}"
         )
     elif what.endswith(".onnx"):
         _print_exported(Path(what))

@@ -16,7 +16,7 @@ from minirtmdet.weights.published import OFFICIAL, download_weights, published_s
 
 P = ParamSpec("P")
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Size = Literal["nano", "tiny", "s", "m", "l", "x"]
+Size = Literal["nano", "tiny", "s", "m", "l", "x", "ins-tiny", "ins-s", "ins-m", "ins-l", "ins-x"]
 ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
 """The words of the command line that is running."""
 

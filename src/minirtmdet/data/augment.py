@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64, UInt8
 
+from minirtmdet.data.shapes import Shapes
+
 PAD_VALUE = 114
 """Grey of the padding, in every channel."""
 
@@ -35,6 +37,7 @@ class Sample:
         original_size: (height, width) of the file's pixels.
         img_shape: (height, width) of the content, padding not counted.
         scale_factor: (width, height) of the content relative to the file, crops not counted.
+        shapes: of the objects, a shape a box; None for a detector of boxes alone.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -46,6 +49,7 @@ class Sample:
     original_size: tuple[int, int]
     img_shape: tuple[int, int]
     scale_factor: tuple[float, float] = (1.0, 1.0)
+    shapes: Shapes | None = None
 
 
 def resize(sample: Sample, side: int) -> Sample:
@@ -63,7 +67,10 @@ def resize(sample: Sample, side: int) -> Sample:
 def crop(sample: Sample, corner: tuple[int, int], side: int) -> Sample:
     """The square of ``side`` pixels whose left upper corner is ``corner`` (x, y), or what the image has of it.
 
-    Boxes are cut at the border; those outside are dropped.  MMDetection: ``RandomCrop(crop_type='absolute')``.
+    Boxes are cut at the border; those outside are dropped.  An object of known shape gets the box of what is left of
+    that, and where nothing is left it is dropped.  MMDetection: ``RandomCrop(crop_type='absolute')``, with
+    ``recompute_bbox`` where there are masks; what has nothing left of its mask gets a box without area there, which a
+    filter at the end removes.
     """
     x, y = corner
     return _cropped(sample, sample.image[y : y + side, x : x + side], sample.boxes, corner)
@@ -120,7 +127,8 @@ def flip(sample: Sample) -> Sample:
     """
     boxes = sample.boxes.copy()
     boxes[:, 0::2] = sample.image.shape[1] - sample.boxes[:, 2::-2]
-    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes)
+    shapes = None if sample.shapes is None else sample.shapes.mirrored(sample.image.shape[1])
+    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes, shapes=shapes)
 
 
 def pad(sample: Sample, side: int) -> Sample:
@@ -140,23 +148,45 @@ def drop_small_boxes(sample: Sample, min_size: float) -> Sample:
     MMDetection: ``FilterAnnotations(min_gt_bbox_wh=(1, 1))``, which RTMDet's own recipe leaves out: slivers
     of a pixel that a crop leaves are learned there.
     """
-    return _select(sample, np.all(sample.boxes[:, 2:] - sample.boxes[:, :2] > min_size, axis=1))
+    return select(sample, np.all(sample.boxes[:, 2:] - sample.boxes[:, :2] > min_size, axis=1))
 
 
-def join(canvas: Sample, samples: Sequence[Sample], boxes: Sequence[Float32[np.ndarray, "_ 4"]]) -> Sample:
-    """The canvas with the boxes of several samples, in pixels of the canvas and cut at its border."""
+def select(sample: Sample, keep: Bool[np.ndarray, " boxes"]) -> Sample:
+    """The sample with some of its boxes."""
+    shapes = None if sample.shapes is None else sample.shapes.select(keep)
+    return replace(
+        sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignore=sample.ignore[keep], shapes=shapes
+    )
+
+
+def join(canvas: Sample, samples: Sequence[Sample], corners: Sequence[tuple[int, int]]) -> Sample:
+    """The canvas with the boxes and shapes of several samples, cut at its border.
+
+    Args:
+        canvas: their image.
+        samples: what is in it.
+        corners: where the left upper corner of each lies in it (x, y).
+    """
+    moved = [
+        sample.boxes + np.array([x, y, x, y], dtype=np.float32) for sample, (x, y) in zip(samples, corners, strict=True)
+    ]
+    shapes = [s.shapes.moved(x, y) for s, (x, y) in zip(samples, corners, strict=True) if s.shapes is not None]
     joined = replace(
         canvas,
-        boxes=np.concatenate(boxes),
+        boxes=np.concatenate(moved),
         labels=np.concatenate([sample.labels for sample in samples]),
         ignore=np.concatenate([sample.ignore for sample in samples]),
+        shapes=Shapes.join(shapes) if shapes else None,
     )
     return _with_content(joined, joined.image, joined.boxes)
 
 
 def eval_sample(sample: Sample, input_size: int) -> Sample:
-    """What the network sees in evaluation: resized to fit the input, padded at the right and at the bottom."""
-    return pad(resize(sample, input_size), input_size)
+    """What the network sees in evaluation: resized to fit the input, padded at the right and at the bottom.
+
+    Without shapes: what is found is compared with those of the file.
+    """
+    return pad(resize(replace(sample, shapes=None), input_size), input_size)
 
 
 def sample_rng(seed: int, epoch: int, position: int, stream: int = 0) -> np.random.Generator:
@@ -228,10 +258,12 @@ def resize_boxes(
 
 
 def _scaled(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample that knows it is resized to ``size`` (height, width)."""
+    """The sample that knows it is resized to ``size`` (height, width), with its shapes."""
     height, width = sample.img_shape
     return replace(
-        sample, scale_factor=(sample.scale_factor[0] * size[1] / width, sample.scale_factor[1] * size[0] / height)
+        sample,
+        scale_factor=(sample.scale_factor[0] * size[1] / width, sample.scale_factor[1] * size[0] / height),
+        shapes=None if sample.shapes is None else sample.shapes.scaled(size[1] / width, size[0] / height),
     )
 
 
@@ -241,7 +273,11 @@ def _cropped(
     boxes: Float32[np.ndarray, "boxes 4"],
     corner: tuple[int, int],
 ) -> Sample:
-    return _with_content(sample, image, boxes - np.array([*corner, *corner], dtype=np.float32))
+    boxes = boxes - np.array([*corner, *corner], dtype=np.float32)
+    if sample.shapes is not None:
+        shapes = sample.shapes.moved(-corner[0], -corner[1]).cut(image.shape[:2])
+        sample, boxes = replace(sample, shapes=shapes), shapes.boxes(boxes).astype(np.float32)
+    return _with_content(sample, image, boxes)
 
 
 def _source_read(old: tuple[int, int], new: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
@@ -279,15 +315,12 @@ def _resize_part(
 def _with_content(
     sample: Sample, image: UInt8[np.ndarray, "height width 3"], boxes: Float32[np.ndarray, "boxes 4"]
 ) -> Sample:
-    """The sample with other pixels: boxes are cut at the border of the image, those without area are dropped."""
+    """The sample with other pixels: boxes and shapes are cut at the border of the image, boxes without area dropped."""
     height, width = image.shape[:2]
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], dtype=np.float32))
-    sample = replace(sample, image=image, boxes=boxes, img_shape=(height, width))
-    return _select(sample, np.all(boxes[:, 2:] > boxes[:, :2], axis=1))
-
-
-def _select(sample: Sample, keep: Bool[np.ndarray, " boxes"]) -> Sample:
-    return replace(sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignore=sample.ignore[keep])
+    shapes = None if sample.shapes is None else sample.shapes.cut((height, width))
+    sample = replace(sample, image=image, boxes=boxes, img_shape=(height, width), shapes=shapes)
+    return select(sample, np.all(boxes[:, 2:] > boxes[:, :2], axis=1))
 
 
 def _shows_box(

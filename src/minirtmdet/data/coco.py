@@ -29,6 +29,7 @@ from minirtmdet.data.coco_json import (
 )
 from minirtmdet.data.file_names import is_within, local_name, similar_file
 from minirtmdet.data.images import Expected, Header, find_damage, inspect_image, read_image, used_bits
+from minirtmdet.data.segmentations import Mask, MaskProblem, MaskStore, read_mask
 from minirtmdet.data.splits import Split
 
 SHOWN = 3
@@ -74,6 +75,8 @@ class CocoDataset:
         max_pixels: an image of more is not decoded.
         outside_files: what to do with file names that are absolute or climb by ``..``, and so lead out of ``images``:
             ``raise`` or ``allow`` them.
+        masks: read the masks too.  A box whose mask is missing or cannot be used
+            (:func:`~minirtmdet.data.segmentations.read_mask`) is a bad box then; ignore regions need none.
         categories: names of the classes in the order of their labels; boxes of other categories are left out.
             All categories in the order of their ids where not given, as COCO numbers them.  (MMDetection keeps
             the order of the file even where names are given.)
@@ -90,7 +93,8 @@ class CocoDataset:
     Raises:
         FileNotFoundError: for a JSON, folder or image that is not there.
         ValueError: naming the file, the entry and the key for a JSON that is not COCO's; naming file, annotation and
-            box, or file and image, where the settings say so.
+            box, or file and image, where the settings say so; naming file, annotation and image for a mask of another
+            size than its image.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class CocoDataset:
         check: Literal["headers", "full"] = "headers",
         max_pixels: int = DataConfig.max_pixels,
         outside_files: Literal["raise", "allow"] = "raise",
+        masks: bool = False,
         categories: Sequence[str] | None = None,
     ) -> None:
         self.json_file, self.images, self.bad_images, self.max_pixels = json_file, images, bad_images, max_pixels
@@ -119,13 +124,15 @@ class CocoDataset:
         if outside_files == "raise":
             self._raise_for_files_outside()
         names = {category.id: category.name for category in found}
-        self._keep_boxes(read_annotations(content, source), names, bad_boxes)
+        self._keep_boxes(read_annotations(content, source), names, bad_boxes, masks)
         del content  # gigabytes, where masks are drawn, that looking at images does not need
         self._check_images(check)
 
     @classmethod
-    def from_config(cls, split: Split, config: DataConfig, categories: Sequence[str] | None = None) -> "CocoDataset":
-        """The data set of a split, read as the settings say; ``categories`` and errors as for the class."""
+    def from_config(
+        cls, split: Split, config: DataConfig, categories: Sequence[str] | None = None, *, masks: bool = False
+    ) -> "CocoDataset":
+        """The data set of a split, read as the settings say; ``categories``, ``masks`` and errors as for the class."""
         return cls(
             *split,
             bad_boxes=config.bad_boxes,
@@ -133,6 +140,7 @@ class CocoDataset:
             check=config.check,
             max_pixels=config.max_pixels,
             outside_files=config.outside_files,
+            masks=masks,
             categories=categories,
         )
 
@@ -140,7 +148,7 @@ class CocoDataset:
         return len(self.image_ids)
 
     def load(self, index: int) -> Sample:
-        """Image ``index`` as it is in its file, with its boxes.
+        """Image ``index`` as it is in its file, with its boxes, and their masks where these are read.
 
         Raises:
             IndexError: where there is no such image.
@@ -161,12 +169,18 @@ class CocoDataset:
             path=path,
             original_size=size,
             img_shape=size,
+            shapes=None if self._masks is None else self._masks.shapes(rows, size),
         )
 
     def entry(self, index: int) -> Entry:
         """What the annotations say of image ``index``; its file is not read."""
         rows = slice(self._first_box[index], self._first_box[index + 1])
         return Entry(self._path(index), self._sizes[index], self._boxes[rows], self._labels[rows], self._ignore[rows])
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are read."""
+        return self._masks is not None
 
     def count_boxes(self) -> dict[str, int]:
         """How many boxes each class has; without ignore regions."""
@@ -203,7 +217,9 @@ class CocoDataset:
             raise ValueError(f"category {repeated!r} is asked for more often than {self.json_file} has it")
         return tuple(names), tuple(ids[name].pop(0) for name in names)
 
-    def _keep_boxes(self, annotations: Iterable[Annotation], names: dict[int, str], bad_boxes: str) -> None:
+    def _keep_boxes(
+        self, annotations: Iterable[Annotation], names: dict[int, str], bad_boxes: str, with_masks: bool
+    ) -> None:
         """Keep the good boxes of all images in flat arrays, sorted by image.
 
         Arrays, because worker processes share their memory; a list of objects would be copied into each.
@@ -211,6 +227,7 @@ class CocoDataset:
         rows = {image_id: row for row, image_id in enumerate(self.image_ids)}
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
         kept, boxes, bad, others, count = [], [], [], Counter[str](), 0
+        masks: list[Mask | None] = []
         for count, entry in enumerate(annotations, 1):  # noqa: B007
             row = rows.get(entry.image_id)
             if row is None:
@@ -221,6 +238,8 @@ class CocoDataset:
                 others[names[entry.category_id]] += 1
             elif problem := box_problem(entry, self._sizes[row]):
                 bad.append(f"{_describe(entry)} of {self._file_names[row]}, {problem}")
+            elif problem := self._keep_mask(entry, row, masks) if with_masks else "":
+                bad.append(f"{entry.name} of {self._file_names[row]}, {problem}")
             else:
                 kept.append((row, labels[entry.category_id], entry.ignore))
                 boxes.append(entry.box)
@@ -243,6 +262,17 @@ class CocoDataset:
         self._labels = columns[:, 1].copy()
         self._ignore = columns[:, 2].astype(bool)
         self._first_box = np.searchsorted(columns[:, 0], np.arange(len(rows) + 1))
+        self._masks = MaskStore([masks[i] for i in order]) if with_masks else None
+
+    def _keep_mask(self, entry: Annotation, row: int, masks: list[Mask | None]) -> str:
+        """Add the mask of an annotation; what is wrong with it where that cannot be done, else empty."""
+        try:
+            where = f"{self.json_file}: {entry.name} of {self._file_names[row]}"
+            # nothing ever asks for the shape of an ignore region
+            masks.append(None if entry.ignore else read_mask(entry.segmentation, self._sizes[row], where))
+        except MaskProblem as problem:
+            return str(problem)
+        return ""
 
     def _raise_for_files_outside(self) -> None:
         folder = os.path.abspath(self.images)
@@ -312,6 +342,8 @@ class CocoDataset:
         rows = [np.arange(self._first_box[i], self._first_box[i + 1]) for i in good]
         keep = np.concatenate(rows)
         self._boxes, self._labels, self._ignore = self._boxes[keep], self._labels[keep], self._ignore[keep]
+        if self._masks is not None:
+            self._masks.keep(keep)
         self._first_box = np.cumsum([0, *map(len, rows)])
         self.image_ids = tuple(self.image_ids[i] for i in good)
         self._file_names = [self._file_names[i] for i in good]

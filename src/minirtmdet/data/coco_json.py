@@ -55,6 +55,7 @@ class Annotation(NamedTuple):
         given: the box as the file writes it.
         area: in square pixels; that of the box where the file gives none.
         ignore: whether it is a region to be left alone, neither background nor to be found: ``iscrowd`` or ``ignore``.
+        segmentation: its mask as the file writes it; :mod:`~minirtmdet.data.segmentations` says what it may be.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Annotation(NamedTuple):
     given: Any
     area: float
     ignore: bool
+    segmentation: Any
 
 
 def read_json(json_file: Path) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def read_annotations(content: dict[str, Any], source: str) -> Iterator[Annotatio
         given = entry.get("bbox")
         box, problem = _box(given)
         area = _area(entry.get("area"), box)
-        yield Annotation(name, image_id, category_id, box, problem, given, area, ignore)
+        yield Annotation(name, image_id, category_id, box, problem, given, area, ignore, entry.get("segmentation"))
 
 
 def whole_number(value: object) -> int | None:
@@ -174,6 +176,11 @@ def parse_flag(value: object) -> bool | None:
     if isinstance(value, Real) and value in (0, 1):
         return bool(value)
     return None
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return type(value) in (int, float) or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _value(entry: Any, key: str, where: str) -> Any:
@@ -218,7 +225,7 @@ def _box(value: Any) -> tuple[Box | None, str]:
     """The box, or what is wrong with it."""
     if value is None:
         return None, "has no box"
-    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(_is_number, value)):
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(map(is_number, value)):
         return None, "is not four numbers"
     try:
         x, y, width, height = map(float, value)
@@ -229,13 +236,9 @@ def _box(value: Any) -> tuple[Box | None, str]:
     return (x, y, width, height), ""
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) or (isinstance(value, Real) and not isinstance(value, bool))
-
-
 def _area(value: Any, box: Box | None) -> float:
     """What the file says where that is an area (of a mask, say, less than the box's), else the box's own."""
-    if _is_number(value) and 0 <= value < math.inf:
+    if is_number(value) and 0 <= value < math.inf:
         return float(value)
     return box[2] * box[3] if box else 0.0
 

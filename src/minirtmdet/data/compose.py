@@ -36,14 +36,24 @@ class Thing(NamedTuple):
     blur: int = 0
 
 
-def compose(
-    background: UInt8[np.ndarray, "size size 3"], things: list[Thing]
-) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
-    """Lay things on a background (RGB), and measure the boxes of those that are of a class.
+class Composed(NamedTuple):
+    """Things on a background.
 
-    Returns:
-        Image, boxes and labels as :func:`minirtmdet.data.scenes.render_scene` does, but in RGB.
+    Attributes:
+        image: RGB pixels.
+        boxes: ``xyxy`` in pixels, tight around what can be seen of each object.
+        labels: class indices.
+        masks: what can be seen of each object.
     """
+
+    image: UInt8[np.ndarray, "size size 3"]
+    boxes: Float[np.ndarray, "boxes 4"]
+    labels: Int[np.ndarray, " boxes"]
+    masks: Bool[np.ndarray, "boxes size size"]
+
+
+def compose(background: UInt8[np.ndarray, "size size 3"], things: list[Thing]) -> Composed:
+    """Lay things on a background (RGB), and measure the boxes of those that are of a class."""
     image = background.copy()
     front = np.full(image.shape[:2], -1)  # the number of the thing that is seen at each pixel
     covered = []  # how many pixels each thing has, seen or not
@@ -59,12 +69,15 @@ def compose(
         behind[:] = (behind * (255 - alpha) + pixels[..., :3] * alpha + 127) // 255
         front[rows, columns][pixels[..., 3] >= OPAQUE] = i
     found = [
-        (box, thing.label)
+        (box, thing.label, i)
         for i, thing in enumerate(things)
         if thing.label >= 0 and (box := visible_box(front == i, covered[i])) is not None
     ]
-    boxes = np.array([box for box, _ in found], dtype=np.float32).reshape(-1, 4)
-    return image, boxes, np.array([label for _, label in found], dtype=np.int64)
+    boxes = np.array([box for box, _, _ in found], dtype=np.float32).reshape(-1, 4)
+    numbers = np.array([i for _, _, i in found], dtype=np.int64)
+    return Composed(
+        image, boxes, np.array([label for _, label, _ in found], dtype=np.int64), front == numbers[:, None, None]
+    )
 
 
 def visible_box(visible: Bool[np.ndarray, "height width"], covered: int) -> tuple[int, int, int, int] | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from safetensors import safe_open
 from torch import Tensor
 
@@ -38,14 +38,16 @@ class Example(NamedTuple):
         images: the same as a batch of one for the detector.
         boxes: ``xyxy`` in pixels.
         labels: class index.
+        masks: the pixels that can be seen of each object.
         names: of the classes.
-        ground_truth: the boxes as a batch of one.
+        ground_truth: the boxes as a batch of one, without masks.
     """
 
     image: UInt8[np.ndarray, "160 160 3"]
     images: UInt8[Tensor, "1 3 160 160"]
     boxes: Float[Tensor, "3 4"]
     labels: Int[Tensor, "3"]
+    masks: Bool[Tensor, "3 160 160"]
     names: tuple[str, ...]
     ground_truth: GroundTruth
 
@@ -71,7 +73,7 @@ def example() -> Example:
         Thing(CLASSES.index("tennis ball"), "🎾", x=132, y=36, size=20),
     ]
     wall = PATTERNS[_BRICKS](np.random.Generator(np.random.PCG64(_SEED)), SIZE)
-    rgb, boxes, labels = compose(wall, things)
+    rgb, boxes, labels, masks = compose(wall, things)
     image = np.ascontiguousarray(rgb[..., ::-1])
     tensors = torch.from_numpy(boxes), torch.from_numpy(labels)
     return Example(
@@ -79,6 +81,7 @@ def example() -> Example:
         images=torch.from_numpy(image).permute(2, 0, 1)[None],
         boxes=tensors[0],
         labels=tensors[1],
+        masks=torch.from_numpy(masks),
         names=CLASSES,
         ground_truth=GroundTruth.from_list([tensors[0]], [tensors[1]], num_classes=len(CLASSES)),
     )

@@ -8,6 +8,7 @@ Windows), or as ``multiprocessing.set_start_method`` says.  The last two pickle 
 name of its module: a class that is defined in a notebook's cell, which no module has, loads with ``workers=0`` alone.
 """
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,12 +23,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minirtmdet.configs import AugmentConfig
-from minirtmdet.data.augment import Sample, eval_sample
+from minirtmdet.data.augment import Sample, eval_sample, select
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.memory import check_shared_memory
 from minirtmdet.data.pipeline import Change, TrainPipeline
 from minirtmdet.data.workers import start_worker
-from minirtmdet.structures import GroundTruth
+from minirtmdet.structures import GroundTruth, padded_count
 
 STUCK = 600.0
 """Seconds without any batch after which loading processes are taken to be stuck."""
@@ -112,7 +113,7 @@ class TrainLoader:
         change: Change | None = None,
     ) -> None:
         _check(batch_size, workers, rank, world_size)
-        check_shared_memory(workers, batch_size, input_size)
+        check_shared_memory(workers, batch_size, input_size, _masks_per_image(dataset, augment))
         pipeline = TrainPipeline(augment, input_size, seed, epochs, change)
         self.stage2_start = pipeline.stage2_start
         self._batches = _TrainBatches(dataset, pipeline, batch_size, rank, world_size)
@@ -199,7 +200,10 @@ def epoch_order(seed: int, epoch: int, images: int, positions: int) -> Int[np.nd
 
 
 def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
-    """Samples of one size as a batch.
+    """Samples of one size as a batch; where they have shapes, these become masks.
+
+    An object that no pixel shows is left out, with its box.  (MMDetection keeps it: its mask loss is a constant, its
+    centre the corner of the image.)  One that has pixels, none of them in a cell that masks are compared on, stays.
 
     Raises:
         ValueError: naming the image whose boxes or labels are wrong.
@@ -210,12 +214,16 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
     for row, sample in zip(pixels.numpy(), samples, strict=True):
         row[:] = sample.image
     paths = [str(sample.path) for sample in samples]
+    masks: dict[str, Any] = {}
+    if all(sample.shapes is not None for sample in samples):
+        samples, masks = _draw_masks(samples)
     ground_truth = GroundTruth.from_list(
         [torch.from_numpy(sample.boxes) for sample in samples],
         [torch.from_numpy(sample.labels) for sample in samples],
         num_classes=num_classes,
         ignore=[torch.from_numpy(sample.ignore) for sample in samples],
         names=paths,
+        **masks,
     )
     return Batch(
         images=pixels.permute(0, 3, 1, 2),
@@ -225,6 +233,34 @@ def collate(samples: Sequence[Sample], num_classes: int) -> Batch:
         img_shapes=[sample.img_shape for sample in samples],
         scale_factors=[sample.scale_factor for sample in samples],
     )
+
+
+def _masks_per_image(dataset: CocoDataset, augment: AugmentConfig) -> int:
+    """About how many masks an image of a batch has; 0 where none are read.
+
+    As many rows as the image of the batch that has most: twice the mean, four images in a mosaic, two of these mixed,
+    of which a crop leaves half.
+    """
+    if not dataset.has_masks:
+        return 0
+    mean = sum(dataset.count_boxes().values()) / len(dataset)
+    return padded_count(math.ceil(mean * (4 if augment.mosaic else 1) * (2 if augment.mixup else 1)))
+
+
+def _draw_masks(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, list[Tensor]]]:
+    """The samples without the objects that no pixel shows; and masks and centres of the others, for ground truth."""
+    left: list[Sample] = []
+    found: dict[str, list[Tensor]] = {"cells": [], "centers": []}
+    for sample in samples:
+        assert sample.shapes is not None
+        drawn = sample.shapes.draw(sample.image.shape[:2])
+        # of an ignore region there is no shape, only the box
+        centers = np.where(sample.ignore[:, None], (sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2, drawn.centers)
+        keep = sample.ignore | (drawn.areas > 0)
+        left.append(select(sample, keep))
+        found["cells"].append(torch.from_numpy(drawn.cells[keep]))
+        found["centers"].append(torch.from_numpy(centers[keep]))
+    return left, found
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from minirtmdet.configs import MASK_STRIDE
+
 SHARED = Path("/dev/shm")
 """Where Linux keeps it; other systems have no file system of their own for it."""
 AHEAD = 2
@@ -11,7 +13,7 @@ IN_USE = 2
 """Batches that the training holds besides: one to train on, one on its way to the GPU."""
 
 
-def check_shared_memory(workers: int, batch_size: int, input_size: int) -> None:
+def check_shared_memory(workers: int, batch_size: int, input_size: int, masks: int = 0) -> None:
     """Make sure that the batches of loading processes have room, before these are started.
 
     Where they have none, PyTorch loses a batch and waits for it for ever.
@@ -20,6 +22,7 @@ def check_shared_memory(workers: int, batch_size: int, input_size: int) -> None:
         workers: loading processes of each process that trains.
         batch_size: images in a batch.
         input_size: side of each, in pixels.
+        masks: how many each has, padding counted.
 
     Raises:
         ValueError: naming the folder, the batches and what to lower.
@@ -27,7 +30,7 @@ def check_shared_memory(workers: int, batch_size: int, input_size: int) -> None:
     if not workers or not SHARED.is_dir():
         return
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    batch = processes * batch_size * 3 * input_size**2
+    batch = processes * batch_size * (3 * input_size**2 + masks * (input_size // MASK_STRIDE) ** 2)
     needed = (AHEAD * workers + IN_USE) * batch
     found = os.statvfs(SHARED)
     free = found.f_bavail * found.f_frsize

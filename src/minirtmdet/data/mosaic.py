@@ -70,7 +70,7 @@ class CachedMosaic:
         """The sample as large as fits the input.
 
         Pixels are rounded down, while boxes follow the factor before rounding: the original's arithmetic, less than
-        a pixel off at the far side.
+        a pixel off at the far side.  Shapes follow the pixels.
         """
         height, width = sample.img_shape
         scale = min(self.input_size / height, self.input_size / width)
@@ -78,7 +78,8 @@ class CachedMosaic:
         image = sample.image
         if size != (height, width):
             image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-        return replace(sample, image=image, boxes=sample.boxes * np.float32(scale), img_shape=size)
+        shapes = None if sample.shapes is None else sample.shapes.scaled(size[1] / width, size[0] / height)
+        return replace(sample, image=image, boxes=sample.boxes * np.float32(scale), img_shape=size, shapes=shapes)
 
     def lay_out(self, samples: Sequence[Sample], center: tuple[int, int]) -> tuple[Sample, Paint]:
         """A mosaic of four samples that :meth:`fit` the input, not painted yet.
@@ -92,12 +93,9 @@ class CachedMosaic:
         """
         side = 2 * self.input_size
         places = [_place(i, sample.img_shape, center, side) for i, sample in enumerate(samples)]
-        boxes = [
-            sample.boxes + np.array([x, y, x, y], dtype=np.float32)
-            for sample, ((x, y), _) in zip(samples, places, strict=True)
-        ]
         grey = np.broadcast_to(np.uint8(PAD_VALUE), (side, side, 3))
-        canvas = join(replace(samples[0], image=grey, img_shape=(side, side)), samples, boxes)
+        canvas = replace(samples[0], image=grey, img_shape=(side, side))
+        canvas = join(canvas, samples, [corner for corner, _ in places])
         return canvas, partial(_paint, [sample.image for sample in samples], places)
 
     def mix(self, samples: Sequence[Sample], center: tuple[int, int]) -> Sample:
@@ -183,7 +181,7 @@ class CachedMixUp:
         image = cv2.addWeighted(sample.image, 0.5, other.image, 0.5, -0.25)
         height, width = image.shape[:2]
         mixed = replace(sample, image=image, img_shape=(height, width))
-        return join(mixed, (sample, other), (sample.boxes, other.boxes))
+        return join(mixed, (sample, other), ((0, 0), (0, 0)))
 
 
 class Memo:

@@ -44,7 +44,8 @@ Change = Callable[[Sample, np.random.Generator], Sample]
 """A change of one's own to training samples, after all others: from a sample to one with as many pixels.
 
 It draws from the generator alone, so that a sample stays a function of seed, epoch and position, and writes into no
-array that it is given.  Boxes may move, go and come, each with its label and flag; what reaches over the border is cut.
+array that it is given.  Boxes may move, go and come, each with its label and flag, and with its shape where masks are
+learned; what reaches over the border is cut.
 Loading processes need one that a module has by name: no lambda.
 """
 
@@ -141,15 +142,15 @@ class TrainPipeline:
         """All but MixUp and the filter."""
         rng, side = sample_rng(self.seed, epoch, position), self.input_size
         mosaic = self.stage(epoch) == 1 and self.config.mosaic > 0
-        keep = self.config.empty_crops == "keep"
+        empty = self.config.empty_crops
         index = int(order[position])
         for _ in range(MAX_REFETCH + 1):
             canvas, paint = self._lay_out(rng, index, position, order, load) if mosaic else (load(index), None)
             scaled = draw_side(rng, 2 * side if mosaic else side, self.config.scale)
             size = fit(canvas.img_shape, scaled)
             boxes = resize_boxes(canvas.boxes, canvas.img_shape, size)
-            corner, shows_box = draw_corner(rng, size, boxes, side, CROP_TRIES if keep else 1)
-            if shows_box or keep:
+            corner, shows_box = draw_corner(rng, size, boxes, side, CROP_TRIES if empty == "keep" else 1)
+            if shows_box or empty != "redraw":
                 break
             index = int(order[rng.integers(len(order))])
         else:
@@ -189,6 +190,8 @@ def _changed(change: Change, sample: Sample, rng: np.random.Generator) -> Sample
         problem = "boxes that are not four finite numbers each"
     elif not len(found.boxes) == len(found.labels) == len(found.ignore):
         problem = f"{len(found.boxes)} boxes with {len(found.labels)} labels and {len(found.ignore)} flags"
+    elif sample.shapes is not None and (found.shapes is None or len(found.shapes) != len(found.boxes)):
+        problem = f"{len(found.boxes)} boxes without a shape each: shapes move and go with their boxes"
     if problem:
         raise ValueError(f"{name} makes of {sample.path} a sample with {problem}")
     found = replace(found, boxes=found.boxes.astype(np.float32))

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from minirtmdet.configs import ScenesConfig
 from minirtmdet.data.backgrounds import list_photos, pattern_background, photo_background, smooth_noise, split_photos
-from minirtmdet.data.compose import Thing, compose
+from minirtmdet.data.compose import Composed, Thing, compose
+from minirtmdet.data.masks import Rle, encode_masks
 from minirtmdet.settings import check_settings
 
 SPLITS = ("train", "val")
@@ -79,8 +80,9 @@ MIN_LIGHT = 75
 # One scene in this many has grain of up to so many grey levels.
 GRAIN_ONE_IN, MAX_GRAIN = 5, 10
 
-# a change to what scenes look like gets a new number, so that no older set is taken for them
-_VERSION = 2
+# a change to what scenes look like, or to what is written of them, gets a new number, so that no older set is taken for
+# them; 3 writes masks
+_VERSION = 3
 _PLACES_TRIED = 12
 # threads beyond these only wait for the interpreter lock
 _MAX_THREADS = 8
@@ -152,18 +154,17 @@ def render_scene(
     ((320, 320, 3), 4, True)
     """
     check_settings(config, "scenes.")
-    return _render(config, split, index, _photos(config, split))
+    scene = _render(config, split, index, _photos(config, split))
+    return scene.image, scene.boxes, scene.labels
 
 
-def _render(
-    config: ScenesConfig, split: str, index: int, photos: list[Path]
-) -> tuple[Pixels, Float[np.ndarray, "boxes 4"], Int[np.ndarray, " boxes"]]:
-    """:func:`render_scene` on photos that are listed already; on patterns where there are none."""
+def _render(config: ScenesConfig, split: str, index: int, photos: list[Path]) -> Composed:
+    """A scene (BGR) on photos that are listed already; on patterns where there are none."""
     things = plan_scene(config, split, index)
     rng = _generator(config, split, index, 1)
     background = photo_background(rng, config.size, photos) if photos else pattern_background(rng, config.size)
-    image, boxes, labels = compose(background, things)
-    return _light(image, rng)[..., ::-1].copy(), boxes, labels
+    scene = compose(background, things)
+    return scene._replace(image=_light(scene.image, rng)[..., ::-1].copy())
 
 
 def plan_scene(config: ScenesConfig, split: str, index: int) -> list[Thing]:
@@ -282,7 +283,7 @@ def _is_made(root: Path, key: str) -> bool:
     return True
 
 
-Scene = tuple[str, list[list[float]], list[int]]
+Scene = tuple[str, list[list[float]], list[int], list[Rle]]
 
 
 def _write(config: ScenesConfig, key: str, folder: Path, progress: bool) -> None:
@@ -308,24 +309,25 @@ def _write(config: ScenesConfig, key: str, folder: Path, progress: bool) -> None
 
 
 def _write_scene(config: ScenesConfig, split: str, photos: list[Path], folder: Path, index: int) -> Scene:
-    image, boxes, labels = _render(config, split, index, photos)
+    image, boxes, labels, masks = _render(config, split, index, photos)
     name = f"{index:06d}.png"
     # the default level takes three times as long, for files a tenth smaller
     Image.fromarray(image[..., ::-1]).save(folder / name, compress_level=1)
-    return name, boxes.tolist(), labels.tolist()
+    return name, boxes.tolist(), labels.tolist(), encode_masks(masks)
 
 
 def _coco(config: ScenesConfig, key: str, split: str, scenes: list[Scene]) -> dict[str, object]:
     """The annotations of a split; no date, so that the same settings give the same file."""
     annotations: list[dict[str, object]] = []
-    for image_id, (_, boxes, labels) in enumerate(scenes, start=1):
-        for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+    for image_id, (_, boxes, labels, masks) in enumerate(scenes, start=1):
+        for (x1, y1, x2, y2), label, mask in zip(boxes, labels, masks, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": label + 1,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "segmentation": mask,
                     "area": (x2 - x1) * (y2 - y1),
                     "iscrowd": 0,
                 }
@@ -344,7 +346,7 @@ def _coco(config: ScenesConfig, key: str, split: str, scenes: list[Scene]) -> di
         "licenses": [{"id": 1, "name": "CC BY-SA 4.0", "url": "https://creativecommons.org/licenses/by-sa/4.0/"}],
         "images": [
             {"id": i, "file_name": name, "width": config.size, "height": config.size, "license": 1}
-            for i, (name, _, _) in enumerate(scenes, start=1)
+            for i, (name, *_) in enumerate(scenes, start=1)
         ],
         "annotations": annotations,
         "categories": [

@@ -1,7 +1,7 @@
 """What breaks a run off: how it is recognised, and what is saved and said then."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from minirtmdet.distributed import World
 from minirtmdet.engine.interrupts import Interrupts
 from minirtmdet.engine.runfolder import RunFolder
 from minirtmdet.engine.state import Progress
-from minirtmdet.engine.step import LOSSES
 from minirtmdet.weights.formats import save_tensors
 
 TOGETHER = 0.5
@@ -90,7 +89,8 @@ def memory_advice(config: TrainConfig, device: torch.device, amp_dtype: torch.dt
 
 
 def check_losses(
-    values: Float[Tensor, "steps 3"],
+    values: Float[Tensor, "steps losses"],
+    names: Sequence[str],
     progress: Progress,
     folder: RunFolder,
     loader: TrainLoader,
@@ -101,6 +101,7 @@ def check_losses(
 
     Args:
         values: they, means over processes, on the host.
+        names: of the losses.
         progress: how far the run has come, and the losses of this process.
         folder: of the run; the batches of a step whose losses are not finite are saved there.
         loader: that they came from.
@@ -117,7 +118,7 @@ def check_losses(
         saved = f"{folder.last} holds an earlier state" if folder.last.exists() else "nothing was saved before"
         if own.isfinite().all():
             raise FloatingPointError(f"the loss of another process is not finite at step {step}; {saved}")
-        loss = ", ".join(f"{key} {value:g}" for key, value in zip(LOSSES, own.tolist(), strict=True))
+        loss = ", ".join(f"{key} {value:g}" for key, value in zip(names, own.tolist(), strict=True))
         first = (progress.position - (progress.step - step) - 1) * accumulate
         numbers = range(first, min(first + accumulate, len(loader)))
         rank = "" if process is None else f"_process{process}"

@@ -1,7 +1,7 @@
 """Rows of the log: what the steps since the last one came to, and how long they took."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,11 +18,18 @@ class Meter:
 
     Args:
         progress: of the run, whose ``recent`` losses and ``seconds`` are kept here.
-        check: called with the losses that are read, ``[steps, 3]``, to raise an error where they are not finite.
+        names: of the losses: those to add, and ``num_pos``.
+        check: called with the losses that are read and their names, to raise an error where they are not finite.
     """
 
-    def __init__(self, progress: Progress, check: Callable[[Float[Tensor, "steps 3"]], None]) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        names: Sequence[str],
+        check: Callable[[Float[Tensor, "steps losses"], Sequence[str]], None],
+    ) -> None:
         self._progress = progress
+        self._names = names
         self._check = check
         self.start()
 
@@ -42,10 +49,10 @@ class Meter:
         self._progress.recent.append(losses)
         self._images += images
 
-    def read(self) -> Float[Tensor, "steps 3"]:
+    def read(self) -> Float[Tensor, "steps losses"]:
         """Losses since the last row, means over processes: the one place where the host waits for the device."""
         values = torch.stack([losses.mean for losses in self._progress.recent]).cpu().double()
-        self._check(values)
+        self._check(values, self._names)
         return values
 
     def row(self, lr: float) -> Row:
@@ -54,7 +61,7 @@ class Meter:
         Args:
             lr: the last step's learning rate.
         """
-        loss_cls, loss_bbox, num_pos = self.read().mean(0).tolist()
+        means = dict(zip(self._names, self.read().mean(0).tolist(), strict=True))
         now = time.perf_counter()
         elapsed, self._clock = now - self._clock, now
         self._progress.seconds += elapsed
@@ -63,10 +70,8 @@ class Meter:
             "epoch": self._progress.epoch + 1,
             "step": self._progress.step,
             "lr": lr,
-            "loss": loss_cls + loss_bbox,
-            "loss_cls": loss_cls,
-            "loss_bbox": loss_bbox,
-            "num_pos": num_pos,
+            "loss": sum(value for name, value in means.items() if name != "num_pos"),
+            **means,
             "images_per_second": images / max(elapsed, 1e-9),
         }
 

@@ -95,6 +95,7 @@ def write_sheet(folder: Path, examples: Examples, classes: Sequence[str]) -> Non
 def describe_results(folder: Path, progress: Progress) -> str:
     """The last line of a run."""
     metrics, best = progress.metrics, progress.best
-    ap = f"AP {metrics['AP']:.3f}" if metrics["AP"] >= 0 else NOT_JUDGED
-    words = f", best {best['AP']:.3f} after epoch {best['epoch']:.0f}" if best else ""
+    main = "mask_AP" if "mask_AP" in metrics else "AP"
+    ap = f"{main.replace('_', ' ')} {metrics[main]:.3f}" if metrics["AP"] >= 0 else NOT_JUDGED
+    words = f", best {best[main]:.3f} after epoch {best['epoch']:.0f}" if best else ""
     return f"done: {ap}{words}; numbers and images are in {folder}"

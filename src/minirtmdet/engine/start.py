@@ -168,9 +168,9 @@ def load_data(
     """
     train_split, val_split = resolve_splits(config.data)
     data = config.data
-    train = CocoDataset.from_config(train_split, data)
+    train = CocoDataset.from_config(train_split, data, masks=config.model.masks)
     # by name: the ids and their order can differ between the files
-    val = CocoDataset.from_config(val_split, data, train.classes)
+    val = CocoDataset.from_config(val_split, data, train.classes, masks=config.model.masks)
     check_boxes(train, val, say)
     size: dict[str, Any] = {"input_size": data.input_size, "batch_size": config.batch_size, "workers": data.workers}
     size |= {"rank": world.rank, "world_size": world.size, "pin_memory": device.type == "cuda"}

@@ -27,13 +27,13 @@ class StepLosses(NamedTuple):
     """What a step returned, on the device.
 
     Attributes:
-        mean: its :data:`~minirtmdet.engine.step.LOSSES`, means over processes.
+        mean: its :attr:`~minirtmdet.engine.step.TrainStep.losses`, means over processes.
         own: those of this process.
         paths: the images of this process.
     """
 
-    mean: Float[Tensor, "3"]
-    own: Float[Tensor, "3"]
+    mean: Float[Tensor, " losses"]
+    own: Float[Tensor, " losses"]
     paths: list[str]
 
 

@@ -19,7 +19,9 @@ from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.structures import GroundTruth
 
 LOSSES = ("loss_cls", "loss_bbox", "num_pos")
-"""What a step returns, in this order."""
+"""What a step returns, in this order: losses to add, and the positives an image, to look at."""
+MASK_LOSSES = ("loss_cls", "loss_bbox", "loss_mask", "num_pos")
+"""Likewise where masks are learned."""
 MAX_SHAPES = 32
 """Shapes that a step may be compiled for."""
 
@@ -48,6 +50,7 @@ class TrainStep:
         amp_dtype: what the network computes in under autocast, losses aside; None for fp32 throughout.
 
     Attributes:
+        losses: names of what it returns: :data:`LOSSES` or :data:`MASK_LOSSES`.
         forward: what turns a batch into losses: ``model`` itself, or what wraps it (``torch.compile``,
             ``DistributedDataParallel``).
     """
@@ -60,19 +63,20 @@ class TrainStep:
         amp_dtype: torch.dtype | None = None,
     ) -> None:
         self.model = model
+        self.losses = MASK_LOSSES if model.config.masks else LOSSES
         self.optimizer = optimizer
         self.ema = ema
         self.amp_dtype = amp_dtype
         self.forward: Callable[..., dict[str, Tensor]] = model
 
-    def __call__(self, batches: Sequence[Inputs], lr: float) -> Float[Tensor, "3"]:
+    def __call__(self, batches: Sequence[Inputs], lr: float) -> Float[Tensor, " losses"]:
         """Train on the batches of one step, which is one batch without accumulation.
 
         With accumulation, gradients of the batches are averaged.  That is not the gradient of one large batch:
         each batch's losses are divided by its own sum of IoUs, and BatchNorm sees each batch alone.
 
         Returns:
-            The mean of :data:`LOSSES` over the batches, on the device.
+            The mean of its :attr:`losses` over the batches, on the device.
         """
         self.optimizer.zero_grad(set_to_none=True)
         # several processes average their gradients once a step, with its last batch
@@ -87,12 +91,13 @@ class TrainStep:
         self.ema.update(self.model)
         return torch.stack(losses).mean(0)
 
-    def accumulate(self, batch: Inputs, batches: int = 1) -> Float[Tensor, "3"]:
-        """Add the gradient of a batch, one of ``batches``; returns its :data:`LOSSES`."""
+    def accumulate(self, batch: Inputs, batches: int = 1) -> Float[Tensor, " losses"]:
+        """Add the gradient of a batch, one of ``batches``; returns its :attr:`losses`."""
         with torch.autocast(batch.images.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.forward(batch.images, batch.ground_truth, img_shapes=batch.img_shapes)
-        ((losses["loss_cls"] + losses["loss_bbox"]) / batches).backward()
-        return torch.stack([losses[key].detach().float() for key in LOSSES])
+        first, *others = (losses[name] for name in self.losses[:-1])
+        (sum(others, first) / batches).backward()
+        return torch.stack([losses[name].detach().float() for name in self.losses])
 
 
 class GraphStep(TrainStep):
@@ -125,7 +130,7 @@ class GraphStep(TrainStep):
         self._recorded: dict[_Shapes, _Recorded] = {}
         self._pool: Any = None  # memory that the graphs share
 
-    def __call__(self, batches: Sequence[Inputs], lr: float) -> Float[Tensor, "3"]:
+    def __call__(self, batches: Sequence[Inputs], lr: float) -> Float[Tensor, " losses"]:
         """Train on one batch.
 
         Raises:

@@ -43,7 +43,7 @@ from minirtmdet.engine.results import (
     write_sheet,
 )
 from minirtmdet.engine.runfolder import Extent, RunFolder, RunLock, check_same_run
-from minirtmdet.engine.runlog import METRIC_COLUMNS, NOT_JUDGED, Logger, Row, RunLog, describe
+from minirtmdet.engine.runlog import NOT_JUDGED, Logger, Row, RunLog, describe, logged
 from minirtmdet.engine.start import Start, build_model, check_together, find_start, load_data, make_schedule, settle
 from minirtmdet.engine.state import Progress, StepLosses, check_finite, is_stalled, restore, say_resumed, training_state
 from minirtmdet.engine.step import Inputs, build_step
@@ -152,7 +152,8 @@ class Trainer:
             self._lock.acquire()
             self.folder.check_unchanged(start.found)
             self.folder.prepare(self.config, self.classes, clear=start.resumed is None)
-        self._log = RunLog(self.run_dir if self.world.is_writer else None, rows, self.say, loggers)
+        folder = self.run_dir if self.world.is_writer else None
+        self._log = RunLog(folder, rows, self.say, loggers, masks=self.config.model.masks)
         check = partial(
             check_losses,
             progress=self.progress,
@@ -161,7 +162,7 @@ class Trainer:
             accumulate=self.config.optim.accumulate,
             process=self.world.rank if self.world.size > 1 else None,
         )
-        self._meter = Meter(self.progress, check)
+        self._meter = Meter(self.progress, self.train_step.losses, check)
         self._interrupts = Interrupts()
         self._saved_at = time.perf_counter()
         self._left_out = 0
@@ -336,9 +337,8 @@ class Trainer:
             with self._interrupts.held():
                 self._save_last()  # an evaluation can take long, and end badly
             evaluation = self.evaluate()
-        judged = evaluation is None or evaluation.judged
-        if evaluation is not None and judged:
-            row |= {key: evaluation.metrics[key] for key in METRIC_COLUMNS}
+        if evaluation is not None and evaluation.judged:
+            row |= logged(evaluation.metrics)
         with self._interrupts.held():
             self._meter.forget()
             self.progress.epoch, self.progress.position = epoch, 0
@@ -346,7 +346,7 @@ class Trainer:
             if evaluation is not None:
                 self._take_in(evaluation)
             self._save_last()
-        words = describe(row) + ("" if judged else f", {NOT_JUDGED}")
+        words = describe(row) + ("" if evaluation is None or evaluation.judged else f", {NOT_JUDGED}")
         self.say(f"epoch {epoch}/{self.config.epochs}: {words}{self._meter.time_left(self.schedule.total_steps)}")
         self._meter.skip()
 
@@ -362,7 +362,7 @@ class Trainer:
         """Keep an evaluation's numbers, and the weights where they are the best so far, if there was any box."""
         progress = self.progress
         progress.metrics, progress.per_class = evaluation.metrics, evaluation.per_class
-        if evaluation.judged and evaluation.metrics["AP"] > progress.best.get("AP", -math.inf):
+        if evaluation.judged and evaluation.metrics[evaluation.main] > progress.best.get(evaluation.main, -math.inf):
             progress.best = {"epoch": progress.epoch, **progress.metrics}
             self._save("best.pt")
 

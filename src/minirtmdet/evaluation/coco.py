@@ -1,5 +1,6 @@
 """COCO average precision of a detector, by a COCO evaluation library."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,27 @@ from tqdm import tqdm
 
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.coco_json import read_annotations, read_categories, read_image_ids, read_images, read_json
+from minirtmdet.data.coco_json import (
+    Annotation,
+    read_annotations,
+    read_categories,
+    read_image_ids,
+    read_images,
+    read_json,
+)
 from minirtmdet.data.loader import Batch
+from minirtmdet.data.masks import encode_masks
 from minirtmdet.detector import Detector
 from minirtmdet.distributed import ALONE, World
-from minirtmdet.evaluation.entries import SOURCE, results_that_count, truths_that_count
+from minirtmdet.evaluation.entries import (
+    SOURCE,
+    fields_of,
+    mask_of_result,
+    results_that_count,
+    truths_that_count,
+    truths_with_masks,
+    usable_mask,
+)
 from minirtmdet.structures import Detections, on_host
 
 METRICS = {
@@ -35,10 +52,12 @@ METRICS = {
     "ARl": "of boxes from 96 x 96 pixels",
 }
 """The standard twelve and what they say, in the order of the COCO tools; -1 where nothing of the size is annotated."""
+OF_MASKS = "mask_"
+"""How the names of the twelve begin where they compare masks."""
 
 
 class CocoNumbers(NamedTuple):
-    """What the COCO tools compute from boxes and detections.
+    """What the COCO tools compute from boxes and detections, or from masks.
 
     Attributes:
         metrics: the values of :data:`METRICS`.
@@ -56,10 +75,12 @@ class Evaluation(NamedTuple):
     """What an evaluation found.
 
     Attributes:
-        metrics: the values of :data:`METRICS`.
-        by_class: AP, AP50, AP75, APs, APm, APl and AR100 of each class by name; -1 for what is not annotated.
-        precision: as in :class:`CocoNumbers`, classes in the order of ``by_class``.
-        results: every detection, as the COCO results format has it.
+        metrics: the values of :data:`METRICS`; of a detector that finds masks those of masks too, named ``mask_AP`` and
+            so on.
+        by_class: AP, AP50, AP75, APs, APm, APl and AR100 of each class by name, and likewise; -1 for what is not
+            annotated.
+        precision: of boxes, as in :class:`CocoNumbers`, classes in the order of ``by_class``.
+        results: every detection, as the COCO results format has it; masks in RLE.
         image_ids: the images that counted.
     """
 
@@ -68,6 +89,11 @@ class Evaluation(NamedTuple):
     precision: Float[np.ndarray, "10 101 classes"]
     results: list[dict[str, Any]]
     image_ids: list[int]
+
+    @property
+    def main(self) -> str:
+        """The number that says which weights are best: AP of masks where there are some, else of boxes."""
+        return f"{OF_MASKS}AP" if f"{OF_MASKS}AP" in self.metrics else "AP"
 
     @property
     def judged(self) -> bool:
@@ -88,7 +114,10 @@ def evaluate(
     *,
     progress: bool = True,
 ) -> dict[str, float]:
-    """The standard twelve COCO numbers of a model on a data set, by the names of :data:`METRICS`."""
+    """The standard twelve COCO numbers of a model on a data set, by the names of :data:`METRICS`.
+
+    Those of masks stand beside them where the model finds masks; see :class:`Evaluation`.
+    """
     return run_evaluation(model, loader, dataset, config, progress=progress).metrics
 
 
@@ -101,7 +130,7 @@ def run_evaluation(
     progress: bool = True,
     world: World = ALONE,
 ) -> Evaluation:
-    """Detect in every image of ``loader`` and compare with the boxes of ``dataset``.
+    """Detect in every image of ``loader`` and compare with the boxes of ``dataset``, and masks with its masks.
 
     Args:
         model: its class indices are the labels of ``dataset``.
@@ -110,34 +139,53 @@ def run_evaluation(
         config: thresholds and limits of prediction.
         progress: show a progress bar.
         world: the processes that evaluate together; all have the numbers, process 0 alone all ``results``.
+
+    Raises:
+        ValueError: naming the image for masks of another size than it has: their AP would be 0, whatever they show.
     """
     results: list[dict[str, Any]] = []
     image_ids: list[int] = []
+    masks = False
     # named only to switch it off: an argument would win over TQDM_DISABLE
     quiet = {} if progress and world.is_writer else {"disable": True}
     for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
         images = batch.to(model.device).images
         detections = on_host(model.predict(images, config, batch.img_shapes, batch.scale_factors))
         image_ids += batch.image_ids
+        masks = masks or any(found.stored_masks is not None for found in detections)
         for image_id, found in zip(batch.image_ids, detections, strict=True):
             results += coco_results(found, image_id, dataset.category_ids)
-    shares = world.gather((results, image_ids))
+    shares = world.gather((results, image_ids, masks))
+    masks = any(share[2] for share in shares)
     if len(shares) > 1:
         # images in the order of the data set again, as one process would have met them
         order = {image_id: place for place, image_id in enumerate(dataset.image_ids)}
-        results = sorted((row for rows, _ in shares for row in rows), key=lambda row: order[row["image_id"]])
-        image_ids = sorted((image_id for _, ids in shares for image_id in ids), key=order.__getitem__)
+        results = sorted((row for rows, _, _ in shares for row in rows), key=lambda row: order[row["image_id"]])
+        image_ids = sorted((image_id for _, ids, _ in shares for image_id in ids), key=order.__getitem__)
     numbers = None
     if world.is_writer:
-        numbers = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids, image_ids)
+        truth = read_ground_truth(dataset.json_file, masks=masks)
+        numbers = coco_metrics(truth, results, dataset.category_ids, image_ids)
+        if masks:
+            numbers = _side_by_side(numbers, coco_metrics(truth, results, dataset.category_ids, image_ids, masks=True))
     numbers = world.broadcast(numbers)
     assert numbers is not None
     by_class = dict(zip(dataset.classes, numbers.per_class, strict=True))
     return Evaluation(numbers.metrics, by_class, numbers.precision, results, image_ids)
 
 
+def _side_by_side(boxes: CocoNumbers, masks: CocoNumbers) -> CocoNumbers:
+    """The numbers of boxes, and those of masks under names of their own."""
+
+    def joined(of_boxes: dict[str, float], of_masks: dict[str, float]) -> dict[str, float]:
+        return of_boxes | {f"{OF_MASKS}{name}": value for name, value in of_masks.items()}
+
+    per_class = [joined(*pair) for pair in zip(boxes.per_class, masks.per_class, strict=True)]
+    return CocoNumbers(joined(boxes.metrics, masks.metrics), per_class, boxes.precision)
+
+
 def coco_results(detections: Detections, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """One image's detections in the COCO results format: ``xywh``, the JSON's own category ids.
+    """One image's detections in the COCO results format: ``xywh``, the JSON's own category ids, masks in RLE.
 
     >>> found = Detections(torch.tensor([[1., 2., 4., 6.]]), torch.tensor([0.5]), torch.tensor([1]))
     >>> coco_results(found, image_id=7, category_ids=(1, 90))
@@ -151,37 +199,52 @@ def coco_results(detections: Detections, image_id: int, category_ids: Sequence[i
         detections.labels.tolist(),
         strict=True,
     )
-    return [
+    results = [
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in rows
     ]
+    masks = (rle for block in detections.mask_blocks() for rle in encode_masks(block.cpu().numpy()))
+    for result, rle in zip(results, masks, strict=False):  # none from a detector of boxes alone
+        result["segmentation"] = rle
+    return results
 
 
-def read_ground_truth(json_file: Path) -> dict[str, Any]:
+def read_ground_truth(json_file: Path, *, masks: bool = False) -> dict[str, Any]:
     """A COCO JSON made ready for evaluation: annotations numbered from 1, areas and crowd flags filled in.
 
     ``iscrowd`` is 1 for annotations with ``ignore`` too.  Boxes that are missing or are not four finite numbers are
-    left out, which the COCO tools would stop at.  Errors as for :mod:`minirtmdet.data.coco_json`.
+    left out, which the COCO tools would stop at.
+
+    Args:
+        json_file: what to read.
+        masks: keep ``segmentation`` too, in RLE; where it cannot be used the annotation has none, and a warning counts
+            these, ignore regions aside.
+
+    Raises:
+        ValueError: as for :mod:`minirtmdet.data.coco_json`; naming annotation and image for a mask of another size than
+            its image.
     """
     content, source = read_json(json_file), str(json_file)
+    images = {image.id: image for image in read_images(content, source)}
     boxes = (entry for entry in read_annotations(content, source) if entry.box is not None)
+    annotations = [
+        {
+            "id": number,
+            **fields_of(entry),
+            **(usable_mask(entry, images.get(entry.image_id), source) if masks else {}),
+        }
+        for number, entry in enumerate(boxes, 1)
+    ]
+    without = sum(not entry["iscrowd"] and "segmentation" not in entry for entry in annotations)
+    if masks and without:
+        warnings.warn(f"{json_file}: {without} of {len(annotations)} boxes have no mask to judge by", stacklevel=2)
     return {
         "images": [
             {"id": image_id, "file_name": file_name, "width": width, "height": height}
-            for image_id, file_name, (height, width) in read_images(content, source)
+            for image_id, file_name, (height, width) in images.values()
         ],
         "categories": [category._asdict() for category in read_categories(content, source)],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": entry.image_id,
-                "category_id": entry.category_id,
-                "bbox": list(entry.box or ()),
-                "area": entry.area,
-                "iscrowd": int(entry.ignore),
-            }
-            for number, entry in enumerate(boxes, 1)
-        ],
+        "annotations": annotations,
     }
 
 
@@ -190,6 +253,8 @@ def coco_metrics(
     results: Sequence[dict[str, Any]],
     category_ids: Sequence[int],
     image_ids: Sequence[int] | None = None,
+    *,
+    masks: bool = False,
 ) -> CocoNumbers:
     """AP and AR as pycocotools computes them, for ids of any size.
 
@@ -202,27 +267,39 @@ def coco_metrics(
         results: detections in the COCO results format; may be empty.
         category_ids: the categories that count; classes come in this order.
         image_ids: the images that count; all where left out.
+        masks: compare masks in place of boxes.  Sizes are then those of masks: for ground truth what the file says,
+            or the mask's pixels where that is the area of the box.  Annotations without a mask are left out, ignore
+            regions are their box then.
 
     Raises:
-        ValueError: naming the annotation that has no box, or whose values mean nothing.
+        ValueError: naming the annotation that has no box, or whose values mean nothing; naming the image for a mask of
+            another size, which would match nothing.
     """
     if image_ids is None:
         image_ids = read_image_ids(ground_truth, SOURCE)
     images, categories = _numbers(image_ids), _numbers(category_ids)
+    sizes = {image.id: image.size for image in read_images(ground_truth, SOURCE)} if masks else {}
+    truths = truths_that_count(ground_truth, images, categories)
+    pairs: Iterable[tuple[Annotation, dict[str, Any]]] = ((entry, {}) for entry in truths)
+    if masks:
+        pairs = truths_with_masks(truths, sizes)
+    found = results_that_count(results, images, categories)
     everything = {
-        "images": [{"id": number} for number in images.values()],
+        "images": [
+            {"id": number, **({"height": sizes[image_id][0], "width": sizes[image_id][1]} if masks else {})}
+            for image_id, number in images.items()
+        ],
         "categories": [{"id": number, "name": str(category_id)} for category_id, number in categories.items()],
     }
     annotations = [
         {
+            **fields_of(entry),
             "id": number,
             "image_id": images[entry.image_id],
             "category_id": categories[entry.category_id],
-            "bbox": list(entry.box or ()),
-            "area": entry.area,
-            "iscrowd": int(entry.ignore),
+            **mask,
         }
-        for number, entry in enumerate(truths_that_count(ground_truth, images, categories), 1)
+        for number, (entry, mask) in enumerate(pairs, 1)
     ]
     # made by hand: loadRes of the COCO tools fails where nothing was detected
     detections = [
@@ -231,16 +308,16 @@ def coco_metrics(
             "id": number,
             "image_id": images[entry["image_id"]],
             "category_id": categories[entry["category_id"]],
-            "area": entry["bbox"][2] * entry["bbox"][3],
             "iscrowd": 0,
+            **(mask_of_result(entry, sizes) if masks else {"area": entry["bbox"][2] * entry["bbox"][3]}),
         }
-        for number, entry in enumerate(results_that_count(results, images, categories), 1)
+        for number, entry in enumerate(found, 1)
     ]
     evaluation = COCOeval_faster(
         COCO({**everything, "annotations": annotations}),
         COCO({**everything, "annotations": detections}),
-        "bbox",
-        print_function=_silent,
+        "segm" if masks else "bbox",
+        print_function=lambda *_: None,  # it prints a table of its own
     )
     evaluation.params.catIds = list(categories.values())
     evaluation.params.imgIds = list(images.values())
@@ -288,14 +365,22 @@ def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[s
     a dog  0.750
     cat    0.250
     """
-    rows = [f"{name:<5} {_shown(metrics[name])}  {meaning}" for name, meaning in METRICS.items()]
+    masks = f"{OF_MASKS}AP" in metrics
+    rows = [f"{'':<5} {'boxes':>6} {'masks':>6}"] if masks else []
+    for name, meaning in METRICS.items():
+        beside = f" {_shown(metrics[OF_MASKS + name])}" if masks else ""
+        what = meaning.replace("boxes", "objects") if masks else meaning
+        rows.append(f"{name:<5} {_shown(metrics[name])}{beside}  {what}")
     if metrics["AP"] < 0:
         rows.append("no numbers: in these images no box is annotated that counts")
     width = max(map(len, ["class", *by_class]))
-    columns = next(iter(by_class.values()), {})
+    columns = list(next(iter(by_class.values()), {}))
+    if masks:  # as many as a line holds
+        columns = [name for name in ("AP", "mask_AP", "AP50", "mask_AP50", "AP75", "mask_AP75") if name in columns]
     rows += ["", " ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]
     for name, numbers in sorted(by_class.items(), key=lambda item: -item[1]["AP"]):
-        rows.append(" ".join([f"{name:<{width}}", *map(_shown, numbers.values())]))
+        shown = (f"{_shown(numbers[column]):>{len(column)}}" for column in columns)
+        rows.append(" ".join([f"{name:<{width}}", *shown]))
     return "\n".join(rows)
 
 
@@ -312,7 +397,3 @@ def _mean(values: np.ndarray) -> float:
 
 def _shown(value: float) -> str:
     return f"{'-' if value < 0 else f'{value:.3f}':>6}"
-
-
-def _silent(*_: object) -> None:
-    """The library prints its table through this."""

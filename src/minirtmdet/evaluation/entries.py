@@ -1,9 +1,13 @@
 """Entries of ground truth and of detections in COCO's form, and which of them an evaluation counts."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
-from minirtmdet.data.coco_json import Annotation, read_annotations, whole_number
+from faster_coco_eval.core import mask as coco_mask
+
+from minirtmdet.data.coco_json import Annotation, Image, read_annotations, whole_number
+from minirtmdet.data.masks import compress
+from minirtmdet.data.segmentations import MaskProblem, read_mask, to_rle
 
 SOURCE = "ground truth"
 """What messages call annotations that are given as a dict."""
@@ -24,6 +28,17 @@ def truths_that_count(
             yield entry
 
 
+def fields_of(entry: Annotation) -> dict[str, Any]:
+    """An annotation as the COCO tools read it, but for its id."""
+    return {
+        "image_id": entry.image_id,
+        "category_id": entry.category_id,
+        "bbox": list(entry.box or ()),
+        "area": entry.area,
+        "iscrowd": int(entry.ignore),
+    }
+
+
 def results_that_count(
     results: Iterable[dict[str, Any]], image_ids: Container[int], category_ids: Container[int]
 ) -> Iterator[dict[str, Any]]:
@@ -32,3 +47,66 @@ def results_that_count(
         image_id, category_id = whole_number(entry["image_id"]), whole_number(entry["category_id"])
         if image_id in image_ids and category_id in category_ids:
             yield {**entry, "image_id": image_id, "category_id": category_id}
+
+
+def usable_mask(entry: Annotation, image: Image | None, source: str) -> dict[str, Any]:
+    """The mask of an annotation of a file in RLE, as its field ``segmentation``; nothing where it cannot be used.
+
+    Raises:
+        ValueError: naming annotation and image for a mask of another size than its image.
+    """
+    if image is None:
+        return {}
+    try:
+        mask = read_mask(entry.segmentation, image.size, f"{source}: {entry.name} of {image.file_name}")
+    except MaskProblem:
+        return {}
+    return {"segmentation": to_rle(mask, image.size)}
+
+
+def truths_with_masks(
+    truths: Iterable[Annotation], sizes: Mapping[int, tuple[int, int]]
+) -> Iterator[tuple[Annotation, dict[str, Any]]]:
+    """Annotations with the fields that a comparison of masks needs; those without a mask are left out.
+
+    Args:
+        truths: the annotations.
+        sizes: (height, width) of each image.
+
+    Raises:
+        ValueError: naming the annotation whose mask means nothing, or has another size than its image.
+    """
+    for entry in truths:
+        size, given = sizes[entry.image_id], entry.segmentation
+        assert entry.box is not None
+        x, y, width, height = entry.box
+        if given is None and entry.ignore:
+            given = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        if given is None:
+            continue
+        try:
+            rle = to_rle(read_mask(given, size, f"{SOURCE}: {entry.name} of image {entry.image_id}"), size)
+        except MaskProblem as problem:
+            raise ValueError(f"{SOURCE}: {entry.name} {problem}") from None
+        # many exporters write the area of the box, where COCO has that of the mask
+        area = float(coco_mask.area(rle)) if entry.area == width * height else entry.area
+        yield entry, {"segmentation": rle, "area": area}
+
+
+def mask_of_result(entry: Mapping[str, Any], sizes: Mapping[int, tuple[int, int]]) -> dict[str, Any]:
+    """The fields of a detection that a comparison of masks needs.
+
+    Raises:
+        ValueError: naming the image of a detection that has no mask, or one of another size, which the COCO tools would
+            silently let match nothing.
+    """
+    rle, (height, width) = entry.get("segmentation"), sizes[entry["image_id"]]
+    if not isinstance(rle, dict) or not {"size", "counts"} <= rle.keys():
+        raise ValueError(f"a detection in image {entry['image_id']} has no mask in RLE (size and counts)")
+    if [whole_number(side) for side in rle["size"]] != [height, width]:
+        raise ValueError(
+            f"a detection in image {entry['image_id']} has a mask of {rle['size'][1]} x {rle['size'][0]} pixels, and "
+            f"the image has {width} x {height}: masks must have the size of their image, or they match nothing"
+        )
+    rle = compress(rle) if isinstance(rle["counts"], list) else rle
+    return {"segmentation": rle, "area": float(coco_mask.area(rle))}

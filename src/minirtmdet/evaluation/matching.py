@@ -5,14 +5,17 @@ detector would see it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.data.coco_json import Annotation
+from minirtmdet.data.masks import Rle, decode_mask
 from minirtmdet.evaluation.entries import results_that_count, truths_that_count
 from minirtmdet.structures import Detections
 
@@ -32,6 +35,36 @@ class Mistake(NamedTuple):
     kind: Kind
     detection: int
     box: int
+
+
+@dataclass(frozen=True)
+class EncodedMasks:
+    """Masks of one image as RLE, decoded when their pixels are asked for.
+
+    Attributes:
+        runs: of each mask.
+    """
+
+    runs: Sequence[Rle]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.runs)
+
+    def __getitem__(self, rows: Tensor | slice) -> "EncodedMasks":
+        """Some of them."""
+        return EncodedMasks([self.runs[row] for row in torch.arange(len(self.runs))[rows].tolist()])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of each mask."""
+        height, width = self.runs[0]["size"] if self.runs else (0, 0)
+        return height, width
+
+    def pixels(self) -> Bool[Tensor, "masks height width"]:
+        """All of them."""
+        masks = [decode_mask(run) for run in self.runs]
+        return torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, 0, 0, dtype=torch.bool)
 
 
 class Match(NamedTuple):
@@ -99,7 +132,7 @@ def match_detections(
     """
     order = detections.scores.argsort(descending=True, stable=True)
     order = order[detections.scores[order] > score_threshold]
-    detections = Detections(*(field[order] for field in detections))
+    detections = detections.pick(order)
     real, regions = boxes[~ignore], boxes[ignore]
     same_class = detections.labels[:, None] == labels[~ignore]
     overlaps = bbox_overlaps(detections.boxes, real).masked_fill(~same_class, 0.0)
@@ -111,7 +144,7 @@ def match_detections(
             found[best] = hit[row] = True
     in_region = bbox_overlaps(detections.boxes, regions, "iof") >= iou_threshold
     excused = (in_region & (detections.labels[:, None] == labels[ignore])).any(1) & ~hit
-    return Match(Detections(*(field[~excused] for field in detections)), hit[~excused], real, labels[~ignore], found)
+    return Match(detections.pick(~excused), hit[~excused], real, labels[~ignore], found)
 
 
 def match_images(
@@ -145,10 +178,12 @@ def match_images(
         found[entry["image_id"]].append(entry)
     matches = {}
     for image_id in image_ids:
+        runs = [entry["segmentation"] for entry in found[image_id] if "segmentation" in entry]
         detections = Detections(
             _xyxy([entry["bbox"] for entry in found[image_id]]),
             torch.tensor([entry["score"] for entry in found[image_id]]).float(),
             torch.tensor([labels[entry["category_id"]] for entry in found[image_id]]).long(),
+            EncodedMasks(runs) if runs else None,
         )
         matches[image_id] = match_detections(
             detections,

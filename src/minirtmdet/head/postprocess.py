@@ -18,14 +18,13 @@ from minirtmdet.configs import INS_PREDICT, STRIDES, PredictConfig
 from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.dynamic import at_priors, mask_logits
 from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.masks import StretchedMasks
 from minirtmdet.structures import Detections, InsOutputs
 
 # candidates of an image that NMS compares at a time, and pairs of them in all images: large enough to keep a device
 # busy, small enough for the memory of one
 NMS_CHUNK = 1024
 NMS_PAIRS = 2**25
-# pixels of all masks of an image that are worked on at a time: what a core's cache holds, and what keeps a GPU busy
-CACHED, ROOM = 2**20, 2**26
 
 
 @torch.no_grad()
@@ -133,12 +132,8 @@ def stretch_masks(
     shape: tuple[int, int],
     scale_factors: tuple[float, float] | None,
     config: PredictConfig = INS_PREDICT,
-) -> Bool[Tensor, "detections _ _"]:
+) -> StretchedMasks:
     """Masks in an image's pixels: logits stretched to the padded input, then to the image, cropped, thresholded.
-
-    Stretching works on rows and on columns alike, and twice in a row is still linear: one matrix for each side does
-    both, and a strip of all masks at a time is made, compared and forgotten.  MMDetection makes two maps of numbers
-    of the image's size for every detection.
 
     Args:
         logits: at the features' stride.
@@ -149,14 +144,8 @@ def stretch_masks(
     padded = (STRIDES[0] * logits.shape[-2], STRIDES[0] * logits.shape[-1])
     stretched = padded if scale_factors is None else _stretched_size(padded, shape, scale_factors, config)
     rows, columns = (_stretch(*sides, logits) for sides in zip(padded, stretched, shape, strict=True))
-    masks = torch.empty(len(logits), len(rows), len(columns), dtype=torch.bool, device=logits.device)
     threshold = float(torch.logit(torch.tensor(config.mask_threshold)))  # minus infinity for 0
-    budget = CACHED if logits.device.type == "cpu" else ROOM
-    step = max(1, budget // max(1, len(logits) * len(columns)))
-    for top in range(0, len(rows), step):
-        strip = rows[top : top + step] @ logits @ columns.T  # [n,strip,W]
-        masks[:, top : top + step] = strip > threshold
-    return masks
+    return StretchedMasks(logits, rows, columns, threshold)
 
 
 def _stretched_size(

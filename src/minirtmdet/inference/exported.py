@@ -1,7 +1,7 @@
 """An exported ONNX file as a detector: what it says about itself, and running it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,12 +13,15 @@ from jaxtyping import Num
 from torch import Tensor
 
 from minirtmdet.configs import STRIDES, ModelConfig, PredictConfig
-from minirtmdet.head.postprocess import predict_by_feat
-from minirtmdet.structures import Detections
+from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat, stretch_masks
+from minirtmdet.masks import original_shapes
+from minirtmdet.structures import Detections, InsOutputs
 
 KEY = "minirtmdet"
 """Under this name the file's metadata has an :class:`ExportInfo` as JSON."""
 MAPS = [f"{name}_{stride}" for name in ("cls_score", "bbox_pred") for stride in STRIDES]
+MASK_MAPS = [*(f"kernel_pred_{stride}" for stride in STRIDES), "mask_feat"]
+"""What a ``raw`` file gives besides, where it finds masks."""
 
 Kind = Literal["raw", "nms"]
 
@@ -40,6 +43,7 @@ class ExportInfo:
         predict: thresholds and limits; those of an ``nms`` file are fixed in its graph.
         input: what the graph is given, in words.
         outputs: what it gives, in words.
+        batch: images that it takes at a time; None for any number.
     """
 
     kind: Kind
@@ -50,11 +54,14 @@ class ExportInfo:
     predict: PredictConfig
     input: str
     outputs: dict[str, str]
+    batch: int | None = None
 
     def describe(self) -> str:
         """What is fixed in the file, in words."""
         count = len(self.classes)
         words = f"ONNX of {self.preset or 'a detector'}, {count} class{'es' * (count > 1)}, {self.input_size} px"
+        words += ", with masks" * self.model.masks
+        words += f", {self.batch} image{'s' * (self.batch > 1)} at a time" if self.batch else ""
         if self.kind == "raw":
             return f"{words}, all priors"
         limits = self.predict
@@ -138,8 +145,9 @@ class OnnxDetector:
                 raise ValueError(f"{self.path} has no input for where images end: export it again")
             given["content"] = np.array([[(width, height) * 2] for height, width in img_shapes], np.float32)
         names = [output.name for output in self._session.get_outputs()]
-        values = self._session.run(names, given)
-        return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+        parts = [self._session.run(names, part) for part in _in_batches(given, self.info.batch)]
+        columns = (np.concatenate(column)[: len(images)] for column in zip(*parts, strict=True))
+        return {name: torch.from_numpy(column) for name, column in zip(names, columns, strict=True)}
 
     def predict(
         self,
@@ -161,21 +169,52 @@ class OnnxDetector:
             ValueError: as in :meth:`outputs`.
         """
         config = self.info.predict if config is None else config
-        if img_shapes is None or config.clip == "input":
-            img_shapes = [(self.info.input_size,) * 2] * len(images)
-        found = self.outputs(images, img_shapes)
+        whole = [(self.info.input_size,) * 2] * len(images)
+        clip = whole if img_shapes is None or config.clip == "input" else img_shapes
+        shapes = whole if scale_factors is None else original_shapes(img_shapes or whole, scale_factors)
+        found = self.outputs(images, clip)
         if self.info.kind == "raw":
-            maps = [found[name] for name in MAPS]
-            scores, distances = maps[: len(STRIDES)], maps[len(STRIDES) :]
-            return predict_by_feat(scores, distances, config, self.info.model.prior_offset, img_shapes, scale_factors)
+            return self._of_maps(found, config, clip, shapes, scale_factors)
         results = []
         for image, scores in enumerate(found["scores"]):
             keep = (scores > config.score_threshold).nonzero()[: config.max_per_image, 0]
             boxes = found["boxes"][image, keep]
-            if scale_factors is not None:
-                boxes = boxes / boxes.new_tensor([*scale_factors[image]] * 2)
-            results.append(Detections(boxes, scores[keep], found["labels"][image, keep]))
+            factors = None if scale_factors is None else scale_factors[image]
+            if factors is not None:
+                boxes = boxes / boxes.new_tensor([*factors] * 2)
+            masks = (
+                stretch_masks(found["masks"][image, keep], shapes[image], factors, config) if "masks" in found else None
+            )
+            results.append(Detections(boxes, scores[keep], found["labels"][image, keep], masks))
         return results
+
+    def _of_maps(
+        self,
+        found: dict[str, Tensor],
+        config: PredictConfig,
+        clip: Sequence[tuple[int, int]],
+        shapes: Sequence[tuple[int, int]],
+        scale_factors: Sequence[tuple[float, float]] | None,
+    ) -> list[Detections]:
+        """From the maps of a ``raw`` file, as the detector itself does it."""
+        offset, levels = self.info.model.prior_offset, len(STRIDES)
+        maps = [found[name] for name in MAPS]
+        if not self.info.model.masks:
+            return predict_by_feat(maps[:levels], maps[levels:], config, offset, clip, scale_factors)
+        *kernels, mask_feat = (found[name] for name in MASK_MAPS)
+        outputs = InsOutputs(tuple(maps[:levels]), tuple(maps[levels:]), tuple(kernels), mask_feat)
+        return predict_instances_by_feat(outputs, shapes, config, offset, clip, scale_factors)
+
+
+def _in_batches(given: dict[str, np.ndarray], batch: int | None) -> Iterator[dict[str, np.ndarray]]:
+    """What a graph is given, for as many images at a time as it takes; the last ones come again to fill it."""
+    count = len(given["images"])
+    if batch is None or count == batch:
+        yield given
+        return
+    for start in range(0, max(count, 1), batch):
+        rows = np.minimum(np.arange(start, start + batch), count - 1)
+        yield {name: values[rows] if len(values) == count else values for name, values in given.items()}
 
 
 def _providers(runtime: Any, device: str) -> list[str]:

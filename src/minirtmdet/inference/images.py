@@ -1,4 +1,4 @@
-"""Detections in image files: which files, what is found, and the images with boxes drawn on them."""
+"""Detections in image files: which files, what is found, and the images with boxes and masks drawn on them."""
 
 import re
 import warnings
@@ -16,6 +16,7 @@ from minirtmdet.configs import PredictConfig
 from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.file_names import SUFFIXES
 from minirtmdet.data.images import read_image
+from minirtmdet.data.masks import encode_masks
 from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
 from minirtmdet.plots.canvas import box_color
@@ -129,7 +130,7 @@ def _name_of_output(name: Path) -> Path:
 def predict_images(
     model: Detector,
     images: Sequence[ImageFile],
-    config: PredictConfig = PredictConfig(),
+    config: PredictConfig | None = None,
     *,
     input_size: int,
     batch_size: int = 8,
@@ -139,7 +140,7 @@ def predict_images(
     Args:
         model: the detector.
         images: from :func:`find_images`.
-        config: thresholds and limits.
+        config: thresholds and limits; the detector's own where left out.
         input_size: side of the square that images are resized to fit, in pixels.
         batch_size: images per forward pass.
     """
@@ -164,7 +165,7 @@ def predict_images(
 
 
 def inside_image(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
-    """Boxes cut at the border of the image, without those that lie in the padding beside it.
+    """Boxes cut at the border of the image, without those that lie in the padding beside it; masks end there anyway.
 
     >>> found = Detections(torch.tensor([[4., 4., 40., 8.], [30., 0., 40., 9.]]), torch.ones(2), torch.tensor([0, 1]))
     >>> inside_image(found, np.zeros((20, 30, 3), np.uint8)).boxes.tolist()
@@ -173,15 +174,15 @@ def inside_image(detections: Detections, image: UInt8[np.ndarray, "height width 
     height, width = image.shape[:2]
     boxes = detections.boxes.clamp(min=0).minimum(detections.boxes.new_tensor([width, height] * 2))
     keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return Detections(boxes[keep], detections.scores[keep], detections.labels[keep])
+    return Detections(boxes, detections.scores, detections.labels, detections.stored_masks).pick(keep)
 
 
 def draw_detections(
     image: UInt8[np.ndarray, "height width 3"], detections: Detections, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image (BGR) with a named box for each detection, the best ones on top."""
+    """The image (BGR) with a named box for each detection and, where there are some, masks; the best ones on top."""
     names = drawable(classes)
-    canvas = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    canvas = Image.fromarray(np.ascontiguousarray(_with_masks(image, detections)[..., ::-1]))
     pen = ImageDraw.Draw(canvas)
     width = max(2, round(max(image.shape[:2]) / 400))
     rows = zip(*(field.tolist() for field in detections), strict=True)
@@ -197,6 +198,19 @@ def draw_detections(
     return np.asarray(canvas)[..., ::-1]
 
 
+def _with_masks(
+    image: UInt8[np.ndarray, "height width 3"], detections: Detections
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image with half of each mask's pixels in the colour of its box."""
+    image = image.copy()
+    worst_first = detections.pick(torch.arange(len(detections.labels)).flip(0).to(detections.labels.device))
+    masks = (mask.cpu().numpy() for block in worst_first.mask_blocks() for mask in block)
+    for mask, label in zip(masks, worst_first.labels.tolist(), strict=False):  # no mask from a detector of boxes alone
+        colour = np.array(ImageColor.getrgb(box_color(label))[::-1], np.uint8)
+        image[mask] = image[mask] // 2 + colour // 2
+    return image
+
+
 def write_image(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
     """Write BGR pixels to a file, whole or not at all; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,17 +219,19 @@ def write_image(path: Path, image: UInt8[np.ndarray, "height width 3"]) -> None:
 
 
 def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
-    """A prediction as plain values for JSON: boxes are ``xyxy`` in pixels of the file."""
+    """A prediction as plain values for JSON: boxes are ``xyxy`` in pixels of the file, masks compressed RLE of COCO."""
     assert prediction.image is not None
     assert prediction.detections is not None
-    rows = zip(*(field.tolist() for field in prediction.detections), strict=True)
+    fields = zip(*(field.tolist() for field in prediction.detections), strict=True)
+    rows = [{"class": classes[label], "label": label, "score": score, "box": box} for box, score, label in fields]
+    encoded = (rle for block in prediction.detections.mask_blocks() for rle in encode_masks(block.cpu().numpy()))
+    for row, rle in zip(rows, encoded, strict=False):  # none from a detector of boxes alone
+        row["segmentation"] = rle
     return {
         "file": str(prediction.file.path),
         "width": prediction.image.shape[1],
         "height": prediction.image.shape[0],
-        "detections": [
-            {"class": classes[label], "label": label, "score": score, "box": box} for box, score, label in rows
-        ],
+        "detections": rows,
     }
 
 

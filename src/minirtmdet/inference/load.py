@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minirtmdet.configs import DataConfig, PredictConfig
+from minirtmdet.configs import INS_PREDICT, DataConfig, PredictConfig
 from minirtmdet.detector import Detector
 from minirtmdet.devices import pick_device
 from minirtmdet.distributed import ALONE, World
@@ -89,13 +89,14 @@ def load_detector(
     built = build_from_checkpoint(path, model=model, classes=classes)
     source, run = find_checkpoint(path), built.config
     side = OFFICIAL[size].input_size if size else 640
+    published = INS_PREDICT if built.model.config.masks else PredictConfig()
     return LoadedDetector(
         model=built.model.to(target),
         source=source,
         classes=built.classes,
         num_classes=built.model.config.num_classes,
         input_size=run.data.input_size if run else side,
-        predict=run.predict if run else PredictConfig(),
+        predict=run.predict if run else published,
         data=run.data if run else None,
         description=f"{source}: {describe_weights(built.model.state_dict())}, on {target}",
     )

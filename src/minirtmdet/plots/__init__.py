@@ -13,6 +13,7 @@ from minirtmdet.plots.evaluation import precision_recall, precision_recall_by_io
 from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import distances, priors, valid_flags
 from minirtmdet.plots.images import augmentation_steps, before_and_after, detection_sheet, feature_maps
+from minirtmdet.plots.masks import coordinates, kernel_matrices, masks_over, prototypes
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_changes, target_maps
@@ -28,6 +29,7 @@ __all__ = [
     "compare_runs",
     "conflict",
     "contact_sheet",
+    "coordinates",
     "cost_maps",
     "courses",
     "curves",
@@ -38,13 +40,16 @@ __all__ = [
     "film",
     "growth",
     "influence",
+    "kernel_matrices",
     "level_bars",
     "loss_breakdown",
     "loss_curve",
+    "masks_over",
     "norm_statistics",
     "precision_recall",
     "precision_recall_by_iou",
     "priors",
+    "prototypes",
     "ratios",
     "save",
     "score_maps",

@@ -295,6 +295,22 @@ def draw_box(axes: "matplotlib.axes.Axes", box: np.ndarray, color: str, *, dashe
     axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, path_effects=effects, **style))
 
 
+def draw_masks(axes: "matplotlib.axes.Axes", masks: Iterable[np.ndarray], colors: Sequence[str]) -> None:
+    """Lay a colour over the pixels of each mask, so that the image stays visible; of two, the later one is on top.
+
+    Args:
+        axes: of an image of the same size.
+        masks: bool ``[H, W]``; may be made one by one.
+        colors: of each.
+    """
+    layer = None
+    for mask, color in zip(masks, colors, strict=True):
+        layer = np.zeros((*mask.shape, 4), np.uint8) if layer is None else layer
+        layer[mask] = [*(int(color[i : i + 2], 16) for i in (1, 3, 5)), 128]
+    if layer is not None:
+        axes.imshow(layer, extent=(0, layer.shape[1], layer.shape[0], 0), interpolation="nearest")
+
+
 def points_per_pixel(axes: "matplotlib.axes.Axes") -> float:
     """Typographic points that one pixel of the shown image takes, once the figure has been laid out."""
     (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])

@@ -23,6 +23,7 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
+from minirtmdet.plots.images import draw_found_masks
 from minirtmdet.plots.training import LINE_STYLES
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def worst_images(
         names: what to write below each image, such as its file; nothing where left out.
         columns: images per row.
 
-    A true box that was found is thin, dashed and white.  The first twelve boxes of an image are named, those that
-    were missed before those that are false.
+    Where detections have masks, their pixels have the colour of their boxes.  A true box that was found is thin, dashed
+    and white.  The first twelve boxes of an image are named, those that were missed before those that are false.
 
     Raises:
         ValueError: where there is no image, or the numbers differ.
@@ -145,6 +146,7 @@ def _draw_match(ax: "matplotlib.axes.Axes", match: Match, classes: Sequence[str]
     boxes, labels, found = (to_numpy(field) for field in (match.boxes, match.labels, match.found))
     rows = [(box, MISSED, classes[label]) for box, label in zip(boxes[~found], labels[~found], strict=True)]
     hit = to_numpy(match.hit)
+    draw_found_masks(ax, match.detections, [HIT if right else FALSE for right in hit.tolist()])
     for right, color in ((False, FALSE), (True, HIT)):
         chosen = (to_numpy(field)[hit == right] for field in match.detections)
         rows += [(box, color, f"{classes[label]} {score:.2f}") for box, score, label in zip(*chosen, strict=True)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from minirtmdet.plots.canvas import (
     class_colors,
     draw_box,
     draw_labels,
+    draw_masks,
     image_size,
     panels,
     sheet,
@@ -54,7 +56,9 @@ def detection_sheet(
     score_threshold: float = 0.3,
     columns: int = 4,
 ) -> "matplotlib.figure.Figure":
-    """A sheet of images with their detections; a colour a class, the true boxes thin and dashed in white.
+    """A sheet of images with their detections; a colour per class, the true boxes thin and dashed in white.
+
+    Where detections have masks, the pixels of each have the colour of its box.
 
     Args:
         images: the images.
@@ -84,11 +88,13 @@ def detection_sheet(
             true = real_boxes(ground_truth, i) if isinstance(ground_truth, GroundTruth) else real_boxes(ground_truth[i])
             for box in true.values():
                 draw_box(ax, box, "white", dashed=True)
-        best_first = np.argsort(-to_numpy(detections[i].scores)[kept[i]], kind="stable")
-        boxes, scores, labels = (to_numpy(field)[kept[i]][best_first] for field in detections[i])
+        order = detections[i].scores.argsort(descending=True, stable=True)
+        best_first = detections[i].pick(order[detections[i].scores[order] > score_threshold])
+        boxes, scores, labels = (to_numpy(field) for field in best_first)
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
             raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
         colors = [palette[label] for label in labels]
+        draw_found_masks(ax, best_first, colors)
         for box, color in zip(boxes[::-1], colors[::-1], strict=True):
             draw_box(ax, box, color)
         texts = [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
@@ -96,6 +102,13 @@ def detection_sheet(
         if not len(labels):
             draw_labels(ax, [np.zeros(4)], ["nothing found"], [CARD])
     return figure
+
+
+def draw_found_masks(ax: "matplotlib.axes.Axes", detections: Detections, colors: Sequence[str]) -> None:
+    """The masks of detections that have some, the first on top."""
+    if detections.stored_masks is not None:
+        last_first = detections.pick(torch.arange(len(detections.scores)).flip(0).to(detections.scores.device))
+        draw_masks(ax, (to_numpy(mask) for block in last_first.mask_blocks() for mask in block), colors[::-1])
 
 
 @styled

@@ -21,7 +21,7 @@ def guess_origin(state_dict: Mapping[str, Tensor]) -> Origin | None:
         keys = build_detector(size).state_dict().keys()
     if not is_fused(state_dict) and keys != set(state_dict):
         return None
-    return Origin(f"as in the published {size}, which the file looks like", MODELS[size], certain=False)
+    return Origin(f"as in the published {size}, which the file looks like", (MODELS | INS_MODELS)[size], certain=False)
 
 
 def count_classes(state_dict: Mapping[str, Tensor]) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minirtmdet.configs import MODELS, ModelConfig
+from minirtmdet.configs import INS_MODELS, MODELS, ModelConfig
 from minirtmdet.detector import MEAN, STD
 from minirtmdet.weights.published import OFFICIAL
 
@@ -56,7 +56,7 @@ def published_origin(path: Path) -> Origin | None:
     digits = re.search(r"-([0-9a-f]{8})(?![0-9a-f])", path.stem)
     for size, official in OFFICIAL.items():
         if digits and official.sha256.startswith(digits[1]):
-            return Origin(f"it is the published {size} by its name", MODELS[size], "BGR", MEAN, STD)
+            return Origin(f"it is the published {size} by its name", (MODELS | INS_MODELS)[size], "BGR", MEAN, STD)
     return None
 
 

@@ -43,7 +43,7 @@ class OfficialWeights:
     input_size: int = 640
 
 
-# MMDetection's model zoo (configs/rtmdet/metafile.yml); nano is MMPose's person detector, with one class
+# MMDetection's model zoo (configs/rtmdet/README.md); nano is MMPose's person detector, with one class
 OFFICIAL: dict[str, OfficialWeights] = {
     "nano": OfficialWeights(
         f"{_POSE}/rtmdet_nano_8xb32-100e_coco-obj365-person-05d8511e.pth",
@@ -69,6 +69,27 @@ OFFICIAL: dict[str, OfficialWeights] = {
     "x": OfficialWeights(
         f"{_ZOO}/rtmdet_x_8xb32-300e_coco/rtmdet_x_8xb32-300e_coco_20220715_230555-cc79b9ae.pth",
         "cc79b9ae0970f7f597e2aa5f81663129f3aa24e5612549b4f1a383da7fff825d",
+    ),
+    # of these five, as of l, no record of the full sum was found
+    "ins-tiny": OfficialWeights(
+        f"{_ZOO}/rtmdet-ins_tiny_8xb32-300e_coco/rtmdet-ins_tiny_8xb32-300e_coco_20221130_151727-ec670f7e.pth",
+        "ec670f7e",
+    ),
+    "ins-s": OfficialWeights(
+        f"{_ZOO}/rtmdet-ins_s_8xb32-300e_coco/rtmdet-ins_s_8xb32-300e_coco_20221121_212604-fdc5d7ec.pth",
+        "fdc5d7ec",
+    ),
+    "ins-m": OfficialWeights(
+        f"{_ZOO}/rtmdet-ins_m_8xb32-300e_coco/rtmdet-ins_m_8xb32-300e_coco_20221123_001039-6eba602e.pth",
+        "6eba602e",
+    ),
+    "ins-l": OfficialWeights(
+        f"{_ZOO}/rtmdet-ins_l_8xb32-300e_coco/rtmdet-ins_l_8xb32-300e_coco_20221124_103237-78d1d652.pth",
+        "78d1d652",
+    ),
+    "ins-x": OfficialWeights(
+        f"{_ZOO}/rtmdet-ins_x_8xb16-300e_coco/rtmdet-ins_x_8xb16-300e_coco_20221124_111313-33d4595b.pth",
+        "33d4595b",
     ),
 }
 """Published weights by size."""
@@ -104,12 +125,13 @@ def download_weights(size: str, folder: Path | None = None) -> Path:
     A download that stops goes on where it was when it is asked for again; several processes may ask at once.
 
     Args:
-        size: ``nano`` (one class: person), ``tiny``, ``s``, ``m``, ``l`` or ``x`` (80 classes of COCO).
+        size: ``nano`` (one class: person), ``tiny``, ``s``, ``m``, ``l`` or ``x`` (80 classes of COCO), or ``ins-tiny``
+            to ``ins-x``, which find masks too.
         folder: where to; in the user's cache directory where left out.
 
     Returns:
-        The file, checked against its SHA-256 whenever it is asked for; of ``l`` only the digits that its name carries
-        are known.
+        The file, checked against its SHA-256 whenever it is asked for; of ``l`` and those with masks only the digits
+        that its name carries are known.
 
     Raises:
         ValueError: for another size.

@@ -1,0 +1,144 @@
+"""Masks against MMDetection's own, on the CPU: the same inputs, one run, ratios of medians, and of peak memory.
+
+    python benchmarks/masks.py --reference .venv-reference/bin/python
+    python benchmarks/masks.py --only memory
+
+Two things are measured: all losses of a batch with masks and their gradients, and a hundred masks of one image from the
+network's maps.  Both sides take turns, as in ``head.py``; the answers are compared first.  MMDetection's truth are
+bitmaps, made before the clock starts, and ours is what the loader hands on.  Masks of this package are made a few at a
+time and dropped, as for drawing or for RLE; MMDetection hands all of them on.
+
+Peak memory is the kernel's count for a fresh process with its usual allocator.  Writes
+``benchmarks/results/masks.json`` and prints a table.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from head import KEEP_MEMORY, TESTS, Row, Side, _without_paths, alternate, cpu_model, memory_row, spread, table
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "masks.json"
+LOSS_TOLERANCE = 1e-4
+TURNED = 1e-5
+"""Share of a mask's pixels whose logit lies so near to 0 that rounding may turn them."""
+TIMES = (
+    Row("losses with masks, batch 2", "masks 640 2 20", 2),
+    Row("losses with masks, batch 8", "masks 640 8 20", 2),
+    Row("100 masks, 480 x 640", "paste 480 640", 5, compiled=False),
+    Row("100 masks, 1440 x 1920", "paste 1440 1920", 1, compiled=False),
+)
+MEMORY = (
+    Row("memory of losses with masks, batch 2", "masks 640 2 20", 20),
+    Row("memory of losses with masks, batch 8", "masks 640 8 20", 20),
+    Row("memory of 100 masks, 1440 x 1920", "paste 1440 1920", 10),
+)
+
+
+def check(case: str, ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Compare two answers to a case.
+
+    Raises:
+        AssertionError: where they differ by more than round-off, or in more pixels than it may turn.
+    """
+    for name, value in theirs.items():
+        if case.startswith("paste"):
+            pixels = value.sum()
+            turned = (ours[name] - value).abs().sum()
+            assert turned <= TURNED * pixels, f"{case}: {turned:.0f} of {pixels:.0f} pixels differ ({name})"
+        else:
+            worst = float((ours[name] - value).abs().max() / value.abs().max())
+            assert worst < LOSS_TOLERANCE, f"{case}: {name} differs by {worst:.1g}"
+
+
+def time_row(row: Row, sides: list[Side], options: argparse.Namespace) -> dict[str, Any]:
+    """The times of all sides, and the ratios of both lanes."""
+    sides = sides if row.compiled else sides[:2]
+    theirs, *lanes = (side.answer(row.case) for side in sides)
+    for ours in lanes:
+        check(row.case, ours, theirs)
+    times = alternate(sides, options.repeats, options.budget)
+    # a part is what counts, where one is told: the rest is making truth
+    found = {s.name: spread(one["part"] or one["seconds"]) for s, one in zip(sides, times, strict=True)}
+    ratios = {side.name: round(found["original"]["median_ms"] / found[side.name]["median_ms"], 2) for side in sides[1:]}
+    reached = next((name for name, ratio in ratios.items() if ratio >= row.goal), "")
+    return {
+        "name": row.name,
+        "case": row.case,
+        **found,
+        "ratio": ratios["ours"],
+        "ratio_compiled": ratios.get("compiled"),
+        "goal": row.goal,
+        "reached": bool(reached),
+        "lane": {"ours": "eager", "compiled": "compiled", "": ""}[reached],
+    }
+
+
+def main() -> int:
+    """Compare, time, print, record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--reference", default=".venv-reference/bin/python", help="python of the reference environment")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds for a row, after three turns")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="rows whose name contains this; nothing is recorded")
+    options = parser.parse_args()
+    if not Path(options.reference).is_file():
+        build = f"bash {TESTS / 'parity' / 'reference_env' / 'setup.sh'}"
+        print(f"{options.reference}: no such file; build the reference environment with {build}", file=sys.stderr)
+        return 2
+    pythons = {"original": options.reference, "ours": sys.executable}
+    lanes = pythons | {"compiled": sys.executable}
+    record: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", "benchmarks/masks.py", *_without_paths(sys.argv[1:])]),
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": options.threads},
+        "versions": {"python": platform.python_version(), "minirtmdet": version("minirtmdet")},
+        "allocator": KEEP_MEMORY,
+        "rows": [],
+    }
+    record["versions"]["torch"] = torch.__version__
+    print(table(record), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        timed = [row for row in TIMES if options.only in row.name]
+        sides: list[Side] = []
+        try:
+            if timed:
+                wanted = lanes if any(row.compiled for row in timed) else pythons
+                sides += [Side(python, name, options.threads, folder, KEEP_MEMORY) for name, python in wanted.items()]
+                record["versions"]["original"] = sides[0].ask(versions=1)
+            for row in timed:
+                show(record, time_row(row, sides, options))
+        finally:
+            for side in sides:
+                side.close()
+        for row in MEMORY:
+            if options.only in row.name:
+                show(record, memory_row(row, pythons, folder, options.threads))
+    if not options.only:
+        unfinished = RESULT.with_suffix(".tmp")
+        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        os.replace(unfinished, RESULT)
+        print(f"\nwritten to {RESULT.name}")
+    return 0
+
+
+def show(record: dict[str, Any], row: dict[str, Any]) -> None:
+    """Keep a row, and print it."""
+    record["rows"].append(row)
+    print(table({"rows": [row]}).splitlines()[-1], flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Commands with a detector that finds masks: what is trained is evaluated by its folder alone."""
+
+import json
+from pathlib import Path
+
+from helpers.commands import SMALL, Output
+from helpers.tiny_sets import write_random_set
+
+from minirtmdet.cli import main
+from minirtmdet.data.masks import decode_mask
+from minirtmdet.evaluation.coco import METRICS
+
+
+def test_masks_are_trained_and_evaluated(tmp_path: Path, capsys: Output):
+    data = tmp_path / "data"
+    write_random_set(data, 4, masks=True)
+    write_random_set(data, 3, name="val", seed=1, masks=True)
+    out = ["--out", str(tmp_path), "--name", "run", "--epochs", "1"]
+    # all that it finds, to have something to write
+    more = ["--predict.score-threshold", "0", "--predict.max-per-image", "5"]
+    assert main(["train", "mini-160-ins", "--data.root", str(data), *SMALL, *out, *more]) == 0
+    assert "mask AP" in capsys.readouterr().out
+    assert main(["eval", str(tmp_path / "run"), "--out", str(tmp_path / "eval"), "--device", "cpu"]) == 0
+    assert "boxes  masks\n" in capsys.readouterr().out
+    content = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert set(content["metrics"]) == {*METRICS, *(f"mask_{name}" for name in METRICS)}
+    assert {"AP", "mask_AP"} <= set(content["per_class"]["cat"])
+    truth = json.loads((data / "val.json").read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    results = json.loads((tmp_path / "eval" / "detections.json").read_text())
+    assert results
+    assert all(decode_mask(row["segmentation"]).shape == sizes[row["image_id"]] for row in results)
