@@ -75,7 +75,6 @@ def detection_sheet(
         raise ValueError(
             f"{len(images)} images with {len(detections)} detections: give one entry an image, at least one"
         )
-    kept = [to_numpy(found.scores) > score_threshold for found in detections]
     title = f"What the detector finds, with scores above {score_threshold:g}"
     title += "; dashed: the true boxes" if ground_truth is not None else ""
     palette = class_colors(classes)
