@@ -173,7 +173,7 @@ def test_a_size_means_its_published_weights(
 ):
     publish("nano", build_detector("nano", num_classes=3))
     sides = []
-    monkeypatch.setattr("minirtmdet.inference.images.eval_sample", lambda s, side: sides.append(side) or pad(s, side))
+    monkeypatch.setattr("minirtmdet.inference.detect.eval_sample", lambda s, side: sides.append(side) or pad(s, side))
     assert main(["predict", "nano", str(data / "val/001.png"), "--device", "cpu"]) == 0
     assert sides == [96]  # the size it was trained at
     assert json.loads((tmp_path / "predictions/predictions.json").read_text())["classes"] == CLASSES

@@ -44,11 +44,11 @@ def test_a_run_is_its_best_weights_and_what_it_was_trained_with(tmp_path: Path):
     assert not loaded.model.training
     assert loaded.model.device == torch.device("cpu")
     assert (loaded.classes, loaded.names, loaded.num_classes) == (CLASSES, CLASSES, 3)
-    assert (loaded.predict, loaded.data) == (RUN.predict, RUN.data)
+    assert (loaded.limits, loaded.data) == (RUN.predict, RUN.data)
     assert loaded.input_side(None) == loaded.input_size == 64
     assert loaded.input_side(96) == 96
     assert loaded.description == f"{tmp_path / 'best.pt'}: widen_factor 0.125, 3 classes, on cpu"
-    assert len(loaded.model.predict(PIXELS, loaded.predict)) == 2
+    assert len(loaded.model.predict(PIXELS, loaded.limits)) == 2
 
 
 def test_a_file_that_says_nothing_needs_a_size_and_has_classes_by_number(tmp_path: Path):
@@ -57,7 +57,7 @@ def test_a_file_that_says_nothing_needs_a_size_and_has_classes_by_number(tmp_pat
     loaded = load_detector(str(tmp_path / "w.pth"), model="nano", device="cpu")
     assert equal(dict(loaded.model.state_dict()), dict(source.state_dict()))
     assert (loaded.classes, loaded.names) == (None, ("class 0", "class 1"))
-    assert (loaded.input_size, loaded.predict, loaded.data) == (640, PredictConfig(), None)
+    assert (loaded.input_size, loaded.limits, loaded.data) == (640, PredictConfig(), None)
     assert load_detector(tmp_path / "w.pth", model="nano", classes=["a", "b"], device="cpu").names == ("a", "b")
 
 
@@ -117,7 +117,7 @@ def test_an_exported_file_is_made_for_one_size_and_predicts_as_its_model(exporte
     loaded = load_detector(exported, device="cpu")
     assert isinstance(loaded.model, OnnxDetector)
     assert (loaded.source, loaded.classes, loaded.num_classes) == (exported, CLASSES, 3)
-    assert (loaded.predict, loaded.data) == (RUN.predict, None)
+    assert (loaded.limits, loaded.data) == (RUN.predict, None)
     assert loaded.description == f"{exported}: ONNX of small, 3 classes, 64 px, all priors"
     assert loaded.input_side(None) == loaded.input_side(64) == 64
     with pytest.raises(ValueError, match=r"raw\.onnx is made for 64 pixels, not for 96: export it again"):

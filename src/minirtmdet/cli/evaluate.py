@@ -94,7 +94,7 @@ def evaluate(
         size = {"input_size": settings.input_size, "batch_size": batch_size, "workers": settings.workers}
         gpu = loaded.model.device.type == "cuda"
         loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size, pin_memory=gpu)
-        evaluation = run_evaluation(loaded.model, loader, dataset, loaded.predict, world=world)
+        evaluation = run_evaluation(loaded.model, loader, dataset, loaded.limits, world=world)
     if not world.is_writer:
         return
     print(f"{len(dataset)} images of {val.json_file}")
@@ -105,7 +105,7 @@ def evaluate(
             "checkpoint": str(loaded.source),
             "data": {"json": str(val.json_file), "images": str(val.images), "num_images": len(dataset)},
             "input_size": settings.input_size,
-            "predict": dataclasses.asdict(loaded.predict),
+            "predict": dataclasses.asdict(loaded.limits),
         }
         _write_evaluation(out, about, evaluation, dataset, threshold, worst)
 

@@ -59,7 +59,7 @@ def export(
         "nms_iou_threshold": nms_iou_threshold,
         "max_per_image": max_per_image,
     }
-    config = replace(loaded.predict, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    config = replace(loaded.limits, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
     info = export_onnx(
         loaded.model,
         out,

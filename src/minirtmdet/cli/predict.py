@@ -60,8 +60,8 @@ def predict(
     check_not_read([out, *(out / one.name for one in found)], [*folders, *(one.path for one in found)])
     loaded = load(checkpoint, model, classes, device)
     check_not_read([out], run_of(loaded.source))
-    config = replace(loaded.predict, score_threshold=threshold)
-    least = loaded.predict.score_threshold
+    config = replace(loaded.limits, score_threshold=threshold)
+    least = loaded.limits.score_threshold
     if isinstance(loaded.model, OnnxDetector) and loaded.model.info.kind == "nms" and threshold < least:
         print(f"{checkpoint} holds nothing that scores {least:g} or less", file=sys.stderr)
     size = loaded.input_side(input_size)

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from minirtmdet.configs import PredictConfig
-from minirtmdet.data.augment import Sample, eval_sample
 from minirtmdet.data.file_names import SUFFIXES
 from minirtmdet.data.images import read_image
 from minirtmdet.data.masks import encode_masks
 from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
+from minirtmdet.inference.detect import Pixels
+from minirtmdet.inference.tiles import Tiles, detect_all
 from minirtmdet.plots.canvas import box_color
 from minirtmdet.plots.fonts import Line, drawable
 from minirtmdet.structures import Detections
@@ -134,6 +134,7 @@ def predict_images(
     *,
     input_size: int,
     batch_size: int = 8,
+    tiles: Tiles | None = None,
 ) -> Iterator[Prediction]:
     """Detections of each image, in order; one that cannot be read has an error in their place.
 
@@ -143,25 +144,23 @@ def predict_images(
         config: thresholds and limits; the detector's own where left out.
         input_size: side of the square that images are resized to fit, in pixels.
         batch_size: images per forward pass.
+        tiles: look at large images piece by piece.
     """
     for start in range(0, len(images), batch_size):
-        samples: list[Sample | str] = []
-        for image in images[start : start + batch_size]:
+        files = images[start : start + batch_size]
+        read: list[Pixels | str] = []
+        for file in files:
             try:
-                samples.append(_as_sample(image.path))
+                read.append(read_image(file.path))
             except (OSError, ValueError) as error:
-                samples.append(str(error))
-        inputs = [eval_sample(sample, input_size) for sample in samples if isinstance(sample, Sample)]
-        found: Iterator[Detections] = iter(())
-        if inputs:
-            pixels = torch.from_numpy(np.stack([sample.image for sample in inputs])).permute(0, 3, 1, 2)
-            shapes, scales = [sample.img_shape for sample in inputs], [sample.scale_factor for sample in inputs]
-            found = iter(model.predict(pixels.to(model.device), config, shapes, scales))
-        for image, sample in zip(images[start : start + batch_size], samples, strict=True):
-            if isinstance(sample, str):
-                yield Prediction(image, None, None, sample)
+                read.append(str(error))
+        whole = [pixels for pixels in read if not isinstance(pixels, str)]
+        found = iter(detect_all(model, whole, config, input_size=input_size, tiles=tiles))
+        for file, pixels in zip(files, read, strict=True):
+            if isinstance(pixels, str):
+                yield Prediction(file, None, None, pixels)
             else:
-                yield Prediction(image, sample.image, next(found))
+                yield Prediction(file, pixels, next(found))
 
 
 def inside_image(detections: Detections, image: UInt8[np.ndarray, "height width 3"]) -> Detections:
@@ -233,19 +232,3 @@ def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object
         "height": prediction.image.shape[0],
         "detections": rows,
     }
-
-
-def _as_sample(path: Path) -> Sample:
-    """An image without boxes."""
-    image = read_image(path)
-    size = (image.shape[0], image.shape[1])
-    return Sample(
-        image=image,
-        boxes=np.zeros((0, 4), np.float32),
-        labels=np.zeros(0, np.int64),
-        ignore=np.zeros(0, np.bool_),
-        image_id=0,
-        path=path,
-        original_size=size,
-        img_shape=size,
-    )

@@ -1,18 +1,29 @@
 """From whatever names a detector to something that predicts: the one way in, for the commands and for other code."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
 
 from minirtmdet.configs import INS_PREDICT, DataConfig, PredictConfig
+from minirtmdet.data.images import read_image
 from minirtmdet.detector import Detector
 from minirtmdet.devices import pick_device
 from minirtmdet.distributed import ALONE, World
+from minirtmdet.inference.detect import Pixels, over_threshold
 from minirtmdet.inference.exported import OnnxDetector
+from minirtmdet.inference.images import find_images, inside_image
+from minirtmdet.inference.results import ImageDetections
+from minirtmdet.inference.tiles import Tiles, detect_all
 from minirtmdet.weights.build import build_from_checkpoint
 from minirtmdet.weights.checkpoint import find_checkpoint
 from minirtmdet.weights.describe import describe_weights
 from minirtmdet.weights.published import OFFICIAL, download_weights, published_size
+
+Images: TypeAlias = str | Path | Pixels | Sequence[str | Path | Pixels]
+"""An image as a file or as pixels, a folder of images, or several of these."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class LoadedDetector:
         classes: names in label order; None where nothing names them.
         num_classes: classes that it predicts.
         input_size: side of the square network input, in pixels.
-        predict: thresholds and limits.
+        limits: thresholds and limits of prediction.
         data: what the run was trained on; None where the file does not say.
         description: what it is, in words.
     """
@@ -35,7 +46,7 @@ class LoadedDetector:
     classes: tuple[str, ...] | None
     num_classes: int
     input_size: int
-    predict: PredictConfig
+    limits: PredictConfig
     data: DataConfig | None
     description: str
 
@@ -53,6 +64,87 @@ class LoadedDetector:
         if isinstance(self.model, OnnxDetector) and given not in (None, self.input_size):
             raise ValueError(f"{self.source} is made for {self.input_size} pixels, not for {given}: export it again")
         return given or self.input_size
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        threshold: float | Sequence[float] = 0.3,
+        batch_size: int = 8,
+        input_size: int | None = None,
+        tiles: Tiles | None = None,
+    ) -> list[ImageDetections]:
+        """What is found in each image, in their order; a folder stands for all images below it.
+
+        Args:
+            images: files, folders, BGR pixels ``[H, W, 3]`` (uint8, any size), or a list of these.
+            threshold: detections that score more are kept; one for all classes, or one for each.
+            batch_size: images per forward pass.
+            input_size: side of the square network input, in pixels; the detector's own where left out.
+            tiles: look at large images piece by piece, at full size.
+
+        Raises:
+            FileNotFoundError: for a path that is not there, or a folder without images.
+            ValueError: naming the file or the place in the list of what is no image.
+
+        For more images than their detections fit into memory: :meth:`stream`.
+        """
+        settings = {"threshold": threshold, "batch_size": batch_size, "input_size": input_size, "tiles": tiles}
+        return list(self.stream(images, **settings))  # type: ignore[arg-type]
+
+    def stream(
+        self,
+        images: Images,
+        *,
+        threshold: float | Sequence[float] = 0.3,
+        batch_size: int = 8,
+        input_size: int | None = None,
+        tiles: Tiles | None = None,
+    ) -> Iterator[ImageDetections]:
+        """As :meth:`predict`, one image after the other, with no more than a batch in memory."""
+        size = self.input_side(input_size)
+        config = self._limits_for(threshold)
+        inputs = _listed(images)
+        for start in range(0, len(inputs), batch_size):
+            batch = inputs[start : start + batch_size]
+            pixels = [read_image(one) if isinstance(one, Path) else one for one in batch]
+            found = detect_all(self.model, pixels, config, input_size=size, tiles=tiles)
+            for one, image, detections in zip(batch, pixels, found, strict=True):
+                inside = over_threshold(inside_image(detections, image), threshold)
+                source = {"path": one} if isinstance(one, Path) else {"pixels": image}
+                yield ImageDetections(inside, self.names, image.shape[:2], **source)
+
+    def _limits_for(self, threshold: float | Sequence[float]) -> PredictConfig:
+        """Limits that let through all that the threshold, or those of the classes, may keep.
+
+        Raises:
+            ValueError: where there is neither one threshold nor one per class, or one is not from 0 to 1.
+        """
+        given = [threshold] if isinstance(threshold, int | float) else list(threshold)
+        if isinstance(threshold, Sequence) and len(given) != self.num_classes:
+            raise ValueError(f"{len(given)} thresholds for {self.num_classes} classes: give one, or one for each")
+        if not all(0 <= one <= 1 for one in given):
+            raise ValueError(f"the threshold is {threshold}: expected numbers from 0 to 1")
+        return replace(self.limits, score_threshold=float(min(given)))
+
+
+def _listed(images: Images) -> list[Path | Pixels]:
+    """Each image that is meant, checked as far as that costs nothing."""
+    given = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+    inputs: list[Path | Pixels] = []
+    for place, one in enumerate(given):
+        if isinstance(one, str | Path):
+            inputs += [file.path for file in find_images([Path(one)])]
+            continue
+        pixels = one if isinstance(one, np.ndarray) else np.zeros(0)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            looks = f"{one.dtype} {tuple(one.shape)}" if hasattr(one, "shape") else type(one).__name__
+            raise ValueError(
+                f"image {place} is {looks}: expected a path, or BGR pixels as a uint8 array [height, width, 3], "
+                "as cv2.imread gives them"
+            )
+        inputs.append(pixels)
+    return inputs
 
 
 def load_detector(
@@ -96,7 +188,7 @@ def load_detector(
         classes=built.classes,
         num_classes=built.model.config.num_classes,
         input_size=run.data.input_size if run else side,
-        predict=run.predict if run else published,
+        limits=run.predict if run else published,
         data=run.data if run else None,
         description=f"{source}: {describe_weights(built.model.state_dict())}, on {target}",
     )
@@ -115,7 +207,7 @@ def _load_exported(path: Path, model: str | None, classes: Sequence[str] | None,
         classes=tuple(classes or info.classes),
         num_classes=len(info.classes),
         input_size=info.input_size,
-        predict=info.predict,
+        limits=info.predict,
         data=None,
         description=f"{path}: {info.describe()}",
     )

@@ -1,0 +1,175 @@
+"""Tiles are held to a detector that is never wrong: it finds every rectangle of one colour that it is shown."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minirtmdet.configs import PredictConfig
+from minirtmdet.inference.tiles import Tile, Tiles, detect_in_tiles, merge, tile_grid
+from minirtmdet.structures import Detections
+
+SIZE = 64
+GREY = 114
+
+
+class Oracle:
+    """Finds rectangles: the class is the colour, the score grows with the area."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict(self, images, config=PredictConfig(), img_shapes=None, scale_factors=None) -> list[Detections]:
+        self.batches.append(len(images))
+        pairs = zip(images.permute(0, 2, 3, 1).numpy()[..., 0], scale_factors, strict=True)
+        return [self.look(pixels, scale) for pixels, scale in pairs]
+
+    def look(self, pixels: np.ndarray, scale: tuple[float, float]) -> Detections:
+        rows = []
+        for label in (0, 1):
+            count, _, stats, _ = cv2.connectedComponentsWithStats((pixels == 200 + label).astype(np.uint8))
+            rows += [([x, y, x + w, y + h], label, area) for x, y, w, h, area in stats[1:count].tolist()]
+        rows.sort(key=lambda row: -row[2])
+        boxes = torch.tensor([row[0] for row in rows]).reshape(-1, 4) / torch.tensor([*scale, *scale])
+        scores = torch.tensor([0.1 + 0.9 * min(row[2] / SIZE**2, 1) for row in rows])
+        return Detections(boxes.float(), scores.float(), torch.tensor([row[1] for row in rows]).long())
+
+
+def scene(width: int, height: int, things: list[tuple[tuple[int, int, int, int], int]]) -> np.ndarray:
+    image = np.full((height, width, 3), GREY, np.uint8)
+    for (x1, y1, x2, y2), label in things:
+        image[y1:y2, x1:x2] = 200 + label
+    return image
+
+
+def as_set(found: Detections) -> set[tuple]:
+    return {(*box, label) for box, label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "overlap", "expected"),
+    [
+        (64, 64, 16, [0]),
+        (40, 64, 16, [0]),
+        (65, 64, 16, [0, 1]),
+        (112, 64, 16, [0, 48]),
+        (113, 64, 16, [0, 24, 49]),
+        (128, 64, 0, [0, 64]),
+    ],
+)
+def test_tiles_cover_an_image_and_overlap_enough(length: int, size: int, overlap: int, expected: list[int]):
+    for width, height in ((length, 30), (30, length)):
+        grid = tile_grid(width, height, size, overlap)
+        starts = [tile.left if width == length else tile.top for tile in grid]
+        assert starts == expected
+    assert grid[-1].bottom == length
+    assert all(b.top - a.top <= size - overlap for a, b in pairwise(grid))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_small_objects_are_found_as_in_the_whole_image(data: st.DataObject):
+    """Exactly: the same boxes and classes, each once, wherever tiles cut."""
+    overlap = data.draw(st.sampled_from([0.25, 0.5]))
+    side = int(overlap * SIZE)
+    width, height = (data.draw(st.integers(SIZE, 4 * SIZE)) for _ in range(2))
+    things = []
+    for left in range(0, width - side, side + 3):  # one thing in each cell, none touching another
+        for top in range(0, height - side, side + 3):
+            if data.draw(st.booleans()):
+                w, h = (data.draw(st.integers(1, side)) for _ in range(2))
+                things.append(((left, top, left + w, top + h), data.draw(st.integers(0, 1))))
+    found = detect_in_tiles(
+        Oracle(), scene(width, height, things), input_size=SIZE, tiles=Tiles(overlap=overlap, whole=False)
+    )
+    assert as_set(found) == {(*map(float, box), label) for box, label in things}
+    assert len(found.scores) == len(things)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_long_objects_are_joined_from_what_each_tile_sees():
+    things = [((10, 10, 190, 40), 0), ((10, 60, 40, 150), 1), ((60, 60, 180, 170), 0)]
+    image = scene(200, 180, things)
+    joined = detect_in_tiles(Oracle(), image, input_size=SIZE, tiles=Tiles(whole=False))
+    assert as_set(joined) == {(*map(float, box), label) for box, label in things[:2]} | {(60.0, 60.0, 180.0, 170.0, 0)}
+    # without an overlap there is nothing to compare, and pieces stay pieces
+    image = scene(3 * SIZE, 3 * SIZE, things)
+    pieces = detect_in_tiles(Oracle(), image, input_size=SIZE, tiles=Tiles(overlap=0.0, whole=False))
+    assert len(pieces.scores) > len(things)
+
+
+def test_the_whole_image_gives_what_is_longer_than_the_overlap():
+    things = [((0, 0, 200, 180), 0), ((20, 20, 28, 28), 1)]
+    model = Oracle()
+    found = detect_in_tiles(model, scene(200, 180, things), input_size=SIZE, tiles=Tiles(batch_size=3))
+    assert len(found.scores) == 2
+    torch.testing.assert_close(found.boxes[found.labels == 1], torch.tensor([[20.0, 20.0, 28.0, 28.0]]))
+    torch.testing.assert_close(found.boxes[found.labels == 0], torch.tensor([[0.0, 0.0, 200.0, 180.0]]), atol=4, rtol=0)
+    assert model.batches == [3, 3, 3, 3, 3, 1, 1]  # at most three tiles together, then the whole image
+
+
+def test_an_image_that_fits_is_looked_at_once():
+    model = Oracle()
+    found = detect_in_tiles(model, scene(64, 50, [((10, 10, 30, 40), 1)]), input_size=SIZE)
+    assert as_set(found) == {(10.0, 10.0, 30.0, 40.0, 1)}
+    assert model.batches == [1]
+
+
+A, B = Tile(0, 0, 60, 40), Tile(40, 0, 100, 40)
+
+
+def found(*rows: tuple[tuple[float, float, float, float], float]) -> Detections:
+    boxes = torch.tensor([box for box, _ in rows]).reshape(-1, 4).float()
+    return Detections(boxes, torch.tensor([score for _, score in rows]).float(), torch.zeros(len(rows)).long())
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        # a whole box and what the other tile sees of it
+        ([((30, 5, 55, 35), 0.5)], [((40, 5, 55, 35), 0.9)], [(30, 5, 55, 35)]),
+        # a neighbour that the other tile sees whole is another object, however near
+        ([((20, 5, 43, 35), 0.9)], [((43, 5, 66, 35), 0.8)], [(20, 5, 43, 35), (43, 5, 66, 35)]),
+        # of two in a row the second begins where the first ends, close to the border of its tile
+        ([((10, 5, 42, 35), 0.9)], [((41, 5, 90, 35), 0.8)], [(10, 5, 42, 35), (41, 5, 90, 35)]),
+        # halves that meet at other heights belong to two objects
+        ([((20, 0, 60, 18), 0.9)], [((40, 22, 90, 40), 0.8)], [(20, 0, 60, 18), (40, 22, 90, 40)]),
+        # two in one tile are two: only the better fit is joined
+        (
+            [((20, 5, 60, 35), 0.9), ((25, 12, 60, 40), 0.8)],
+            [((40, 5, 90, 35), 0.7)],
+            [(20, 5, 90, 35), (25, 12, 60, 40)],
+        ),
+        # the same whole box twice
+        ([((42, 5, 57, 35), 0.9)], [((42, 6, 57, 35), 0.8)], [(42, 5, 57, 35)]),
+        ([], [], []),
+        ([], [((40, 5, 90, 35), 0.7)], [(40, 5, 90, 35)]),
+    ],
+)
+def test_what_two_tiles_saw_becomes_one_set(left: list, right: list, expected: list):
+    merged = merge([(A, found(*left)), (B, found(*right))], (40, 100), 1.0, 0.65)
+    assert [tuple(box) for box in merged.boxes.tolist()] == expected
+
+
+def test_classes_are_merged_apart():
+    one, other = found(((20, 5, 60, 35), 0.9)), found(((40, 5, 90, 35), 0.8))
+    merged = merge([(A, one), (B, other._replace(labels=torch.tensor([1])))], (40, 100), 1.0, 0.65)
+    assert as_set(merged) == {(20.0, 5.0, 60.0, 35.0, 0), (40.0, 5.0, 90.0, 35.0, 1)}
+
+
+def test_bad_settings_and_masks_are_refused():
+    with pytest.raises(ValueError, match=r"the overlap of tiles is 1\.0: expected a share from 0 to 0\.9"):
+        Tiles(overlap=1.0)
+
+    class Masks(Oracle):
+        def look(self, pixels: np.ndarray, scale: tuple[float, float]) -> Detections:
+            return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), torch.zeros(0, 4, 4).bool())
+
+    with pytest.raises(ValueError, match="finds masks cannot be used in tiles"):
+        detect_in_tiles(Masks(), scene(100, 100, []), input_size=SIZE)
