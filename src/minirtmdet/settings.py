@@ -76,7 +76,7 @@ def out_of_range(hints: Mapping[str, Any], values: Mapping[str, Any]) -> Iterato
         elif value is not None:
             numbers = value if isinstance(value, tuple) else (value,)
             for number, allowed in zip(numbers, _ranges(hints.get(name)), strict=False):
-                if number not in allowed:
+                if not isinstance(number, str) and number not in allowed:  # a word may stand for a number
                     yield name, f"is {number}: expected {allowed}"
 
 

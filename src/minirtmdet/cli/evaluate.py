@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import tyro
 
 from minirtmdet import plots
@@ -18,7 +19,8 @@ from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.splits import resolve_val
 from minirtmdet.distributed import joined
 from minirtmdet.evaluation.coco import Evaluation, metrics_table, read_ground_truth, run_evaluation
-from minirtmdet.evaluation.matching import match_images
+from minirtmdet.evaluation.matching import Match, match_images
+from minirtmdet.evaluation.thresholds import calibration, choices, confusion_matrix, count_mistakes, threshold_curve
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.settings import Count, Share, Whole
@@ -57,7 +59,7 @@ def evaluate(
     model: Size | None = None,
     classes: tuple[str, ...] | None = None,
     out: Path | None = None,
-    threshold: Share = 0.3,
+    threshold: Share | Literal["best"] = 0.3,
     worst: Count = 12,
     batch_size: Count = 16,
     device: Device = "auto",
@@ -72,8 +74,10 @@ def evaluate(
         data: what to evaluate on.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
-        out: folder to write into: metrics.json, detections.json (COCO results), precision_recall.png and worst.png.
-        threshold: for worst.png, the score over which a detection counts.
+        out: folder to write into: metrics.json, detections.json (COCO results), and figures: precision_recall.png,
+            thresholds.png, confusion.png, mistakes.png, calibration.png and worst.png.
+        threshold: for worst.png, confusions and mistakes, the score over which a detection counts; best: that of the
+            highest F1.
         worst: images in worst.png: those of the most misses and false detections at IoU 0.5.
         batch_size: images per forward pass, on each process.
         device: auto takes the GPU where there is one.
@@ -107,33 +111,72 @@ def evaluate(
             "input_size": settings.input_size,
             "predict": dataclasses.asdict(loaded.limits),
         }
-        _write_evaluation(out, about, evaluation, dataset, threshold, worst)
+        _write_evaluation(out, about, evaluation, dataset, threshold, worst, loaded.limits.score_threshold)
 
 
 def _write_evaluation(
-    out: Path, about: dict[str, object], evaluation: Evaluation, dataset: CocoDataset, threshold: float, worst: int
+    out: Path,
+    about: dict[str, object],
+    evaluation: Evaluation,
+    dataset: CocoDataset,
+    threshold: float | Literal["best"],
+    worst: int,
+    least: float,
 ) -> None:
     """Numbers, detections, curves, and the images that went worst."""
     truth = read_ground_truth(dataset.json_file)
-    matches = match_images(
-        truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
-    )
+
+    def matches_at(threshold: float) -> dict[int, Match]:
+        ids = dataset.category_ids, evaluation.image_ids
+        return match_images(truth, evaluation.results, *ids, score_threshold=threshold)
+
+    everything = list(matches_at(least).values())
+    best, by_class = choices(everything, dataset.classes, least)
+    if threshold == "best":
+        threshold = best.threshold if best else 0.3
+    matches = matches_at(threshold)
     files = {entry["id"]: entry["file_name"] for entry in truth["images"]}
     rows = [
         {"file": files[image_id], "f1": match.f1, "missed": match.missed, "false": match.false}
         for image_id, match in matches.items()
     ]
-    numbers = {"metrics": evaluation.metrics, "per_class": evaluation.by_class}
-    write_json(out / "metrics.json", {**about, **numbers, "threshold": threshold, "worst_first": rows})
+    count = len(dataset.classes)
+    confused = confusion_matrix(list(matches.values()), count)
+    wrong = count_mistakes(list(matches.values()), count)
+    calibrated = calibration(everything)
+    numbers = {
+        "metrics": evaluation.metrics,
+        "per_class": evaluation.by_class,
+        "best_threshold": best and best._asdict(),
+        "best_threshold_per_class": {name: choice and choice._asdict() for name, choice in by_class.items()},
+        "calibration": {name: np.asarray(values).tolist() for name, values in calibrated._asdict().items()},
+        "threshold": threshold,
+        "mistakes": {kind: int(values.sum()) for kind, values in wrong.items()},
+        "confusion": {"rows": "true", "names": [*dataset.classes, "background"], "counts": confused.tolist()},
+    }
+    write_json(out / "metrics.json", {**about, **numbers, "worst_first": rows})
     write_json(out / "detections.json", evaluation.results)
-    plots.save(plots.precision_recall_by_iou(evaluation.precision, dataset.classes), out / "precision_recall.png")
     shown = list(matches)[:worst]
     images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
-    sheet = plots.worst_images(
-        images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
-    )
-    plots.save(sheet, out / "worst.png")
-    print(f"written to {out}: metrics.json, detections.json, precision_recall.png, worst.png")
+    curves = {name: threshold_curve(everything, label) for label, name in enumerate(dataset.classes)}
+    figures = {
+        "precision_recall.png": plots.precision_recall_by_iou(evaluation.precision, dataset.classes),
+        "thresholds.png": plots.threshold_curves(threshold_curve(everything), curves, best),
+        "confusion.png": plots.confusions(confused, dataset.classes),
+        "mistakes.png": plots.mistake_counts(wrong, dataset.classes),
+        "calibration.png": plots.reliability(calibrated),
+        "worst.png": plots.worst_images(
+            images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
+        ),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, out / name)
+    if best is not None:
+        print(
+            f"best threshold {best.threshold:.3f}: F1 {best.f1:.3f}, precision {best.precision:.3f}, recall "
+            f"{best.recall:.3f} at IoU 0.5"
+        )
+    print(f"written to {out}: metrics.json, detections.json, {', '.join(figures)}")
 
 
 def _eval_data(loaded: LoadedDetector, data: EvalData) -> DataConfig:

@@ -138,9 +138,10 @@ def match_detections(
     overlaps = bbox_overlaps(detections.boxes, real).masked_fill(~same_class, 0.0)
     found = torch.zeros_like(labels[~ignore], dtype=torch.bool)
     hit = torch.zeros_like(order, dtype=torch.bool)
-    for row, overlap in enumerate(overlaps if len(real) else []):
-        best = overlap.masked_fill(found, 0.0).argmax()
-        if not found[best] and overlap[best] >= iou_threshold:
+    fits = (overlaps >= iou_threshold).any(1)  # most detections of a low score fit no box at all
+    for row in fits.nonzero()[:, 0].tolist():
+        best = overlaps[row].masked_fill(found, 0.0).argmax()
+        if not found[best] and overlaps[row, best] >= iou_threshold:
             found[best] = hit[row] = True
     in_region = bbox_overlaps(detections.boxes, regions, "iof") >= iou_threshold
     excused = (in_region & (detections.labels[:, None] == labels[ignore])).any(1) & ~hit

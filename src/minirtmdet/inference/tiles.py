@@ -111,7 +111,8 @@ def detect_in_tiles(
     Args:
         model: a detector of boxes.
         image: BGR pixels.
-        config: thresholds and limits, the published ones where left out; ``max_per_image`` is that of a tile, and no limit holds for all together.
+        config: thresholds and limits, the published ones where left out; ``max_per_image`` is that of a tile, and
+            no limit holds for all together.
         input_size: side of the square input, in pixels, and of a tile.
         tiles: how the image is divided.
 

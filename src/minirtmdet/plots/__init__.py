@@ -17,6 +17,7 @@ from minirtmdet.plots.masks import coordinates, kernel_matrices, masks_over, pro
 from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_changes, target_maps
+from minirtmdet.plots.thresholds import confusions, mistake_counts, reliability, threshold_curves
 from minirtmdet.plots.training import compare_runs, curves, loss_breakdown, loss_curve, soft_label_loss
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "box_sizes",
     "compare_runs",
     "conflict",
+    "confusions",
     "contact_sheet",
     "coordinates",
     "cost_maps",
@@ -45,12 +47,14 @@ __all__ = [
     "loss_breakdown",
     "loss_curve",
     "masks_over",
+    "mistake_counts",
     "norm_statistics",
     "precision_recall",
     "precision_recall_by_iou",
     "priors",
     "prototypes",
     "ratios",
+    "reliability",
     "save",
     "score_maps",
     "shares",
@@ -58,6 +62,7 @@ __all__ = [
     "steps_undone",
     "target_changes",
     "target_maps",
+    "threshold_curves",
     "timeline",
     "valid_flags",
     "worst_images",
