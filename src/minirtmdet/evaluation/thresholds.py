@@ -4,7 +4,9 @@ A detection is right where :func:`~minirtmdet.evaluation.matching.match_detectio
 so that what is right at one threshold is right at any other that keeps it, and one match of everything tells all.
 """
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -195,6 +197,36 @@ def choices(
     """
     by_class = {name: best_choice(threshold_curve(everything, label), least) for label, name in enumerate(classes)}
     return best_choice(threshold_curve(everything), least), by_class
+
+
+def read_choices(path: Path, classes: Sequence[str]) -> tuple[float, list[float]]:
+    """The best thresholds that an evaluation wrote: of all classes together, and of each in label order.
+
+    A class of which nothing was right gets that of all together.
+
+    Args:
+        path: the evaluation's folder, or its ``metrics.json``.
+        classes: of the detector that is to use them.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: for a file that an evaluation did not write, one of other classes, or one where nothing was right.
+    """
+    file = path / "metrics.json" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"no {file}: `minirtmdet eval ... --out {path}` writes it")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        best, of_classes = content["best_threshold"], content["best_threshold_per_class"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{file} says nothing of thresholds: `minirtmdet eval ... --out` of this version does"
+        ) from None
+    if list(of_classes) != list(classes):
+        raise ValueError(f"{file} is of the classes {', '.join(of_classes)}, the detector's are {', '.join(classes)}")
+    if best is None:
+        raise ValueError(f"{file}: no detection was right, so no threshold is best")
+    return best["threshold"], [(choice or best)["threshold"] for choice in of_classes.values()]
 
 
 def _scores_and_hits(

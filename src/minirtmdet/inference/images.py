@@ -71,7 +71,7 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
     taken: set[str] = set()
     for path in paths:
         for file in _images_in(path) if path.is_dir() else [_named(path)]:
-            name = _name_of_output(file.relative_to(path) if path.is_dir() else Path(file.name))
+            name = name_of_output(file.relative_to(path) if path.is_dir() else Path(file.name))
             stem, number = name.stem, 2
             while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
                 name, number = name.with_stem(f"{stem}-{number}"), number + 1
@@ -87,10 +87,7 @@ def _named(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"no image or folder {path}")
     if path.suffix.lower() in VIDEOS:
-        raise ValueError(
-            f"{path} is a video: take images out of it first (ffmpeg -i {path.name} frames/%06d.png, in a folder "
-            "that is there) and name their folder"
-        )
+        raise ValueError(f"{path} is a video, not an image: `minirtmdet predict` and predict_video take it")
     return path
 
 
@@ -119,7 +116,7 @@ def _is_ours(file: Path) -> bool:
         return content.read(20).split() == [b"{", b'"classes":', b"["]
 
 
-def _name_of_output(name: Path) -> Path:
+def name_of_output(name: Path) -> Path:
     """As the image's own; what JPEG would blur, and what is not written everywhere, becomes PNG."""
     if name.suffix.lower() in (".jpg", ".jpeg"):
         return name

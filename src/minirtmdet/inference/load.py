@@ -103,7 +103,7 @@ class LoadedDetector:
     ) -> Iterator[ImageDetections]:
         """As :meth:`predict`, one image after the other, with no more than a batch in memory."""
         size = self.input_side(input_size)
-        config = self._limits_for(threshold)
+        config = self.limits_for(threshold)
         inputs = _listed(images)
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
@@ -114,7 +114,7 @@ class LoadedDetector:
                 source = {"path": one} if isinstance(one, Path) else {"pixels": image}
                 yield ImageDetections(inside, self.names, image.shape[:2], **source)
 
-    def _limits_for(self, threshold: float | Sequence[float]) -> PredictConfig:
+    def limits_for(self, threshold: float | Sequence[float]) -> PredictConfig:
         """Limits that let through all that the threshold, or those of the classes, may keep.
 
         Raises:
