@@ -36,7 +36,16 @@ def test_eval_writes_what_it_found(run: Path, data: Path, tmp_path: Path, capsys
     assert mistakes == sorted(mistakes, reverse=True)
     results = json.loads((out / "detections.json").read_text())
     assert sum(row["score"] > 0.005 for row in results) >= sum(row["false"] for row in worst) > 0
-    for name in ("precision_recall.png", "worst.png"):
+    assert content["threshold"] == 0.005
+    assert set(content["best_threshold_per_class"]) == set(CLASSES)
+    counts = np.array(content["confusion"]["counts"])
+    assert counts.shape == (4, 4)
+    assert counts[:3, 3].sum() + counts[:3, :3].sum() - np.trace(counts) == sum(row["missed"] for row in worst)
+    assert sum(content["mistakes"].values()) == sum(row["missed"] + row["false"] for row in worst)
+    assert sum(content["calibration"]["counts"]) <= len(results)
+    for name in (
+        *("precision_recall.png", "worst.png", "thresholds.png", "confusion.png", "mistakes.png", "calibration.png"),
+    ):
         assert cv2.imread(str(out / name)).shape[1] == 1400
     assert f"written to {out}" in capsys.readouterr().out
 

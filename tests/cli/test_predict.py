@@ -1,7 +1,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import CLASSES, MODEL, Output, fails
+from helpers.tiny_sets import write_video
 
 from minirtmdet import build_detector
 from minirtmdet.cli import main
@@ -17,6 +18,7 @@ from minirtmdet.configs import DataConfig, TrainConfig
 from minirtmdet.data.augment import pad
 from minirtmdet.data.masks import decode_mask
 from minirtmdet.detector import RTMDet
+from minirtmdet.inference.images import ImageFile, find_images
 from minirtmdet.weights.checkpoint import save_checkpoint
 
 
@@ -130,16 +132,92 @@ def test_predict_never_writes_over_its_images(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_videos_and_addresses_are_told_what_to_do(run: Path, tmp_path: Path, capsys: Output):
+def test_addresses_are_told_what_to_do_and_other_files_counted(run: Path, tmp_path: Path, capsys: Output):
     for name in ("clip.MP4", "other.txt"):
         (tmp_path / name).write_bytes(b"moving")
-    assert "is a video: take images out of it first (ffmpeg -i clip.MP4" in fails(
-        capsys, "predict", run, tmp_path / "clip.MP4"
-    )
     for address in ("https://example.org/a.jpg", "rtsp://camera/1"):
         assert "is an address: download what is there" in fails(capsys, "predict", run, address)
     assert "holds no image (.avif, .bmp" in (message := fails(capsys, "predict", run, tmp_path))
     assert message.endswith("; left out: 1 .mp4, 1 .txt\n")
+
+
+def test_a_video_becomes_a_video_and_lines(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    clip, out = write_video(tmp_path / "clip.MP4", 5), tmp_path / "out"
+    args = ["predict", run, clip, data / "val", "--threshold", "0.001", "--device", "cpu"]
+    assert main([str(arg) for arg in [*args, "--out", out]]) == 0
+    assert f"frames, written to {out / 'clip.mp4'} and {out / 'clip.jsonl'}" in capsys.readouterr().out
+    assert len((out / "clip.jsonl").read_text().splitlines()) == 5
+    assert len(json.loads((out / "predictions.json").read_text())["images"]) == 3
+    (tmp_path / "bad.mp4").write_bytes(b"moving")
+    assert "bad.mp4 holds no frame that OpenCV can decode" in fails(capsys, "predict", run, tmp_path / "bad.mp4")
+    assert "no video" in fails(capsys, "predict", run, tmp_path / "nope.mp4")
+    # never over what is read
+    (out / "clip.mp4").write_bytes(clip.read_bytes())
+    message = fails(capsys, "predict", run, out / "clip.mp4", "--out", out)
+    assert "is read from" in message
+    assert (out / "clip.mp4").read_bytes() == clip.read_bytes()
+
+
+def test_tiles_look_at_large_images_piece_by_piece(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cv2.imwrite(str(tmp_path / "large.png"), np.full((150, 200, 3), 90, np.uint8))
+    batches = []
+    predict = RTMDet.predict
+    monkeypatch.setattr(RTMDet, "predict", lambda self, x, *a: batches.append(len(x)) or predict(self, x, *a))
+    args = ["predict", run, tmp_path / "large.png", "--out", tmp_path / "out", "--device", "cpu", "--tiles"]
+    assert main([str(arg) for arg in [*args, "--overlap", "0.5", "--batch-size", "10"]]) == 0
+    assert batches == [10, 10, 4, 1]  # 6 x 4 tiles of 64 pixels, and the whole image
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 1
+
+
+def test_the_threshold_of_an_evaluation(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    image, folder = data / "val/001.png", tmp_path / "evaluation"
+    args = ["predict", run, image, "--out", tmp_path / "out", "--device", "cpu", "--threshold"]
+    assert "--threshold best needs --evaluation, the folder" in fails(capsys, *args, "best")
+    assert f"no {folder}" in fails(capsys, *args, "best", "--evaluation", folder)
+    folder.mkdir()
+    write = (folder / "metrics.json").write_text
+    for content, words in (
+        ("{}", "says nothing of thresholds"),
+        ("nothing", "says nothing of thresholds"),
+        (choices(0.1, ape=None), "is of the classes ape, the detector's are cat, dog, hen"),
+        (choices(None, cat=None, dog=None, hen=None), "no detection was right"),
+    ):
+        write(content)
+        assert words in fails(capsys, *args, "best", "--evaluation", folder)
+    write(choices(0.0012, cat=1.0, dog=None, hen=0.0011))
+    for word, expected in (("best", 0.0012), ("per-class", [1.0, 0.0012, 0.0011])):
+        assert main([str(arg) for arg in [*args, word, "--evaluation", folder]]) == 0
+        content = json.loads((tmp_path / "out/predictions.json").read_text())
+        assert content["threshold"] == expected
+        labels = {row["label"] for row in content["images"][0]["detections"]}
+        assert labels <= ({0, 1, 2} if word == "best" else {1, 2})
+    assert f"threshold of {folder}: cat 1.000, dog 0.001, hen 0.001" in capsys.readouterr().out
+
+
+def choices(best: float | None, **by_class: float | None) -> str:
+    def one(threshold: float | None) -> dict | None:
+        return None if threshold is None else {"threshold": threshold, "precision": 1, "recall": 1, "f1": 1}
+
+    of_classes = {name: one(threshold) for name, threshold in by_class.items()}
+    return json.dumps({"best_threshold": one(best), "best_threshold_per_class": of_classes})
+
+
+def test_a_folder_is_followed_until_ctrl_c(run: Path, data: Path, tmp_path: Path, capsys: Output, monkeypatch):
+    def looks(folders: list[Path], out: Path) -> Iterator[list[ImageFile]]:
+        assert (folders, out) == ([data / "val"], tmp_path / "out")
+        yield []
+        yield find_images([data / "val/001.png"])
+        assert len((out / "predictions.jsonl").read_text().splitlines()) == 1  # at once
+        yield [ImageFile(tmp_path / "gone.png", Path("gone.png"))]
+        yield find_images([data / "val/002.png"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minirtmdet.cli.predict.follow_folders", looks)
+    args = ["predict", run, data / "val", "--out", tmp_path / "out", "--device", "cpu", "--follow"]
+    assert main([str(arg) for arg in args]) == 130
+    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert [Path(row["file"]).name for row in rows] == ["001.png", "002.png"]
+    assert "skipped: " in capsys.readouterr().err
 
 
 def test_every_kind_of_image_in_a_folder_is_read(run: Path, tmp_path: Path, capsys: Output):

@@ -10,6 +10,9 @@ import numpy as np
 
 CATEGORIES = ({"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "hen"})
 
+FPS = 12.5
+"""Of videos."""
+
 
 def image_entry(image_id: int, width: int = 40, height: int = 30, file_name: str | None = None) -> dict[str, Any]:
     return {"id": image_id, "file_name": file_name or f"{image_id:03}.png", "width": width, "height": height}
@@ -81,3 +84,12 @@ def three_images() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     }
     rows = [(1, box, 0.8), (2, elsewhere, 0.9), (2, box, 0.7)]
     return truth, [{"image_id": i, "category_id": 1, "bbox": found, "score": score} for i, found, score in rows]
+
+
+def write_video(path: Path, frames: int = 10, width: int = 64, height: int = 48) -> Path:
+    """Frame ``i`` is of the grey ``20 * i``."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (width, height))
+    for i in range(frames):
+        writer.write(np.full((height, width, 3), 20 * i, np.uint8))
+    writer.release()
+    return path

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -141,13 +141,13 @@ def _thresholds(
 def _predict_images(use: _Use, found: Sequence[ImageFile]) -> None:
     rows = [row for row in _detect(use, found) if row is not None]
     write_json(use.out / RESULTS, {"classes": use.loaded.names, "threshold": use.threshold, "images": rows})
-    count = sum(len(row["detections"]) for row in rows)  # type: ignore[arg-type]
+    count = sum(len(row["detections"]) for row in rows)
     print(f"{count} detections in {len(rows)} images, written to {use.out}")
     if bad := len(found) - len(rows):
         raise PartialFailure(f"{bad} of {len(found)} images could not be read")
 
 
-def _detect(use: _Use, found: Sequence[ImageFile]) -> Iterator[dict[str, object] | None]:
+def _detect(use: _Use, found: Sequence[ImageFile]) -> Iterator[dict[str, Any] | None]:
     """What is written of each image, once it is drawn; None for one that cannot be read."""
     config = use.loaded.limits_for(use.threshold)
     settings = {"input_size": use.input_size, "batch_size": use.batch_size}

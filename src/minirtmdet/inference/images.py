@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageDraw
 

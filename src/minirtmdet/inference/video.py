@@ -173,7 +173,7 @@ def _outputs(video: Path, rows: Path, fps: float) -> Iterator[Any]:
         if writer is None or lines is None:  # nothing is replaced before there is something
             video.parent.mkdir(parents=True, exist_ok=True)
             size = (image.shape[1], image.shape[0])
-            writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+            writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
             if not writer.isOpened():
                 raise OSError(f"{video} cannot be written as an .mp4 file by this OpenCV")
             lines = rows.open("w", encoding="utf-8")
