@@ -80,7 +80,7 @@ def evaluate(
             highest F1.
         worst: images in worst.png: those of the most misses and false detections at IoU 0.5.
         batch_size: images per forward pass, on each process.
-        device: auto takes the GPU where there is one.
+        device: auto takes the GPU where there is one; openvino runs an exported file by OpenVINO.
     """
     with joined(device, "start it again") as world, redirect_stdout(sys.stdout if world.is_writer else None):
         loaded = load(checkpoint, model, classes, device, world)

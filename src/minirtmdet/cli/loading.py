@@ -15,7 +15,7 @@ from minirtmdet.settings import out_of_range
 from minirtmdet.weights.published import OFFICIAL, download_weights, published_size, weights_path
 
 P = ParamSpec("P")
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Literal["auto", "cpu", "cuda", "mps", "openvino"]
 Size = Literal["nano", "tiny", "s", "m", "l", "x", "ins-tiny", "ins-s", "ins-m", "ins-l", "ins-x"]
 ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
 """The words of the command line that is running."""

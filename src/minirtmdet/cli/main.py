@@ -14,6 +14,7 @@ from minirtmdet.cli.export import export
 from minirtmdet.cli.info import info
 from minirtmdet.cli.loading import ARGUMENTS, PartialFailure
 from minirtmdet.cli.predict import predict
+from minirtmdet.cli.quantize import quantize
 from minirtmdet.cli.train import spell_out, train
 from minirtmdet.cli.weights import weights
 from minirtmdet.distributed import ProcessFailed, ProcessLost
@@ -24,6 +25,7 @@ app.command(train)
 app.command(name="eval")(evaluate)
 app.command(predict)
 app.command(export)
+app.command(quantize)
 app.command(scenes)
 app.command(data, name="data", help="Look at a data set, divide it, convert its labels, draw it.")
 app.command(weights)

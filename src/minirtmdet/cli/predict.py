@@ -76,7 +76,7 @@ def predict(
         classes: names in label order, for files that do not say.
         input_size: side of the square network input, in pixels; the run's, or 640, where left out.
         batch_size: images per forward pass.
-        device: auto takes the GPU where there is one.
+        device: auto takes the GPU where there is one; openvino runs an exported file by OpenVINO.
     """
     check_alone("predict")
     if not images:

@@ -1,7 +1,9 @@
 """From pixels of any size to detections in these pixels: what images in files, tiles and videos have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from minirtmdet.data.augment import Sample, eval_sample, pad
 from minirtmdet.detector import Detector
 from minirtmdet.structures import Detections
 
+T = TypeVar("T")
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 """An image of any size, BGR as OpenCV reads it."""
 
@@ -66,3 +69,14 @@ def over_threshold(detections: Detections, thresholds: float | Sequence[float]) 
     """
     least = torch.as_tensor(thresholds, dtype=detections.scores.dtype, device=detections.scores.device)
     return detections.pick(detections.scores > (least[detections.labels] if least.ndim else least))
+
+
+def in_batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of so many, the last one of what is left.
+
+    >>> list(in_batches(range(5), 2))
+    [[0, 1], [2, 3], [4]]
+    """
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch

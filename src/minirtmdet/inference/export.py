@@ -31,7 +31,16 @@ from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.dynamic import convolve, fold, shared_channels
 from minirtmdet.head.network import KERNEL_SIZE
 from minirtmdet.head.priors import MlvlPointGenerator
-from minirtmdet.inference.exported import KEY, MAPS, MASK_MAPS, ExportError, ExportInfo, Kind, import_optional
+from minirtmdet.inference.exported import (
+    KEY,
+    MAPS,
+    MASK_MAPS,
+    ExportError,
+    ExportInfo,
+    Kind,
+    import_optional,
+    without_traces,
+)
 from minirtmdet.weights.fuse import fuse_batch_norm
 
 OPSET = 18
@@ -177,6 +186,7 @@ def export_onnx(
     if nms:
         proto = _with_nms(proto, len(graph.points), num_classes, input_size, predict)
         proto = _with_masks(proto, graph.points, input_size, predict, batch) if masks else _without_priors(proto)
+    without_traces(proto)
     onnx.helper.set_model_props(proto, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
     onnx.checker.check_model(proto)
     path.parent.mkdir(parents=True, exist_ok=True)

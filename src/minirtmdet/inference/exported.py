@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from minirtmdet.configs import STRIDES, ModelConfig, PredictConfig
+from minirtmdet.detector import GREY, MEAN, STD
 from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat, stretch_masks
 from minirtmdet.masks import original_shapes
 from minirtmdet.structures import Detections, InsOutputs
@@ -22,6 +23,18 @@ KEY = "minirtmdet"
 MAPS = [f"{name}_{stride}" for name in ("cls_score", "bbox_pred") for stride in STRIDES]
 MASK_MAPS = [*(f"kernel_pred_{stride}" for stride in STRIDES), "mask_feat"]
 """What a ``raw`` file gives besides, where it finds masks."""
+PREPROCESSING: dict[str, Any] = {
+    "layout": "NCHW",
+    "dtype": "uint8",
+    "color_order": "BGR",
+    "resize": "to fit the input, ratio kept, bilinear",
+    "pad": "right and bottom",
+    "pad_value": GREY,
+    "mean": list(MEAN),
+    "std": list(STD),
+    "normalised_in_graph": True,
+}
+"""How an image becomes an input; mean and standard deviation of BGR pixels are for information, the graph has them."""
 
 Kind = Literal["raw", "nms"]
 
@@ -44,6 +57,9 @@ class ExportInfo:
         input: what the graph is given, in words.
         outputs: what it gives, in words.
         batch: images that it takes at a time; None for any number.
+        precision: ``fp32``, or ``int8`` where its convolutions compute in 8 bits.
+        preprocessing: how pixels become ``input``, for programs: what :data:`PREPROCESSING` says; files of earlier
+            versions have the same and do not say so.
     """
 
     kind: Kind
@@ -55,6 +71,8 @@ class ExportInfo:
     input: str
     outputs: dict[str, str]
     batch: int | None = None
+    precision: str = "fp32"
+    preprocessing: dict[str, Any] = field(default_factory=lambda: dict(PREPROCESSING))
 
     def describe(self) -> str:
         """What is fixed in the file, in words."""
@@ -62,6 +80,7 @@ class ExportInfo:
         words = f"ONNX of {self.preset or 'a detector'}, {count} class{'es' * (count > 1)}, {self.input_size} px"
         words += ", with masks" * self.model.masks
         words += f", {self.batch} image{'s' * (self.batch > 1)} at a time" if self.batch else ""
+        words += f", {self.precision}" * (self.precision != "fp32")
         if self.kind == "raw":
             return f"{words}, all priors"
         limits = self.predict
@@ -145,9 +164,13 @@ class OnnxDetector:
                 raise ValueError(f"{self.path} has no input for where images end: export it again")
             given["content"] = np.array([[(width, height) * 2] for height, width in img_shapes], np.float32)
         names = [output.name for output in self._session.get_outputs()]
-        parts = [self._session.run(names, part) for part in _in_batches(given, self.info.batch)]
+        parts = [self._run(names, part) for part in _in_batches(given, self.info.batch)]
         columns = (np.concatenate(column)[: len(images)] for column in zip(*parts, strict=True))
         return {name: torch.from_numpy(column) for name, column in zip(names, columns, strict=True)}
+
+    def _run(self, names: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Outputs of these names."""
+        return self._session.run(names, given)
 
     def predict(
         self,
@@ -235,4 +258,11 @@ def import_optional(name: str, purpose: str) -> Any:
         missing = error.name or name
         raise ExportError(
             f"{purpose} needs {missing}, which is not installed: pip install onnx onnxscript onnxruntime"
+            + " openvino" * (missing == "openvino")
         ) from None
+
+
+def without_traces(model: Any) -> None:
+    """Take out of a graph what the exporter noted at each node: names of its source files, with their folders."""
+    for node in model.graph.node:
+        del node.metadata_props[:]

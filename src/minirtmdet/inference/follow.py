@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from minirtmdet.inference.images import SUFFIXES, ImageFile, name_of_output
+from minirtmdet.data.file_names import SUFFIXES
+from minirtmdet.inference.images import ImageFile, name_of_output
 
 PAUSE = 1.0
 """Seconds between two looks."""

@@ -15,6 +15,7 @@ from minirtmdet.distributed import ALONE, World
 from minirtmdet.inference.detect import Pixels, over_threshold
 from minirtmdet.inference.exported import OnnxDetector
 from minirtmdet.inference.images import find_images, inside_image
+from minirtmdet.inference.openvino import OpenVinoDetector
 from minirtmdet.inference.results import ImageDetections
 from minirtmdet.inference.tiles import Tiles, detect_all
 from minirtmdet.weights.build import build_from_checkpoint
@@ -162,7 +163,7 @@ def load_detector(
             for its published weights, which are downloaded once.  A file or folder of a size's name comes first.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say, or to rename them.
-        device: ``auto`` takes the GPU where there is one.
+        device: ``auto`` takes the GPU where there is one; ``openvino`` runs an exported file by OpenVINO.
         world: of several processes, each has a GPU of its own.
 
     Raises:
@@ -174,6 +175,8 @@ def load_detector(
     path = Path(what)
     if path.suffix == ".onnx":
         return _load_exported(path, model, classes, device)
+    if device == "openvino":
+        raise ValueError(f"{path} is no exported file: OpenVINO runs what `minirtmdet export` writes")
     target = world.device(pick_device(device))
     size = published_size(path)
     if size is not None:
@@ -197,7 +200,7 @@ def load_detector(
 def _load_exported(path: Path, model: str | None, classes: Sequence[str] | None, device: str) -> LoadedDetector:
     if model is not None:
         raise ValueError(f"{path} says itself which model it is: leave --model out")
-    exported = OnnxDetector(path, device)
+    exported = OpenVinoDetector(path) if device == "openvino" else OnnxDetector(path, device)
     info = exported.info
     if classes and len(classes) != len(info.classes):
         raise ValueError(f"{path} has {len(info.classes)} classes, but {len(classes)} names were given")

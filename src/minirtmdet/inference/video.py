@@ -3,22 +3,20 @@
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import cv2
 from tqdm import tqdm
 
 from minirtmdet.files import naming_full_disk
-from minirtmdet.inference.detect import Pixels
+from minirtmdet.inference.detect import Pixels, in_batches
 from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, describe
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.inference.tiles import Tiles
 
-T = TypeVar("T")
 USUAL_FPS = 25.0
 """Where a file does not say how fast it is."""
 
@@ -190,14 +188,3 @@ def _outputs(video: Path, rows: Path, fps: float) -> Iterator[Any]:
             if writer is not None:
                 writer.release()
                 os.replace(unfinished, video)
-
-
-def in_batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of so many, the last one of what is left.
-
-    >>> list(in_batches(range(5), 2))
-    [[0, 1], [2, 3], [4]]
-    """
-    rest = iter(values)
-    while batch := list(islice(rest, size)):
-        yield batch

@@ -1,0 +1,133 @@
+"""What a trained detector keeps in each form that it can be deployed in: AP, size, and how long an image takes.
+
+    python benchmarks/deploy.py runs/mini-160
+
+The run's validation images are evaluated in each form: PyTorch, ONNX by onnxruntime and by OpenVINO where that is
+installed, and in 8 bits with more and more of the head left in single precision.  Ranges are measured on 200 of its
+training images.  Latency is of one image at a time on one thread, all forms in turn in one process, as a multiple of
+PyTorch's; only with ``--latency``, since on a machine with other work it says nothing.  Writes
+``benchmarks/results/deploy.json``.
+"""
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from train import RESULTS, surroundings
+
+from minirtmdet import load_detector
+from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.loader import Batch, EvalLoader
+from minirtmdet.data.splits import resolve_splits
+from minirtmdet.detector import Detector
+from minirtmdet.evaluation.coco import run_evaluation
+from minirtmdet.files import write_json
+from minirtmdet.inference.export import export_onnx
+from minirtmdet.inference.exported import ExportError, OnnxDetector
+from minirtmdet.inference.openvino import OpenVinoDetector
+from minirtmdet.inference.quantize import KEPT, batches_of, quantize_onnx
+from minirtmdet.weights.fuse import fuse_batch_norm
+
+SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+HEAD = ("bbox_head",)
+
+
+def forms(
+    run: Path, folder: Path, images: list[Path], calibration: int
+) -> dict[str, tuple[Callable[[], Detector], Path]]:
+    """By name, what makes a detector of each form, and its file."""
+    loaded = load_detector(run, device="cpu")
+    settings: dict[str, Any] = {"input_size": loaded.input_size, "classes": loaded.classes, "predict": loaded.limits}
+    raw, nms = folder / "raw.onnx", folder / "nms.onnx"
+    export_onnx(loaded.model, raw, **settings)  # type: ignore[arg-type]
+    export_onnx(loaded.model, nms, nms=True, **settings)  # type: ignore[arg-type]
+    weights = folder / "weights.pt"
+    torch.save(fuse_batch_norm(loaded.model).state_dict(), weights)  # type: ignore[type-var]
+    made: dict[str, Form] = {
+        "PyTorch": (lambda: loaded.model, weights),
+        "ONNX, all priors": (lambda: OnnxDetector(raw, "cpu"), raw),
+        "ONNX with NMS": (lambda: OnnxDetector(nms, "cpu"), nms),
+        "ONNX, OpenVINO": (lambda: OpenVinoDetector(raw), raw),
+    }
+    info = OnnxDetector(raw, "cpu").info
+    for name, source, kept in (
+        ("int8, everything", raw, ()),
+        ("int8 but the last convolutions", raw, KEPT),
+        ("int8 but the head", raw, HEAD),
+        ("int8 but the last convolutions, with NMS", nms, KEPT),
+    ):
+        path = folder / f"{name}.onnx"
+        quantize_onnx(source, path, batches_of(images, info, len(images)), kept=kept)
+        made[name] = (lambda path=path: OnnxDetector(path, "cpu"), path)  # type: ignore[misc]
+    int8 = made["int8 but the last convolutions"][1]
+    return {**made, "int8 but the last convolutions, OpenVINO": (lambda: OpenVinoDetector(int8), int8)}
+
+
+def latencies(detectors: dict[str, Detector], batch: Batch, rounds: int) -> dict[str, float]:
+    """Milliseconds of one image, the middle one of so many rounds, in each of which every form has its turn."""
+    times: dict[str, list[float]] = {name: [] for name in detectors}
+    image = batch.images[:1]
+    for _ in range(rounds + 3):
+        for name, detector in detectors.items():
+            start = time.perf_counter()
+            detector.predict(image)
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.median(values[3:]) for name, values in times.items()}
+
+
+def main(words: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--latency", action="store_true", help="time each form too; needs a machine without other work")
+    parser.add_argument("--rounds", type=int, default=100, help="of timing")
+    parser.add_argument("--calibration", type=int, default=200, help="images that ranges are measured on")
+    parser.add_argument("--limit", type=int, help="evaluate so many images only, to try the command")
+    parser.add_argument("--out", type=Path, default=RESULTS / "deploy.json")
+    args = parser.parse_args(words)
+    torch.set_num_threads(1)
+    loaded = load_detector(args.run, device="cpu")
+    if loaded.data is None:
+        raise SystemExit(f"{args.run} does not say what it was trained on: name a run's folder")
+    splits = resolve_splits(loaded.data)
+    train, val = (CocoDataset.from_config(split, loaded.data, loaded.classes) for split in splits)
+    count = min(args.calibration, len(train))
+    paths = [train.load(i * len(train) // count).path for i in range(count)]
+    batches = list(EvalLoader(val, input_size=loaded.input_size, batch_size=8))[: args.limit and -(-args.limit // 8)]
+    rows, detectors = [], {}
+    with TemporaryDirectory() as folder:
+        for name, (make, path) in forms(args.run, Path(folder), paths).items():
+            try:
+                detectors[name] = make()
+            except ExportError as error:
+                print(f"left out: {name}: {error}", file=sys.stderr)
+                continue
+            metrics = run_evaluation(detectors[name], batches, val, loaded.limits, progress=False).metrics
+            rows.append({"form": name, "mb": path.stat().st_size / 1e6, **{key: metrics[key] for key in SHOWN}})
+            print(f"{name:<42} {rows[-1]['mb']:6.2f} MB  AP {metrics['AP']:.4f}", flush=True)
+        if args.latency:
+            times = latencies(detectors, batches[0], args.rounds)
+            for row in rows:
+                row["latency"] = times[row["form"]] / times["PyTorch"]
+                print(f"{row['form']:<42} {row['latency']:.2f} of PyTorch's time")
+    record = {
+        "command": shlex.join(["python", "benchmarks/deploy.py", *(sys.argv[1:] if words is None else words)]),
+        "about": "AP on the run's validation images; ranges of int8 measured on its training images; MB of 10^6 bytes",
+        "run": loaded.source.parent.name,
+        "images": sum(len(batch.image_ids) for batch in batches),
+        "input_size": loaded.input_size,
+        **surroundings(),
+        "rows": rows,
+    }
+    write_json(args.out, record)
+    return record
+
+
+if __name__ == "__main__":
+    main()
