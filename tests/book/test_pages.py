@@ -7,7 +7,14 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pytest
 import yaml
+from helpers.weights import CLASSES, SMALL, small
+
+from minirtmdet.configs import DataConfig, TrainConfig
+from minirtmdet.inference.images import write_image
+from minirtmdet.weights.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "minirtmdet"
@@ -49,7 +56,13 @@ def test_the_api_page_has_every_module() -> None:
     assert set(listed) == modules
 
 
-def test_the_code_in_the_readme_runs() -> None:
+def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a run and an image where its commands have them."""
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(model=SMALL, data=DataConfig(input_size=64))
+    Path("runs/cards").mkdir(parents=True)
+    save_checkpoint(Path("runs/cards/best.pt"), small().state_dict(), config, CLASSES)
+    write_image(Path("path/to/images/1.png"), np.zeros((40, 60, 3), np.uint8))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert blocks
     for block in blocks:
