@@ -95,6 +95,10 @@ def test_an_earlier_result_stays_where_nothing_new_is_written(tmp_path: Path):
 
 def test_broken_videos_are_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no video .*no\.mp4"):
+        find_videos([tmp_path / "no.mp4"])
+    with pytest.raises(ValueError, match=r"rtsp:/camera/1\.mp4 is an address"):
+        find_videos([Path("rtsp://camera/1.mp4")])
+    with pytest.raises(FileNotFoundError, match=r"no video .*no\.mp4"):
         frames_of(tmp_path / "no.mp4")
     (tmp_path / "bad.mp4").write_bytes(b"no video at all")
     with pytest.raises(ValueError, match=r"bad\.mp4 holds no frame that OpenCV can decode"):
@@ -114,8 +118,12 @@ def test_a_video_that_ends_early_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(frames_of(source)) == 10
 
 
-def test_videos_of_one_name_do_not_overwrite_each_other():
-    videos = find_videos([Path("a/x.mp4"), Path("b/X.avi"), Path("c/y.mov")])
+def test_videos_of_one_name_do_not_overwrite_each_other(tmp_path: Path):
+    paths = [tmp_path / name for name in ("a/x.mp4", "b/X.avi", "c/y.mov")]
+    for path in paths:
+        path.parent.mkdir()
+        path.touch()
+    videos = find_videos(paths)
     assert [str(video.name) for video in videos] == ["x.mp4", "X-2.mp4", "y.mp4"]
 
 

@@ -81,12 +81,22 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
     return images
 
 
-def _named(path: Path) -> Path:
-    """A file that was named itself, or an error that says what to do instead."""
+def check_named(path: Path, what: str) -> None:
+    """Make sure that a path that was named is there.
+
+    Raises:
+        FileNotFoundError: saying what is not there.
+        ValueError: for an address, with what to do.
+    """
     if ADDRESS.match(str(path)):
         raise ValueError(f"{path} is an address: download what is there, and name the file")
     if not path.exists():
-        raise FileNotFoundError(f"no image or folder {path}")
+        raise FileNotFoundError(f"no {what} {path}")
+
+
+def _named(path: Path) -> Path:
+    """A file that was named itself, or an error that says what to do instead."""
+    check_named(path, "image or folder")
     if path.suffix.lower() in VIDEOS:
         raise ValueError(f"{path} is a video, not an image: `minirtmdet predict` and predict_video take it")
     return path

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minirtmdet.files import naming_full_disk
 from minirtmdet.inference.detect import Pixels, in_batches
-from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, describe
+from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, check_named, describe
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.inference.tiles import Tiles
 
@@ -65,10 +65,16 @@ def is_video(path: Path) -> bool:
 
 
 def find_videos(paths: Sequence[Path]) -> list[ImageFile]:
-    """Each video with the name of what is written about it, ``.mp4``, which no other has."""
+    """Each video with the name of what is written about it, ``.mp4``, which no other has.
+
+    Raises:
+        FileNotFoundError: for one that is not there.
+        ValueError: for an address, with what to do.
+    """
     videos: list[ImageFile] = []
     taken: set[str] = set()
     for path in paths:
+        check_named(path, "video")
         name, number = Path(f"{path.stem}.mp4"), 2
         while str(name).casefold() in taken:
             name, number = Path(f"{path.stem}-{number}.mp4"), number + 1
