@@ -37,11 +37,10 @@ from minirtmdet.weights.fuse import fuse_batch_norm
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 HEAD = ("bbox_head",)
+Form = tuple[Callable[[], Detector], Path]
 
 
-def forms(
-    run: Path, folder: Path, images: list[Path], calibration: int
-) -> dict[str, tuple[Callable[[], Detector], Path]]:
+def forms(run: Path, folder: Path, images: list[Path]) -> dict[str, Form]:
     """By name, what makes a detector of each form, and its file."""
     loaded = load_detector(run, device="cpu")
     settings: dict[str, Any] = {"input_size": loaded.input_size, "classes": loaded.classes, "predict": loaded.limits}
