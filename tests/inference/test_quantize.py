@@ -162,7 +162,7 @@ def test_openvino_finds_the_same(folder: Path):
 
 
 def test_openvino_takes_raw_files_and_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ExportError, match=r"nms\.onnx ends with detections, .* export without --nms"):
+    with pytest.raises(ExportError, match=r"nms\.onnx ends with detections, .* export it without --nms"):
         load_detector(folder / "nms.onnx", device="openvino")
     with pytest.raises(ValueError, match="tiny is no exported file: OpenVINO runs what"):
         load_detector("tiny", device="openvino")

@@ -60,6 +60,10 @@ def quantize_onnx(
     if info.precision != "fp32":
         raise ExportError(f"{source} is in {info.precision} already: start from the file that it was made from")
     model = onnx.load(source)
+    # joined of two graphs, a file names the operators' version twice, at which the quantiser stops
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in versions.items())
     convolutions = {node.name: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
     kept = tuple(kept)
     excluded = [name for name, weight in convolutions.items() if any(part in weight for part in kept)]
