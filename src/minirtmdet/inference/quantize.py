@@ -70,7 +70,7 @@ def quantize_onnx(
     info = replace(info, precision="int8")
     with TemporaryDirectory() as folder:
         unfinished = Path(folder) / "int8.onnx"
-        with _quiet():
+        with _quiet(import_optional("onnxruntime", "computing in 8 bits")):
             quantization.quantize_static(
                 model,
                 unfinished,
@@ -122,12 +122,14 @@ class _Images:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without advice to pre-process a graph, which the exporter has done."""
+def _quiet(runtime: Any) -> Iterator[None]:
+    """Without advice to pre-process a graph, which the exporter has done, or to take inputs away that have a default."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
+    runtime.set_default_logger_severity(3)
     try:
         yield
     finally:
+        runtime.set_default_logger_severity(2)  # what it is unless somebody sets it
         logger.setLevel(level)
