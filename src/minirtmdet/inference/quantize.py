@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -123,7 +124,7 @@ class _Images:
 
 @contextmanager
 def _quiet(runtime: Any) -> Iterator[None]:
-    """Without advice to pre-process a graph, which the exporter has done, or to take inputs away that have a default."""
+    """Without advice to pre-process a graph, which the exporter has done, or to remove inputs that have a default."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
