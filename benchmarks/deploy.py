@@ -10,7 +10,6 @@ PyTorch's; only with ``--latency``, since on a machine with other work it says n
 """
 
 import argparse
-import shlex
 import statistics
 import sys
 import time
@@ -116,7 +115,7 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
                 row["latency"] = times[row["form"]] / times["PyTorch"]
                 print(f"{row['form']:<42} {row['latency']:.2f} of PyTorch's time")
     record = {
-        "command": shlex.join(["python", "benchmarks/deploy.py", *(sys.argv[1:] if words is None else words)]),
+        "command": f"python benchmarks/deploy.py runs/{loaded.source.parent.name}{' --latency' * args.latency}",
         "about": "AP on the run's validation images; ranges of int8 measured on its training images; MB of 10^6 bytes",
         "run": loaded.source.parent.name,
         "images": sum(len(batch.image_ids) for batch in batches),
