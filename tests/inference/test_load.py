@@ -85,13 +85,13 @@ def test_a_size_with_masks_predicts_as_published_until_a_run_says_otherwise(
     loaded = load_detector("ins-tiny", device="cpu")
     assert isinstance(loaded.model, RTMDet)
     assert loaded.model.config == source.config
-    assert (loaded.predict, loaded.input_size) == (INS_PREDICT, 96)
+    assert (loaded.limits, loaded.input_size) == (INS_PREDICT, 96)
     torch.save(source.state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"does not say which model.*looks like widen_factor 0.375 \(as ins-tiny"):
         load_detector(tmp_path / "w.pth")
-    assert load_detector(tmp_path / "w.pth", model="ins-tiny", device="cpu").predict == INS_PREDICT
+    assert load_detector(tmp_path / "w.pth", model="ins-tiny", device="cpu").limits == INS_PREDICT
     save_checkpoint(tmp_path / "run.pt", source.state_dict(), replace(RUN, model=source.config), CLASSES)
-    assert load_detector(tmp_path / "run.pt", device="cpu").predict == RUN.predict
+    assert load_detector(tmp_path / "run.pt", device="cpu").limits == RUN.predict
 
 
 @pytest.mark.parametrize("size", OFFICIAL)
