@@ -70,9 +70,14 @@ def admissible(scene: Scene, image: int) -> Tensor:
     allowed[~candidate, 0] = True
     if not candidate.any():
         return allowed
-    cost, ious = costs(scene, image, candidate)  # [V,G]
-    sure, maybe = choices(cost, ious, scene.topk)
-    outcome = torch.zeros(len(cost), len(boxes) + 1, dtype=torch.bool)
+    allowed[candidate] = outcomes(*costs(scene, image, candidate), scene.topk)
+    return allowed
+
+
+def outcomes(cost: Tensor, ious: Tensor, topk: int) -> Tensor:
+    """``[V,G+1]``: the owners that ties allow each candidate, by costs and IoUs ``[V,G]`` of any assigner of this kind."""
+    sure, maybe = choices(cost, ious, topk)
+    outcome = torch.zeros(len(cost), cost.shape[1] + 1, dtype=torch.bool)
     outcome[:, 0] = ~sure.any(1)
     # one box alone: the only sure one, or any possible one where none is sure
     takers = sure.sum(1, keepdim=True)
@@ -80,8 +85,7 @@ def admissible(scene: Scene, image: int) -> Tensor:
     # several boxes: the cheapest of all boxes, whether it took the prior or not
     conflict = _close(cost, cost.amin(1, keepdim=True)) & ((sure | maybe).sum(1, keepdim=True) > 1)
     outcome[:, 1:] = alone | conflict
-    allowed[candidate] = outcome
-    return allowed
+    return outcome
 
 
 def costs(scene: Scene, image: int, candidate: Tensor) -> tuple[Tensor, Tensor]:
