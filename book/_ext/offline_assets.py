@@ -1,6 +1,6 @@
 """Pages that ask no other site for anything: their programs are copied next to them, thebe is dropped.
 
-MathJax sets formulas, mermaid draws diagrams, and onnxruntime-web computes in the playground.
+MathJax sets formulas, and mermaid draws diagrams.
 
 The files come from pinned npm packages, once, into ``book/_static/vendor``, which git ignores.  Where npm is
 missing, or cannot reach its registry, the build says so and the pages load the same versions from a CDN.
@@ -66,15 +66,6 @@ MERMAID = Package(
     "mermaid.esm.min.mjs",
 )
 
-ORT = Package(
-    "onnxruntime-web",
-    "1.30.0",
-    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
-    "dist",
-    lambda path: str(path) in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
-    "ort.wasm.min.mjs",
-)
-
 
 def fetch(package: Package) -> None:
     """Copy the wanted files of a package into ``vendor/<name>``; nothing is done where they are there.
@@ -125,7 +116,7 @@ def extract(archive: Path, package: Package) -> None:
 
 def use_local_assets(app: Sphinx, config: Config) -> None:
     """Fetch the packages, or point the pages to a CDN."""
-    settings = {"mathjax_path": MATHJAX, "mermaid_use_local": MERMAID, "playground_runtime": ORT}
+    settings = {"mathjax_path": MATHJAX, "mermaid_use_local": MERMAID}
     for setting, package in settings.items():
         try:
             fetch(package)
