@@ -100,7 +100,7 @@ def small(figure: Any) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100, facecolor=figure.get_facecolor())
     image = cv2.imdecode(np.frombuffer(png.getvalue(), np.uint8), cv2.IMREAD_COLOR)
-    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 60])
+    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 35])
     assert done
     return data.tobytes()
 

@@ -75,7 +75,7 @@ function addBox({ store, scene }) {
   const { boxes, labels } = store.state;
   const side = 40;
   const spots = [0, 1, 2, 3, 4, 5, 6].flatMap((row) => [0, 1, 2, 3, 4, 5, 6].map((column) => [column * 20, row * 20]));
-  const crowd = ([x, y]) =>
+  const crowd = (/** @type {number[]} */ [x, y]) =>
     boxes.reduce((sum, [x1, y1, x2, y2]) => {
       const [width, height] = [Math.min(x + side, x2) - Math.max(x, x1), Math.min(y + side, y2) - Math.max(y, y1)];
       return sum + Math.max(width, 0) * Math.max(height, 0);

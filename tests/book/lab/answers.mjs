@@ -4,6 +4,7 @@ import { assign } from "../../../book/_static/lab/assignment.js";
 import { fcos, gridAnchors, maxIou, simOta } from "../../../book/_static/lab/assigners.js";
 import { giou, iou } from "../../../book/_static/lab/boxes.js";
 import { distance, giouLoss, qualityFocalLoss } from "../../../book/_static/lab/losses.js";
+import { detect, normalise, readWeights, run } from "../../../book/_static/lab/network.js";
 import { decode, gridPriors, predictions } from "../../../book/_static/lab/priors.js";
 import { read, write } from "../../../book/_static/lab/store.js";
 
@@ -33,6 +34,12 @@ const kinds = {
   giouLoss: ({ pairs }) => rows(pairs, 8).map((p) => giouLoss(p.slice(0, 4), p.slice(4))),
   distance: ({ raws, stride, exponential }) => raws.map((raw) => distance(raw, stride, exponential)),
   priors: ({ size, offset }) => gridPriors(size, offset).map(({ x, y, stride }) => [x, y, stride, stride]),
+  network: ({ weights, rgba, threshold }) => {
+    const file = Uint8Array.from(atob(weights), (letter) => letter.charCodeAt(0)).buffer;
+    const { maps, logits, distances } = run(readWeights(file), normalise(rgba));
+    const sums = Object.entries(maps).map(([name, map]) => [name, map.channels, map.size, map.data.reduce((a, b) => a + b)]);
+    return { sums, logits: [...logits], distances: [...distances], found: detect(logits, distances, threshold) };
+  },
   // a state to the words of a link and back
   link: ({ state, limits }) => ({ words: write(state), state: read(write(state), limits) }),
   words: ({ words, limits }) => read(words, limits),
