@@ -22,11 +22,14 @@ from minirtmdet import plots
 from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.configs import AssignerConfig
 from minirtmdet.data.example import PRIOR, STEPS, example, recorded_maps
+from minirtmdet.data.scenes import render_scene
 from minirtmdet.head.pipeline import RTMDetLoss, flatten_levels
+from minirtmdet.presets import PRESETS
 from minirtmdet.reference import assigners, assignment
 
 MOMENTS = (*STEPS, None)
 """Steps of the recorded run, and the finished detector."""
+SCENES = 12
 PLACE = re.compile(r'<div class="lab" data-view="([a-z-]+)"[^>]*>')
 ALT = {
     "priors": "The scene with its priors on three levels.",
@@ -34,6 +37,7 @@ ALT = {
     "matching": "The scene with the priors that each box got.",
     "losses": "Quality focal loss against logit and soft label.",
     "assigners": "The scene four times, with the positives of four assigners.",
+    "network": "The scene, as the network sees it.",
 }
 
 
@@ -84,6 +88,8 @@ def still(view: str) -> Any:
     if view == "matching":
         assigned = loss.assign(*recorded_maps(), scene.ground_truth)
         return plots.assignment(scene.image, assigned, priors, scene.ground_truth, follow=PRIOR)
+    if view == "network":
+        return plots.priors(priors, scene.image, follow=PRIOR)
     if view == "losses":
         return plots.soft_label_loss()
     answers = {
@@ -105,6 +111,12 @@ def small(figure: Any) -> bytes:
     return data.tobytes()
 
 
+def strip() -> np.ndarray:
+    """Scenes that the live network has not seen in training, side by side."""
+    config = PRESETS["mini-160"].data.scenes
+    return np.hstack([render_scene(config, "val", index)[0] for index in range(SCENES)])
+
+
 def write(folder: Path, draw: Callable[[str], Any] | None = still) -> None:
     """Write the scene, its image, the maps of each moment and the stills.
 
@@ -117,6 +129,9 @@ def write(folder: Path, draw: Callable[[str], Any] | None = still) -> None:
     done, image = cv2.imencode(".webp", example().image, [cv2.IMWRITE_WEBP_QUALITY, 101])  # 101: lossless
     assert done
     (folder / "scene.webp").write_bytes(image.tobytes())
+    done, image = cv2.imencode(".webp", strip(), [cv2.IMWRITE_WEBP_QUALITY, 80])
+    assert done
+    (folder / "scenes.webp").write_bytes(image.tobytes())
     for index, step in enumerate(MOMENTS):
         (folder / f"moment-{index}.bin").write_bytes(flat_maps(step))
     for view in ALT if draw else ():
@@ -140,7 +155,8 @@ def bring_to_page(app: Sphinx, pagename: str, templatename: str, context: dict[s
         view = place[1]
         if view not in ALT:
             return place[0]
-        return f'{place[0]}<img class="lab-still" src="{static}data/still-{view}.webp" alt="{ALT[view]}">'
+        image = f'<img class="lab-still" src="{static}data/still-{view}.webp" alt="{ALT[view]}">'
+        return f'{place[0]}<div class="lab-room">{image}</div>'
 
     context["body"] = PLACE.sub(with_still, body)
     app.add_css_file("lab/lab.css")

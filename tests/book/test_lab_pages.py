@@ -54,7 +54,7 @@ def test_a_still_is_brought_to_its_page(lab: SimpleNamespace) -> None:
     )
     context = {"body": '<p>a</p><div class="lab" data-view="costs" data-start="moment=6">\n<p>b</p></div>'}
     lab.bring_to_page(app, "book/costs", "page.html", context, None)
-    assert '<img class="lab-still" src="../_static/lab/data/still-costs.webp" alt="' in context["body"]
+    assert '<div class="lab-room"><img class="lab-still" src="../_static/lab/data/still-costs.webp" alt="' in context["body"]
     assert added == ["lab/lab.css", "lab/lab.js"]
     lab.bring_to_page(app, "book/glance", "page.html", context := {"body": "<p>no lab</p>"}, None)
     assert len(added) == 2

@@ -74,6 +74,7 @@ export async function openLab(words) {
     priors,
     store,
     image: new URL("scene.webp", FILES).href,
+    scenes: new URL("scenes.webp", FILES).href,
     loadMoment,
     /** What the network said at the moment that is shown. */
     get given() {

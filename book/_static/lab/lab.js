@@ -43,7 +43,7 @@ async function show(place, lab) {
   const root = document.createElement("div");
   root.className = "lab-view";
   const draw = view(root, lab);
-  const drawTools = makeTools(root, lab, name);
+  const drawTools = name === "network" ? () => {} : makeTools(root, lab, name); // whose state is no link's
   const both = () => {
     draw();
     drawTools();
