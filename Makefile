@@ -11,6 +11,8 @@ SERIAL := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # those that take longest come first: at the end one process would be busy with them alone
 LONGEST := $(patsubst %,book/%.ipynb,debugging data training own_data head_construction weights)
 NOTEBOOKS := $(wildcard $(LONGEST)) $(filter-out $(LONGEST),$(wildcard book/*.ipynb))
+# where node is installed: the types in the comments of book/_static/lab
+TSC := npx --yes --package typescript@5.9.3 tsc
 STRIP := --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version
 
 .DEFAULT_GOAL := help
@@ -92,6 +94,8 @@ lint: set-up
 	@$(VENV)/bin/lint-imports
 	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
 	@$(if $(NOTEBOOKS),$(PY) -m nbstripout --verify $(STRIP) $(NOTEBOOKS),:)
+	@if $(TSC) --version >/dev/null 2>&1; then $(TSC) --project book/_static/lab/jsconfig.json; \
+		else echo "The types of the lab's JavaScript are not checked: npx is missing, or cannot fetch TypeScript"; fi
 
 unit: set-up
 	@echo "== unit tests and doctests, with every shape in a signature checked"
@@ -126,7 +130,7 @@ bench: set-up
 
 check-site: set-up
 	@echo "== the built site"
-	@$(PYTEST) -n 2 -m site tests/book
+	@$(PYTEST) -n 2 -m site tests/book tests/benchmarks
 
 everywhere: set-up
 	@$(PY) tests/everywhere.py $(ARGS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from helpers.built_site import SITE
@@ -54,7 +55,7 @@ def test_a_still_is_brought_to_its_page(lab: SimpleNamespace) -> None:
     )
     context = {"body": '<p>a</p><div class="lab" data-view="costs" data-start="moment=6">\n<p>b</p></div>'}
     lab.bring_to_page(app, "book/costs", "page.html", context, None)
-    assert '<div class="lab-room"><img class="lab-still" src="../_static/lab/data/still-costs.webp" alt="' in context["body"]
+    assert '<div class="lab-room"><img class="lab-still" src="../_static/lab/data/still-costs' in context["body"]
     assert added == ["lab/lab.css", "lab/lab.js"]
     lab.bring_to_page(app, "book/glance", "page.html", context := {"body": "<p>no lab</p>"}, None)
     assert len(added) == 2
@@ -171,8 +172,13 @@ class TestViews:
         """Within its bytes, without a fault, and without a jump of what stands below it."""
         loaded: dict[str, int] = {}
         faults: list[str] = []
+
+        def note(answer: Any) -> None:
+            if "/_static/lab/" in answer.url:
+                loaded[answer.url] = len(answer.body())
+
         tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("response", lambda answer: "/_static/lab/" in answer.url and loaded.update({answer.url: len(answer.body())}))
+        tab.on("response", note)
         tab.goto(f"{address}/book/{CHAPTERS[name]}.html", wait_until="networkidle")
         View(tab, name)
         assert faults == []
@@ -428,6 +434,49 @@ class TestViews:
         view.drag((132, 36), (132, 76))
         assert view.boxes()[2].tolist() == [122, 66, 142, 86]
         assert int(view.cells()[2][4]) == sums(package(STEP, view.boxes()))[2]
+
+    def test_network(self, open_view: Any, tmp_path: Path) -> None:
+        """It finds the scene's things; takes another scene and a reader's image, and says where one is none."""
+        view = open_view("network")
+        view.root.get_by_role("button", name="Start:").click()
+        view.page.wait_for_selector(".lab [data-ready]", timeout=120_000)
+        assert "car 0." in view.words()
+        assert "panda 0." in view.words()
+        assert view.root.locator(".lab-map").count() == 11
+        second = view.root.locator(".lab-found button").nth(1)
+        second.click()
+        assert second.get_attribute("aria-pressed") == "true"
+        words = view.words()
+        view.root.get_by_role("button", name="Another scene").click()
+        self.other_words(view, words)
+        image = tmp_path / "wide.png"
+        cv2.imwrite(str(image), cv2.resize(example().image, (640, 320)))
+        words = view.words()
+        view.root.locator("input[type=file]").set_input_files(image)
+        self.other_words(view, words)
+        text = tmp_path / "no.png"
+        text.write_text("no image")
+        view.root.locator("input[type=file]").set_input_files(text)
+        self.other_words(view, view.words())
+        assert view.words() == "no.png cannot be read as an image."
+
+    def test_network_that_cannot_be_loaded(self, open_view: Any) -> None:
+        view = open_view("network")
+        view.page.context.route("**/network.bin", lambda route: route.fulfill(status=404))
+        view.root.get_by_role("button", name="Start:").click()
+        view.root.get_by_role("button", name="Try again").wait_for(timeout=30_000)
+        assert "could not be loaded" in view.words()
+        view.page.context.unroute("**/network.bin")
+        view.root.get_by_role("button", name="Try again").click()
+        view.page.wait_for_selector(".lab [data-ready]", timeout=120_000)
+
+    @staticmethod
+    def other_words(view: View, before: str) -> None:
+        view.page.wait_for_function(
+            "before => document.querySelector('.lab[data-view=network] .lab-words').innerText !== before",
+            arg=before,
+            timeout=60_000,
+        )
 
     @pytest.mark.parametrize("name", CHAPTERS)
     def test_everything_can_be_reached_by_the_tabulator(self, open_view: Any, name: str) -> None:

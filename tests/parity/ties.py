@@ -75,7 +75,7 @@ def admissible(scene: Scene, image: int) -> Tensor:
 
 
 def outcomes(cost: Tensor, ious: Tensor, topk: int) -> Tensor:
-    """``[V,G+1]``: the owners that ties allow each candidate, by costs and IoUs ``[V,G]`` of any assigner of this kind."""
+    """``[V,G+1]``: owners that ties allow each candidate, by costs and IoUs ``[V,G]`` of any assigner like this."""
     sure, maybe = choices(cost, ious, topk)
     outcome = torch.zeros(len(cost), cost.shape[1] + 1, dtype=torch.bool)
     outcome[:, 0] = ~sure.any(1)
