@@ -106,7 +106,7 @@ def small(figure: Any) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100, facecolor=figure.get_facecolor())
     image = cv2.imdecode(np.frombuffer(png.getvalue(), np.uint8), cv2.IMREAD_COLOR)
-    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 35])
+    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 30])
     assert done
     return data.tobytes()
 
@@ -126,7 +126,7 @@ def write(folder: Path, draw: Callable[[str], Any] | None = still) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scene.json").write_text(json.dumps(content()), encoding="utf-8")
-    done, image = cv2.imencode(".webp", example().image, [cv2.IMWRITE_WEBP_QUALITY, 101])  # 101: lossless
+    done, image = cv2.imencode(".webp", example().image, [cv2.IMWRITE_WEBP_QUALITY, 92])
     assert done
     (folder / "scene.webp").write_bytes(image.tobytes())
     done, image = cv2.imencode(".webp", strip(), [cv2.IMWRITE_WEBP_QUALITY, 80])

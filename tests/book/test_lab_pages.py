@@ -414,7 +414,7 @@ class TestViews:
         view = open_view("losses", page="losses")
         view.slide("logit", 0)
         view.slide("target", 0)
-        assert view.cells() == [["0.50", "0.00", "0.173", "+0.260"]]  # ln 2 / 4, and the slope of the chapter's formula
+        assert view.cells() == [["0.50", "0.00", "0.173", "+0.298"]]  # ln 2 / 4; (1/4 + ln 2 / 2) / 2
         view.slide("target", 0.5)
         assert "nothing pulls" in view.words()
         frame = view.root.locator(".lab-landscape")
