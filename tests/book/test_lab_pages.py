@@ -401,9 +401,12 @@ class TestViews:
         view.root.get_by_role("button", name="Copy a link").click()
         words = "#" + view.page.evaluate("location.hash.slice(1)")
         view.page.goto("about:blank")
+        faults: list[str] = []
+        view.page.on("pageerror", lambda error: faults.append(str(error)))
         again = open_view("matching", words)
         assert torch.equal(again.boxes(), boxes)
         assert again.counts() == counts
+        assert faults == []
 
     def test_views_share_one_scene(self, open_view: Any) -> None:
         view = open_view("matching")
