@@ -145,7 +145,7 @@ def write_into_site(app: Sphinx, exception: Exception | None) -> None:
 
 
 def bring_to_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """On a page with a lab: the modules, their style, and a still in each place."""
+    """On a page with a lab: the modules, their style, and a still above the words in each place."""
     body = context.get("body", "")
     if not PLACE.search(body):
         return

@@ -423,7 +423,7 @@ class TestViews:
         frame = view.root.locator(".lab-landscape")
         frame.scroll_into_view_if_needed()
         spot = frame.bounding_box()
-        view.page.mouse.click(spot["x"] + spot["width"] / 2, spot["y"] + spot["height"])
+        view.page.mouse.click(spot["x"] + spot["width"] / 2, spot["y"] + spot["height"] - 1)
         assert view.cells()[0][1] == "0.00"
         view.root.get_by_text("8 × the number").click()
         view.slide("raw", 5)
@@ -459,8 +459,9 @@ class TestViews:
         self.other_words(view, words)
         text = tmp_path / "no.png"
         text.write_text("no image")
+        words = view.words()
         view.root.locator("input[type=file]").set_input_files(text)
-        self.other_words(view, view.words())
+        self.other_words(view, words)
         assert view.words() == "no.png cannot be read as an image."
 
     def test_network_that_cannot_be_loaded(self, open_view: Any) -> None:

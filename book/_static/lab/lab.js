@@ -49,7 +49,9 @@ async function show(place, lab) {
     drawTools();
   };
   both();
-  place.replaceChildren(root); // the still and the words for readers whose browser does not come this far
+  const still = place.querySelector(".lab-room"); // for readers whose browser does not come this far
+  if (still) still.replaceWith(root);
+  else place.append(root);
   place.dataset.shown = "";
   both(); // now that it has a size
   new IntersectionObserver(([entry]) => {
@@ -78,6 +80,7 @@ start().catch((error) => {
   // the stills stay; a page opened as a file may load nothing
   for (const place of places) {
     if ("shown" in place.dataset) continue;
+    place.dataset.failed = "";
     make(place, "p", { class: "lab-failed" }, `The live lab could not be loaded: ${error.message}.`);
   }
 });
