@@ -299,6 +299,7 @@ class TestViews:
         view.box(2).focus()
         for _ in range(40):
             view.page.keyboard.press("ArrowDown")
+        view.settle()
         assert view.box(2).get_attribute("data-box") == BALL_DOWN
         assert view.counts() == [[9, 9], [10, 10], [1, 1]]
         for _ in range(40):

@@ -72,8 +72,11 @@ export function button(parent, text, press, label) {
  * @param {number} share
  * @returns {[number, number, number]}
  */
-export function viridis(share) {
-  const place = Math.min(Math.max(share, 0), 1) * (VIRIDIS.length - 1);
+export const viridis = (share) => SHADES[Math.round(Math.min(Math.max(share, 0), 1) * (SHADES.length - 1))];
+
+/** @param {number} share @returns {[number, number, number]} */
+function mixed(share) {
+  const place = share * (VIRIDIS.length - 1);
   const low = Math.min(Math.floor(place), VIRIDIS.length - 2);
   const channel = (/** @type {string} */ color, /** @type {number} */ at) => parseInt(color.slice(at, at + 2), 16);
   const mix = (/** @type {number} */ at) => {
@@ -82,6 +85,8 @@ export function viridis(share) {
   };
   return [mix(1), mix(3), mix(5)];
 }
+
+const SHADES = Array.from({ length: 256 }, (_, index) => mixed(index / 255));
 
 /** Cheap is bright: the logarithm of a cost between 0.01 and 100. @param {number} cost */
 export const costColor = (cost) => viridis(1 - (Math.log10(Math.max(cost, 1e-9)) + 2) / 4);

@@ -35,6 +35,8 @@ export function createScene(parent, lab, { still = false, label = "The scene" } 
   make(svg, "image", { href: lab.image, width: size, height: size });
   const marks = make(svg, "g", { class: "lab-marks", "aria-hidden": "true" });
   const elements = priors.map(({ level }, n) => make(marks, "path", { d: markShape(level), "data-prior": n }));
+  /** @type {string[]} how each mark looks now */
+  const looks = [];
   const frames = make(svg, "g");
   const ring = make(svg, "circle", { class: "lab-ring" });
   if (!still) makeCursor(ring, lab);
@@ -67,6 +69,9 @@ export function createScene(parent, lab, { still = false, label = "The scene" } 
     elements.forEach((element, n) => {
       const { x, y, stride } = priors[n];
       const { color, size: radius, ring: ringed } = mark(n) ?? FAINT;
+      const look = `${color} ${radius} ${ringed} ${offset}`;
+      if (looks[n] === look) return; // to ask the page what it shows would be slower
+      looks[n] = look;
       const transform = `translate(${x + offset * stride} ${y + offset * stride}) scale(${radius.toFixed(2)})`;
       set(element, { transform, fill: color, class: ringed ? "ringed" : "" });
     });
