@@ -675,7 +675,7 @@ def test_loss_curve_draws_every_step_and_its_mean() -> None:
         assert raw.get_ydata().tolist() == values
         np.testing.assert_allclose(smooth.get_ydata(), moving_average(np.array(values), 5))
         assert smooth.get_ydata()[20] == pytest.approx(np.mean(values[18:23]))
-    assert [ax.get_title(loc="left") for ax in below] == ["learning rate", "positives an image", "AP"]
+    assert [ax.get_title(loc="left") for ax in below] == ["learning rate", "positives per image", "AP"]
     assert below[2].lines[0].get_xydata().tolist() == [[40, 0.25], [80, 0.5]]
     assert "AP 0.500" in figure.get_suptitle()
 

@@ -19,7 +19,7 @@ from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.structures import GroundTruth
 
 LOSSES = ("loss_cls", "loss_bbox", "num_pos")
-"""What a step returns, in this order: losses to add, and the positives an image, to look at."""
+"""What a step returns, in this order: losses to add, and positives per image, to look at."""
 MASK_LOSSES = ("loss_cls", "loss_bbox", "loss_mask", "num_pos")
 """Likewise where masks are learned."""
 MAX_SHAPES = 32

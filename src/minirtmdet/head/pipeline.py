@@ -77,7 +77,7 @@ class RTMDetLoss:
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
         img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """``loss_cls`` and ``loss_bbox`` to minimise, and ``num_pos``, the positives an image, to look at.
+        """``loss_cls`` and ``loss_bbox`` to minimise, and ``num_pos``, positives per image, to look at.
 
         Args:
             cls_scores: logits of each level.
@@ -196,7 +196,7 @@ class RTMDetInsLoss(RTMDetLoss):
         pad_shapes: Int[Tensor, "batch 2"] | None = None,
         img_shapes: Int[Tensor, "batch 2"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """``loss_cls``, ``loss_bbox`` and ``loss_mask`` to minimise, and ``num_pos``, the positives an image.
+        """``loss_cls``, ``loss_bbox`` and ``loss_mask`` to minimise, and ``num_pos``, positives per image.
 
         Args:
             cls_scores: logits of each level.

@@ -20,7 +20,7 @@ from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
 from minirtmdet.inference.detect import Pixels
 from minirtmdet.inference.tiles import Tiles, detect_all
-from minirtmdet.plots.canvas import box_color
+from minirtmdet.plots.canvas import class_colors
 from minirtmdet.plots.fonts import Line, drawable
 from minirtmdet.structures import Detections
 
@@ -189,12 +189,13 @@ def draw_detections(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The image (BGR) with a named box for each detection and, where there are some, masks; the best ones on top."""
     names = drawable(classes)
-    canvas = Image.fromarray(np.ascontiguousarray(_with_masks(image, detections)[..., ::-1]))
+    palette = [ImageColor.getrgb(color) for color in class_colors(classes)]
+    canvas = Image.fromarray(np.ascontiguousarray(_with_masks(image, detections, palette)[..., ::-1]))
     pen = ImageDraw.Draw(canvas)
     width = max(2, round(max(image.shape[:2]) / 400))
     rows = zip(*(field.tolist() for field in detections), strict=True)
     for box, score, label in reversed(list(rows)):
-        colour = ImageColor.getrgb(box_color(label))
+        colour = palette[label]
         pen.rectangle(box, outline=colour, width=width)
         line = Line(f"{names[label]} {score:.2f}", 7 * width)
         left, top, right, bottom = line.box
@@ -206,14 +207,14 @@ def draw_detections(
 
 
 def _with_masks(
-    image: UInt8[np.ndarray, "height width 3"], detections: Detections
+    image: UInt8[np.ndarray, "height width 3"], detections: Detections, palette: Sequence[tuple[int, ...]]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The image with half of each mask's pixels in the colour of its box."""
     image = image.copy()
     worst_first = detections.pick(torch.arange(len(detections.labels)).flip(0).to(detections.labels.device))
     masks = (mask.cpu().numpy() for block in worst_first.mask_blocks() for mask in block)
     for mask, label in zip(masks, worst_first.labels.tolist(), strict=False):  # no mask from a detector of boxes alone
-        colour = np.array(ImageColor.getrgb(box_color(label))[::-1], np.uint8)
+        colour = np.array(palette[label][::-1], np.uint8)
         image[mask] = image[mask] // 2 + colour // 2
     return image
 

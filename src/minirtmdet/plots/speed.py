@@ -19,7 +19,7 @@ Spans = Sequence[tuple[str, float, float]]
 
 @styled
 def ratios(rows: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
-    """How many times faster, or smaller, than the original: a bar for each lane, and the goal across both.
+    """How many times faster, or smaller, than MMDetection: a bar for each lane, and the goal across both.
 
     Args:
         rows: ``name``, ``ratio``, ``goal`` and ``reached`` of each, and ``ratio_compiled`` where the row has it, as
@@ -43,7 +43,7 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
             ax.barh(y, ratio - 1, left=1, color=color, height=height, hatch=hatch)
             _at_end(ax, y, max(ratio, row["goal"]), times(ratio))
         ax.plot([row["goal"]] * 2, [i - 0.44, i + 0.44], color=INK, lw=2)
-    _logarithmic(ax, [row["name"] for row in rows], "times as fast, or as small, as the original")
+    _logarithmic(ax, [row["name"] for row in rows], "times as fast, or as small, as MMDetection")
     _legend(
         figure,
         {
@@ -80,7 +80,7 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figure":
     _names(ax, [row["name"].removeprefix("share of a step, ") for row in rows])
     ax.set(xlabel="share of the step's time", xlim=(0, 1.15 * max(row["original"]["share"] for row in rows)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _legend(figure, {"original": {"color": MUTED}, "this package": {"color": EAGER}, "goal": {"color": INK}})
+    _legend(figure, {"MMDetection": {"color": MUTED}, "this package": {"color": EAGER}, "goal": {"color": INK}})
     return figure
 
 

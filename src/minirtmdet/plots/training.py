@@ -36,11 +36,11 @@ LOSSES = {"loss_cls": ("class loss", CLASS_LOSS, "-"), "loss_bbox": ("box loss",
 PARTS = {"class, positives": CLASS_LOSS, "box": BOX_LOSS, "class, background": MUTED}
 OWN = {"class, positives": 1, "box": 2}
 LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-COUNTERS = {"lr": "learning rate", "num_pos": "positives an image", "AP": "AP"}
+COUNTERS = {"lr": "learning rate", "num_pos": "positives per image", "AP": "AP"}
 COMPARED = {
     "loss_cls": "class loss (log)",
     "loss_bbox": "box loss",
-    "num_pos": "positives an image",
+    "num_pos": "positives per image",
     "iou": "their mean IoU",
 }
 
