@@ -225,6 +225,7 @@ def test_the_command_shares_the_images_and_one_process_writes(whole: TrainConfig
     assert "5 images of" in one
     assert {path.name for path in (tmp_path / "two/found").iterdir()} == {
         "metrics.json", "detections.json", "precision_recall.png", "worst.png",
+        "thresholds.png", "confusion.png", "calibration.png", "mistakes.png",
     }  # fmt: skip
     assert json.loads((tmp_path / "two/found/metrics.json").read_text())["data"]["num_images"] == 5
     results = (tmp_path / "one/found/detections.json").read_text()

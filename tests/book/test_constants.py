@@ -37,7 +37,8 @@ def test_every_setting_has_its_default(name: str, field: str, value: str) -> Non
 
 @pytest.mark.parametrize(("name", "value", "positives", "iou", "distance"), ROWS)
 def test_the_table_is_what_the_assigner_does(name: str, value: str, positives: str, iou: str, distance: str) -> None:
-    changed: dict[str, Any] = {FIELDS[name]: int(value)} if name else {}
+    kind = int if name == "topk" else float
+    changed: dict[str, Any] = {FIELDS[name]: kind(value)} if name else {}
     scene, maps = example(), recorded_maps(STEP)
     loss = RTMDetLoss(len(scene.names), AssignerConfig(**changed))
     result, priors = loss.assign(*maps, scene.ground_truth), loss.flatten(*maps)[2]

@@ -169,7 +169,7 @@ def test_recorded_maps() -> None:
             boxes, topk = (moved, 13 if number % 2 else 30) if number else (scene.boxes, 13)
             cases.append({
                 "kind": "scene", "size": 160, "boxes": boxes.tolist(), "labels": scene.labels.tolist(),
-                "logits": logits, "distances": distances, "topk": topk, "iouWeight": 3, "radius": 3,
+                "logits": logits, "distances": distances, "topk": topk, "iouWeight": 3.0, "radius": 3.0,
             })  # fmt: skip
     for case, lab in zip(cases, ask(ANSWERS, cases), strict=True):
         package = Package(case)

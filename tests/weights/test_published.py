@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minirtmdet.configs import MODELS
+from minirtmdet.configs import INS_MODELS, MODELS
 from minirtmdet.weights import published as weights
 from minirtmdet.weights.published import (
     OFFICIAL,
@@ -192,7 +192,7 @@ def test_several_at_once_fetch_once(server: Server, path: Path):
 
 
 def test_every_size_has_weights_whose_name_carries_their_sum():
-    assert OFFICIAL.keys() == MODELS.keys()
+    assert OFFICIAL.keys() == MODELS.keys() | INS_MODELS.keys()
     for official in OFFICIAL.values():
         assert official.url.startswith("https://download.openmmlab.com/")
         assert official.url.endswith(f"-{official.sha256[:8]}.pth")
