@@ -27,7 +27,7 @@ class StepLosses(NamedTuple):
     """What a step returned, on the device.
 
     Attributes:
-        mean: its :attr:`~minirtmdet.engine.step.TrainStep.losses`, means over processes.
+        mean: its ``TrainStep.losses``, means over processes.
         own: those of this process.
         paths: the images of this process.
     """

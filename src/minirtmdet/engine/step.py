@@ -76,7 +76,7 @@ class TrainStep:
         each batch's losses are divided by its own sum of IoUs, and BatchNorm sees each batch alone.
 
         Returns:
-            The mean of its :attr:`losses` over the batches, on the device.
+            The mean of its ``losses`` over the batches, on the device.
         """
         self.optimizer.zero_grad(set_to_none=True)
         # several processes average their gradients once a step, with its last batch
@@ -92,7 +92,7 @@ class TrainStep:
         return torch.stack(losses).mean(0)
 
     def accumulate(self, batch: Inputs, batches: int = 1) -> Float[Tensor, " losses"]:
-        """Add the gradient of a batch, one of ``batches``; returns its :attr:`losses`."""
+        """Add the gradient of a batch, one of ``batches``; returns its ``losses``."""
         with torch.autocast(batch.images.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.forward(batch.images, batch.ground_truth, img_shapes=batch.img_shapes)
         first, *others = (losses[name] for name in self.losses[:-1])

@@ -92,7 +92,7 @@ class Evaluation(NamedTuple):
 
     @property
     def main(self) -> str:
-        """The number that says which weights are best: AP of masks where there are some, else of boxes."""
+        """The number that says which weights are best, AP of masks where there are some, else of boxes."""
         return f"{OF_MASKS}AP" if f"{OF_MASKS}AP" in self.metrics else "AP"
 
     @property
