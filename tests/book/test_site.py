@@ -123,5 +123,5 @@ def test_page_is_quiet_and_fits(tab: Any, address: str, page: str) -> None:
             problems.append(f"{over} px wider than a window of {width}")
     for scheme in ("dark", "light"):
         tab.emulate_media(color_scheme=scheme)
-        tab.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'", timeout=5_000)
+        tab.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'", timeout=20_000)
     assert not problems

@@ -10,8 +10,8 @@ import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from jaxtyping import Bool, Float
 
+# size, (height, width), and counts, as JSON holds them
 Rle = dict[str, Any]
-"""``size``, (height, width), and ``counts``, as JSON holds them."""
 
 
 def encode_masks(masks: Bool[np.ndarray, "masks height width"]) -> list[Rle]:

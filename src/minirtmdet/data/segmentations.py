@@ -12,8 +12,8 @@ from minirtmdet.data.coco_json import is_number, whole_number
 from minirtmdet.data.masks import Rle, compress, decode_mask, draw_polygons, encode_masks
 from minirtmdet.data.shapes import Bitmap, Shapes, Source
 
+# polygons, each x and y in turn, or RLE with compressed counts
 Mask = list[list[float]] | Rle
-"""Polygons, each x and y in turn, or RLE with compressed counts."""
 
 
 class MaskProblem(ValueError):

@@ -33,8 +33,8 @@ class Bitmap(NamedTuple):
     corner: tuple[int, int]
 
 
+# polygons, which together are the object, in pixels of the file; no polygon where its shape is not known
 Source = tuple[Float[np.ndarray, "_ 2"], ...] | Bitmap
-"""Polygons, which together are the object, in pixels of the file; no polygon where its shape is not known."""
 
 
 class Drawn(NamedTuple):
