@@ -112,7 +112,7 @@ slow: set-up
 
 notebooks: set-up
 	@echo "== notebooks, two at a time, outputs compared with the stored ones"
-	@$(if $(NOTEBOOKS),$(SERIAL) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 300 \
+	@$(if $(NOTEBOOKS),$(SERIAL) $(PYTEST) --nbval --nbval-current-env --nbval-cell-timeout 900 \
 		--nbval-sanitize-with tests/book/nbval_sanitize.cfg -n 2 --dist loadscope --no-loadscope-reorder $(NOTEBOOKS),echo "there is no notebook yet")
 
 parity: set-up
