@@ -18,9 +18,7 @@ RECORDS = sorted((ROOT / "benchmarks/results").glob("fine_tuning*.json"))
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    sys.modules.pop("fine_tuning", None)
+def script() -> ModuleType:
     return importlib.import_module("fine_tuning")
 
 

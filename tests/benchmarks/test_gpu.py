@@ -15,12 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu.py"
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_bench", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("gpu")
 
 
 def run(bench: ModuleType, part: str, out: Path) -> dict[str, Any]:

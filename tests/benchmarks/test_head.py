@@ -1,12 +1,12 @@
 """The benchmark of the head against the original's: what of it needs no clock."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -17,26 +17,9 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = Path(os.environ.get("MINIRTMDET_REFERENCE", ROOT / ".venv-reference/bin/python"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks() -> Any:
-    """The folder of the scripts, which import one another by name."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
-
-
 @pytest.fixture(scope="module")
 def head() -> ModuleType:
-    import head
-
-    return head
-
-
-@pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    import head_worker
-
-    return head_worker
+    return importlib.import_module("head")
 
 
 CASE = "assign 64 1 6 5"

@@ -1,6 +1,5 @@
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ measured = {"toy": {"twice": torch_like}}
 
 
 @pytest.fixture
-def labs(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    sys.modules.pop("labs", None)
+def labs():
     return importlib.import_module("labs")
 
 

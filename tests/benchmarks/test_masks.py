@@ -1,35 +1,14 @@
 """The benchmark of masks against the original's: what of it needs no clock."""
 
-import sys
-from pathlib import Path
+import importlib
 from types import ModuleType
-from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks() -> Any:
-    """The folder of the scripts, which import one another by name."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="module")
 def masks() -> ModuleType:
-    import masks
-
-    return masks
-
-
-@pytest.fixture(scope="module")
-def worker() -> ModuleType:
-    import head_worker
-
-    return head_worker
+    return importlib.import_module("masks")
 
 
 def test_the_goals_are_those_that_were_set(masks: ModuleType) -> None:

@@ -1,9 +1,9 @@
 """What is recorded of a finished run."""
 
+import importlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -21,16 +21,10 @@ from minirtmdet.evaluation.matching import match_detections
 from minirtmdet.presets import PRESETS
 from minirtmdet.structures import Detections
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
-
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, BENCHMARKS)
-    import record_run
-
-    yield record_run
-    sys.path.remove(BENCHMARKS)
+def script() -> ModuleType:
+    return importlib.import_module("record_run")
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -37,15 +37,6 @@ from minirtmdet.files import atomic_path, remove_leftovers
 from minirtmdet.weights.checkpoint import read_checkpoint
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images to train on, three to evaluate on."""
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12)
-    write_random_set(root, 3, name="val", seed=1)
-    return root
-
-
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> TrainConfig:
     return make_config(data, tmp_path)

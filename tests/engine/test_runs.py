@@ -14,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 from helpers.runs import make_config, quiet
-from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
+from helpers.tiny_sets import box_entry, image_entry, write_set
 from helpers.workers import After, end_group, hand_over_what_cannot_be, start, train_in_group, wait
 
 from minirtmdet import build_detector
@@ -29,15 +29,6 @@ from minirtmdet.files import DiskFull, naming_full_disk
 from minirtmdet.presets import PRESETS
 from minirtmdet.settings import check_settings, flat_settings
 from minirtmdet.weights.checkpoint import read_checkpoint
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images to train on, three to evaluate on."""
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12)
-    write_random_set(root, 3, name="val", seed=1)
-    return root
 
 
 @pytest.fixture

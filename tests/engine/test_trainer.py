@@ -25,15 +25,6 @@ from minirtmdet.weights.checkpoint import read_checkpoint, save_checkpoint
 from minirtmdet.weights.formats import CheckpointError
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images to train on, three to evaluate on."""
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12)
-    write_random_set(root, 3, name="val", seed=1)
-    return root
-
-
 @pytest.fixture
 def config(data: Path, tmp_path: Path) -> TrainConfig:
     """Three epochs of six steps."""

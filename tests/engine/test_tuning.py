@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs import MODEL, make_config, quiet
-from helpers.tiny_sets import write_random_set
 from helpers.toy import random_batch
 
 from minirtmdet import build_detector
@@ -30,14 +29,6 @@ from minirtmdet.weights.checkpoint import read_checkpoint, save_checkpoint
 
 PARTS = ("backbone.stem", *(f"backbone.stage{i}" for i in range(1, 5)), "neck", "bbox_head")
 STATISTICS = ("running_mean", "running_var")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12)
-    write_random_set(root, 3, name="val", seed=1)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,20 @@ class TestFollow:
         next(looks)
         assert sorted(str(one.name) for one in next(looks)) == ["one/a.png", "two/a.png"]
 
+    def test_nothing_is_written_over_what_was_written_of_another_image(self, tmp_path: Path):
+        cameras = [tmp_path / "hall/cam", tmp_path / "door/cam"]
+        for folder in cameras:
+            folder.mkdir(parents=True)
+            for name in ("a.png", "a.bmp"):
+                (folder / name).write_bytes(b"1")
+        looks = follow(cameras, tmp_path / "out", wait=lambda _: None)
+        next(looks)
+        first = {one.path: one.name for one in next(looks)}
+        assert sorted(map(str, first.values())) == ["cam/a-2.png", "cam/a-3.png", "cam/a-4.png", "cam/a.png"]
+        (cameras[1] / "a.bmp").write_bytes(b"12")  # what comes again keeps its name
+        next(looks)
+        assert next(looks) == [(cameras[1] / "a.bmp", first[cameras[1] / "a.bmp"])]
+
     def test_only_folders_can_be_followed(self, tmp_path: Path):
         with pytest.raises(FileNotFoundError, match=r"no folder .*nope to follow"):
             next(follow([tmp_path / "nope"], tmp_path / "out"))

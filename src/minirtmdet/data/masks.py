@@ -3,12 +3,14 @@
 RLE counts pixels column by column, background first.  Compressed, the counts are one text; uncompressed, a list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from jaxtyping import Bool, Float
+
+from minirtmdet.structures import Detections
 
 # size, (height, width), and counts, as JSON holds them
 Rle = dict[str, Any]
@@ -24,6 +26,12 @@ def encode_masks(masks: Bool[np.ndarray, "masks height width"]) -> list[Rle]:
     """
     encoded = (coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks)
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")} for rle in encoded]
+
+
+def encode_stored(detections: Detections) -> Iterator[Rle]:
+    """The mask of each detection as compressed RLE, a few in memory at a time; none where they have no masks."""
+    for block in detections.mask_blocks():
+        yield from encode_masks(block.cpu().numpy())
 
 
 def compress(rle: Rle) -> Rle:

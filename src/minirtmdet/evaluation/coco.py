@@ -23,7 +23,7 @@ from minirtmdet.data.coco_json import (
     read_json,
 )
 from minirtmdet.data.loader import Batch
-from minirtmdet.data.masks import encode_masks
+from minirtmdet.data.masks import encode_stored
 from minirtmdet.detector import Detector
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.evaluation.entries import (
@@ -203,8 +203,7 @@ def coco_results(detections: Detections, image_id: int, category_ids: Sequence[i
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in rows
     ]
-    masks = (rle for block in detections.mask_blocks() for rle in encode_masks(block.cpu().numpy()))
-    for result, rle in zip(results, masks, strict=False):  # none from a detector of boxes alone
+    for result, rle in zip(results, encode_stored(detections), strict=False):  # none from a detector of boxes alone
         result["segmentation"] = rle
     return results
 

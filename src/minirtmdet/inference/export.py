@@ -8,12 +8,10 @@ Masks leave a graph as logits at stride 8: those of a hundred detections of 640 
 would take 41 MB, most of them of detections that nobody keeps, and would have to be resized once more to the image.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,20 +24,18 @@ from torch import Tensor, nn
 
 from minirtmdet.configs import INS_PREDICT, PROTOTYPES, STRIDES, PredictConfig
 from minirtmdet.detector import GREY, RTMDet
-from minirtmdet.files import atomic_path
 from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.dynamic import convolve, fold, shared_channels
 from minirtmdet.head.network import KERNEL_SIZE
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.inference.exported import (
-    KEY,
     MAPS,
     MASK_MAPS,
     ExportError,
     ExportInfo,
     Kind,
     import_optional,
-    without_traces,
+    write_exported,
 )
 from minirtmdet.weights.fuse import fuse_batch_norm
 
@@ -156,7 +152,6 @@ def export_onnx(
     An ``nms`` file suppresses by class, as :func:`~minirtmdet.head.postprocess.predict_by_feat` does; of equal scores
     at the limit ``nms_pre`` it keeps all.
     """
-    onnx = import_optional("onnx", "writing ONNX")
     import_optional("onnx.parser", "writing ONNX")
     import_optional("onnxscript", "writing ONNX")
     if path.suffix != ".onnx":
@@ -186,12 +181,7 @@ def export_onnx(
     if nms:
         proto = _with_nms(proto, len(graph.points), num_classes, input_size, predict)
         proto = _with_masks(proto, graph.points, input_size, predict, batch) if masks else _without_priors(proto)
-    without_traces(proto)
-    onnx.helper.set_model_props(proto, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
-    onnx.checker.check_model(proto)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+    write_exported(path, proto, info)
     return info
 
 

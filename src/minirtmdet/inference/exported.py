@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minirtmdet.configs import STRIDES, ModelConfig, PredictConfig
 from minirtmdet.detector import GREY, MEAN, STD
+from minirtmdet.files import atomic_path
 from minirtmdet.head.postprocess import predict_by_feat, predict_instances_by_feat, stretch_masks
 from minirtmdet.masks import original_shapes
 from minirtmdet.structures import Detections, InsOutputs
@@ -262,7 +263,20 @@ def import_optional(name: str, purpose: str) -> Any:
         ) from None
 
 
-def without_traces(model: Any) -> None:
-    """Take out of a graph what the exporter noted at each node: names of its source files, with their folders."""
-    for node in model.graph.node:
+def write_exported(path: Path, proto: Any, info: ExportInfo) -> None:
+    """Write a graph with what it says about itself; the file appears whole and checked, or not at all.
+
+    Args:
+        path: where to; missing folders are made.
+        proto: the graph.  What the exporter noted at each node is taken out of it: names of its source files, with
+            their folders.
+        info: what its metadata will say.
+    """
+    onnx = import_optional("onnx", "writing ONNX")
+    for node in proto.graph.node:
         del node.metadata_props[:]
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
+    onnx.checker.check_model(proto)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from minirtmdet.data.file_names import SUFFIXES
-from minirtmdet.inference.images import ImageFile, name_of_output
+from minirtmdet.inference.images import ImageFile, name_of_output, unused_name
 
 PAUSE = 1.0
 """Seconds between two looks."""
@@ -32,12 +32,18 @@ def follow(
             raise FileNotFoundError(f"no folder {folder} to follow")
     before: dict[Path, tuple[int, int]] = {}
     taken: dict[Path, tuple[int, int]] = {}
+    names: dict[Path, Path] = {}
+    given: set[str] = set()
     while True:
         now = {path: state for folder in folders for path, state in _look(folder, out.resolve())}
         new = [path for path, state in now.items() if before.get(path) == state != taken.get(path)]
         taken = {path: state for path, state in taken.items() if path in now} | {path: now[path] for path in new}
         before = now
-        yield [_named(path, folders) for path in sorted(new, key=lambda path: (now[path][1], path))]
+        new.sort(key=lambda path: (now[path][1], path))
+        for path in new:
+            if path not in names:
+                names[path] = unused_name(_name(path, folders), given)
+        yield [ImageFile(path, names[path]) for path in new]
         wait(pause)
 
 
@@ -52,8 +58,8 @@ def _look(folder: Path, out: Path) -> Iterator[tuple[Path, tuple[int, int]]]:
             yield path, (status.st_size, status.st_mtime_ns)
 
 
-def _named(path: Path, folders: Sequence[Path]) -> ImageFile:
-    """With the folder's name before its own where several are followed."""
+def _name(path: Path, folders: Sequence[Path]) -> Path:
+    """Of what is written: with the folder's name before its own where several are followed."""
     folder = next(folder for folder in folders if folder in path.parents)
     name = name_of_output(path.relative_to(folder))
-    return ImageFile(path, name if len(folders) == 1 else Path(folder.resolve().name) / name)
+    return name if len(folders) == 1 else Path(folder.resolve().name) / name

@@ -15,10 +15,10 @@ from PIL import Image, ImageColor, ImageDraw
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.file_names import SUFFIXES
 from minirtmdet.data.images import read_image
-from minirtmdet.data.masks import encode_masks
+from minirtmdet.data.masks import encode_stored
 from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
-from minirtmdet.inference.detect import Pixels
+from minirtmdet.inference.detect import Pixels, in_batches
 from minirtmdet.inference.tiles import Tiles, detect_all
 from minirtmdet.plots.canvas import class_colors
 from minirtmdet.plots.fonts import Line, drawable
@@ -73,12 +73,22 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
     for path in paths:
         for file in _images_in(path) if path.is_dir() else [_named(path)]:
             name = name_of_output(file.relative_to(path) if path.is_dir() else Path(file.name))
-            stem, number = name.stem, 2
-            while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
-                name, number = name.with_stem(f"{stem}-{number}"), number + 1
-            taken.add(str(name).casefold())
-            images.append(ImageFile(file, name))
+            images.append(ImageFile(file, unused_name(name, taken)))
     return images
+
+
+def unused_name(name: Path, taken: set[str]) -> Path:
+    """The name, with a number behind it where an earlier one was the same; ``taken`` remembers it.
+
+    >>> taken: set[str] = set()
+    >>> [str(unused_name(Path(name), taken)) for name in ("a.png", "A.png", "a.jpg")]
+    ['a.png', 'A-2.png', 'a.jpg']
+    """
+    given, number = name, 2
+    while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
+        name, number = given.with_stem(f"{given.stem}-{number}"), number + 1
+    taken.add(str(name).casefold())
+    return name
 
 
 def check_named(path: Path, what: str) -> None:
@@ -154,8 +164,7 @@ def predict_images(
         batch_size: images per forward pass.
         tiles: look at large images piece by piece.
     """
-    for start in range(0, len(images), batch_size):
-        files = images[start : start + batch_size]
+    for files in in_batches(images, batch_size):
         read: list[Pixels | str] = []
         for file in files:
             try:
@@ -232,8 +241,9 @@ def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object
     assert prediction.detections is not None
     fields = zip(*(field.tolist() for field in prediction.detections), strict=True)
     rows = [{"class": classes[label], "label": label, "score": score, "box": box} for box, score, label in fields]
-    encoded = (rle for block in prediction.detections.mask_blocks() for rle in encode_masks(block.cpu().numpy()))
-    for row, rle in zip(rows, encoded, strict=False):  # none from a detector of boxes alone
+    for row, rle in zip(
+        rows, encode_stored(prediction.detections), strict=False
+    ):  # none from a detector of boxes alone
         row["segmentation"] = rle
     return {
         "file": str(prediction.file.path),

@@ -12,7 +12,7 @@ from minirtmdet.data.images import read_image
 from minirtmdet.detector import Detector
 from minirtmdet.devices import pick_device
 from minirtmdet.distributed import ALONE, World
-from minirtmdet.inference.detect import Pixels, over_threshold
+from minirtmdet.inference.detect import Pixels, in_batches, over_threshold
 from minirtmdet.inference.exported import OnnxDetector
 from minirtmdet.inference.images import find_images, inside_image
 from minirtmdet.inference.openvino import OpenVinoDetector
@@ -105,9 +105,7 @@ class LoadedDetector:
         """As :meth:`predict`, one image after the other, with no more than a batch in memory."""
         size = self.input_side(input_size)
         config = self.limits_for(threshold)
-        inputs = _listed(images)
-        for start in range(0, len(inputs), batch_size):
-            batch = inputs[start : start + batch_size]
+        for batch in in_batches(_listed(images), batch_size):
             pixels = [read_image(one) if isinstance(one, Path) else one for one in batch]
             found = detect_all(self.model, pixels, config, input_size=size, tiles=tiles)
             for one, image, detections in zip(batch, pixels, found, strict=True):

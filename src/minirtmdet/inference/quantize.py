@@ -5,11 +5,10 @@ last convolutions of the head stay as they are: their outputs become logits and 
 the range is many pixels for a small box.  Between convolutions everything is computed as before.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,9 +18,8 @@ from jaxtyping import UInt8
 
 from minirtmdet.data.augment import eval_sample
 from minirtmdet.data.images import read_image
-from minirtmdet.files import atomic_path
 from minirtmdet.inference.detect import as_sample, in_batches
-from minirtmdet.inference.exported import KEY, ExportError, ExportInfo, OnnxDetector, import_optional, without_traces
+from minirtmdet.inference.exported import ExportError, ExportInfo, OnnxDetector, import_optional, write_exported
 
 KEPT = ("rtm_cls", "rtm_reg", "rtm_kernel", "rtm_obj")
 """Convolutions whose names have one of these stay in single precision: the last ones of classes, boxes and masks."""
@@ -82,12 +80,7 @@ def quantize_onnx(
                 reduce_range=True,
             )
         result = onnx.load(unfinished)
-    without_traces(result)
-    onnx.helper.set_model_props(result, {KEY: json.dumps(asdict(info), ensure_ascii=False)})
-    onnx.checker.check_model(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(result.SerializeToString())
+    write_exported(path, result, info)
     return info
 
 

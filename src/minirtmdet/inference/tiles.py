@@ -18,7 +18,7 @@ from minirtmdet.boxes import aligned_overlaps
 from minirtmdet.configs import PredictConfig
 from minirtmdet.detector import Detector
 from minirtmdet.head.postprocess import batched_nms
-from minirtmdet.inference.detect import Pixels, detect
+from minirtmdet.inference.detect import Pixels, detect, in_batches
 from minirtmdet.structures import Detections, on_host
 
 SAME_VIEW = 0.5
@@ -137,9 +137,7 @@ def _in_tiles(
     model: Detector, image: Pixels, config: PredictConfig, size: int, overlap: int, batch_size: int
 ) -> Iterator[tuple[Tile, Detections]]:
     """Each tile with what was found in it, in pixels of the image."""
-    grid = tile_grid(image.shape[1], image.shape[0], size, overlap)
-    for start in range(0, len(grid), batch_size):
-        batch = grid[start : start + batch_size]
+    for batch in in_batches(tile_grid(image.shape[1], image.shape[0], size, overlap), batch_size):
         pieces = [np.ascontiguousarray(image[one.top : one.bottom, one.left : one.right]) for one in batch]
         found = detect(model, pieces, config, input_size=size, resize=False)
         if any(one.stored_masks is not None for one in found):

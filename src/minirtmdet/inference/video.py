@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minirtmdet.files import naming_full_disk
 from minirtmdet.inference.detect import Pixels, in_batches
-from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, check_named, describe
+from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, check_named, describe, unused_name
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.inference.tiles import Tiles
 
@@ -75,11 +75,7 @@ def find_videos(paths: Sequence[Path]) -> list[ImageFile]:
     taken: set[str] = set()
     for path in paths:
         check_named(path, "video")
-        name, number = Path(f"{path.stem}.mp4"), 2
-        while str(name).casefold() in taken:
-            name, number = Path(f"{path.stem}-{number}.mp4"), number + 1
-        taken.add(str(name).casefold())
-        videos.append(ImageFile(path, name))
+        videos.append(ImageFile(path, unused_name(Path(f"{path.stem}.mp4"), taken)))
     return videos
 
 
