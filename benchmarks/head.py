@@ -358,19 +358,52 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def main() -> int:
-    """Compare, time, print, record."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def read_options(about: str | None, *, repeats: int, budget: float) -> argparse.Namespace:
+    """The command line of a benchmark beside MMDetection.
+
+    Raises:
+        SystemExit: with 2, where the reference environment is not there.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("--reference", default=".venv-reference/bin/python", help="python of the reference environment")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each side")
-    parser.add_argument("--budget", type=float, default=3.0, help="seconds for a row, after three turns")
+    parser.add_argument("--repeats", type=int, default=repeats, help="turns of each side")
+    parser.add_argument("--budget", type=float, default=budget, help="seconds for a row, after three turns")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="rows whose name contains this; nothing is recorded")
     options = parser.parse_args()
     if not Path(options.reference).is_file():
         build = f"bash {TESTS / 'parity' / 'reference_env' / 'setup.sh'}"
-        print(f"{options.reference}: no such file; build the reference environment with {build}", file=sys.stderr)
-        return 2
+        parser.exit(2, f"{options.reference}: no such file; build the reference environment with {build}\n")
+    return options
+
+
+def new_record(script: str, threads: int) -> dict[str, Any]:
+    """What a record says of its making; its rows are still to come."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", f"benchmarks/{script}", *_without_paths(sys.argv[1:])]),
+        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": threads},
+        "versions": {
+            "python": platform.python_version(),
+            "minirtmdet": version("minirtmdet"),
+            "torch": torch.__version__,
+        },
+        "allocator": KEEP_MEMORY,
+        "rows": [],
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write it whole."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+    print(f"\nwritten to {path.name}")
+
+
+def main() -> int:
+    """Compare, time, print, record."""
+    options = read_options(__doc__, repeats=7, budget=3.0)
     sys.path[:0] = [str(TESTS), str(HERE)]
     pythons = {"original": options.reference, "ours": sys.executable}
     lanes = pythons | {"compiled": sys.executable}
@@ -382,20 +415,8 @@ def main() -> int:
         folder = Path(temporary)
         sides = [Side(python, name, options.threads, folder, KEEP_MEMORY) for name, python in lanes.items()]
         try:
-            versions = {side.name: side.ask(versions=1) for side in sides}
-            record: dict[str, Any] = {
-                "date": datetime.date.today().isoformat(),
-                "command": shlex.join(["python", "benchmarks/head.py", *_without_paths(sys.argv[1:])]),
-                "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": options.threads},
-                "versions": {
-                    "python": platform.python_version(),
-                    "minirtmdet": version("minirtmdet"),
-                    "torch": torch.__version__,
-                    "original": versions["original"],
-                },
-                "allocator": KEEP_MEMORY,
-                "rows": [],
-            }
+            record = new_record("head.py", options.threads)
+            record["versions"]["original"] = sides[0].ask(versions=1)
             print(table(record), flush=True)
             for row in (*RATIOS, *COCO_LIKE):
                 if wanted(row.name):
@@ -415,10 +436,7 @@ def main() -> int:
                 side.close()
     print(table(record | {"rows": []}).partition("\n")[2])
     if not options.only:
-        unfinished = RESULT.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, RESULT)
-        print(f"\nwritten to {RESULT.name}")
+        write_record(RESULT, record)
     return 0
 
 

@@ -13,19 +13,24 @@ Peak memory is the kernel's count for a fresh process with its usual allocator. 
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import shlex
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from head import KEEP_MEMORY, TESTS, Row, Side, _without_paths, alternate, cpu_model, memory_row, spread, table
+from head import (
+    KEEP_MEMORY,
+    Row,
+    Side,
+    alternate,
+    memory_row,
+    new_record,
+    read_options,
+    spread,
+    table,
+    write_record,
+)
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "masks.json"
@@ -86,28 +91,10 @@ def time_row(row: Row, sides: list[Side], options: argparse.Namespace) -> dict[s
 
 def main() -> int:
     """Compare, time, print, record."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--reference", default=".venv-reference/bin/python", help="python of the reference environment")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds for a row, after three turns")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="rows whose name contains this; nothing is recorded")
-    options = parser.parse_args()
-    if not Path(options.reference).is_file():
-        build = f"bash {TESTS / 'parity' / 'reference_env' / 'setup.sh'}"
-        print(f"{options.reference}: no such file; build the reference environment with {build}", file=sys.stderr)
-        return 2
+    options = read_options(__doc__, repeats=5, budget=20.0)
     pythons = {"original": options.reference, "ours": sys.executable}
     lanes = pythons | {"compiled": sys.executable}
-    record: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/masks.py", *_without_paths(sys.argv[1:])]),
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": options.threads},
-        "versions": {"python": platform.python_version(), "minirtmdet": version("minirtmdet")},
-        "allocator": KEEP_MEMORY,
-        "rows": [],
-    }
-    record["versions"]["torch"] = torch.__version__
+    record = new_record("masks.py", options.threads)
     print(table(record), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -127,10 +114,7 @@ def main() -> int:
             if options.only in row.name:
                 show(record, memory_row(row, pythons, folder, options.threads))
     if not options.only:
-        unfinished = RESULT.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, RESULT)
-        print(f"\nwritten to {RESULT.name}")
+        write_record(RESULT, record)
     return 0
 
 
