@@ -198,3 +198,15 @@ def test_images_that_show_the_same_stay_together(tmp_path: Path):
     for pair in (("IMG_2464.JPG", "IMG_2465.JPG"), ("IMG_2471.JPG", "IMG_2472.JPG")):
         assert any(set(pair) <= part for part in parts)
     assert sum(division.groups.values()) == 296 - 6  # six pairs
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_what_cannot_be_decoded_is_alike_to_nothing_but_its_copies(tmp_path: Path, content: bytes):
+    source, folder = write_random_set(tmp_path, 6)
+    names = [entry["file_name"] for entry in read(source)["images"]]
+    for name in names[:2]:
+        (folder / name).write_bytes(content)
+    division = divide(source, tmp_path / "parts", {"train": 0.5, "val": 0.5}, group="similar", images=folder)
+    parts = [{entry["file_name"] for entry in read(path)["images"]} for path in division.files.values()]
+    assert any(set(names[:2]) <= part for part in parts)
+    assert sum(division.groups.values()) == 5

@@ -31,6 +31,7 @@ from minirtmdet.data.file_names import is_within, local_name, similar_file
 from minirtmdet.data.images import Expected, Header, find_damage, inspect_image, read_image, used_bits
 from minirtmdet.data.segmentations import Mask, MaskProblem, MaskStore, read_mask
 from minirtmdet.data.splits import Split
+from minirtmdet.messages import shorten
 
 SHOWN = 3
 """Examples that a message about many boxes or images names."""
@@ -246,7 +247,7 @@ class CocoDataset:
         if bad and bad_boxes == "raise":
             raise ValueError(f"{self.json_file}: {bad[0]}; bad_boxes='drop' leaves such boxes out")
         if bad:
-            _warn(f"{self.json_file}: {len(bad)} of {count} boxes left out: {_shorten(bad, '; ')}")
+            _warn(f"{self.json_file}: {len(bad)} of {count} boxes left out: {shorten(bad, separator='; ')}")
         columns = np.array(kept, dtype=np.int64).reshape(-1, 3)
         order = np.argsort(columns[:, 0], kind="stable")
         columns = columns[order]
@@ -279,7 +280,7 @@ class CocoDataset:
         outside = [name for name in self._file_names if not is_within(os.path.join(folder, name), folder)]
         if outside:
             raise ValueError(
-                f"{self.json_file} names {len(outside)} files outside of {self.images}: {_shorten(outside)}; "
+                f"{self.json_file} names {len(outside)} files outside of {self.images}: {shorten(outside)}; "
                 "give the folder that has them all, or outside_files='allow' (--data.outside-files allow) if you "
                 "trust the file"
             )
@@ -297,7 +298,7 @@ class CocoDataset:
         self._warn_of_dark_images([i for i, header in headers.items() if header.deep and i not in problems][:SHOWN])
         if not problems:
             return
-        shown = _shorten([problem for _, problem in sorted(problems.items())], "; ")
+        shown = shorten([problem for _, problem in sorted(problems.items())], separator="; ")
         if self.bad_images == "raise":
             raise ValueError(
                 f"{self.json_file}: {len(problems)} of {len(self)} images cannot be used: {shown}; "
@@ -329,7 +330,7 @@ class CocoDataset:
             return
         bits = used_bits([self._path(index) for index in indices])
         if 0 < bits <= DARK_BITS:
-            names = _shorten([self._file_names[index] for index in indices])
+            names = shorten([self._file_names[index] for index in indices])
             _warn(
                 f"{self.json_file}: images hold 16 bits, but use the lowest {bits} alone ({names}); read as 8 bits "
                 f"they are dark, none of their values above {(2**bits - 1) >> 8} of 255: save them again with values "
@@ -354,7 +355,7 @@ class CocoDataset:
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(self)} images of {self.json_file} are not in {self.images}: "
-                f"{_shorten(missing)}{similar_file(self.images / missing[0])}; give the folder that has them, or "
+                f"{shorten(missing)}{similar_file(self.images / missing[0])}; give the folder that has them, or "
                 "bad_images='skip' (--data.bad-images skip)"
             )
 
@@ -362,11 +363,6 @@ class CocoDataset:
 def _describe(entry: Annotation) -> str:
     """An annotation and its box, as messages name them."""
     return entry.name if entry.given is None else f"{entry.name}, box {reprlib.repr(entry.given)}"
-
-
-def _shorten(items: Sequence[str], separator: str = ", ") -> str:
-    rest = len(items) - SHOWN
-    return separator.join(items[:SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")
 
 
 def _warn(message: str) -> None:

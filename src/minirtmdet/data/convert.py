@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from minirtmdet.data.coco_json import whole_number
-from minirtmdet.data.image_folder import SHOWN, ImageFolder
+from minirtmdet.data.image_folder import ImageFolder
 from minirtmdet.data.label_files import (
     Format,
     ImageLabels,
@@ -16,6 +16,7 @@ from minirtmdet.data.label_files import (
     read_labels,
 )
 from minirtmdet.files import check_not_read, check_writable
+from minirtmdet.messages import shorten
 
 
 class Conversion(NamedTuple):
@@ -90,7 +91,7 @@ def convert_labels(
     if rest:
         keep = unlabelled == "keep" or (unlabelled == "auto" and format == "yolo")
         what = "stay as background (--unlabelled drop)" if keep else "are left out (--unlabelled keep)"
-        notes.append(f"{len(rest)} images without labels {what}: {_shorten(rest)}")
+        notes.append(f"{len(rest)} images without labels {what}: {shorten(rest)}")
         found |= {name: [] for name in rest} if keep else {}
     sizes = {name: folder.size(name) for name in sorted(found)}
     _check_sizes(found, sizes, images, notes)
@@ -120,11 +121,11 @@ def _find_images(
             found.setdefault(name, []).append(entry)
     if lost and (missing == "raise" or not found):
         raise FileNotFoundError(
-            f"{len(lost)} of {len(labels)} labelled images are not in {folder.folder}: {_shorten(lost)}; give the "
+            f"{len(lost)} of {len(labels)} labelled images are not in {folder.folder}: {shorten(lost)}; give the "
             "folder that has them with --images, or --missing skip"
         )
     if lost:
-        notes.append(f"{len(lost)} labelled images are not there and are left out: {_shorten(lost)}")
+        notes.append(f"{len(lost)} labelled images are not there and are left out: {shorten(lost)}")
     return found
 
 
@@ -291,8 +292,3 @@ def _points(segmentation: Any) -> list[float]:
     if not isinstance(segmentation, list):
         return []
     return [float(value) for polygon in segmentation if isinstance(polygon, list) for value in polygon]
-
-
-def _shorten(items: Sequence[str]) -> str:
-    rest = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")

@@ -13,9 +13,7 @@ from minirtmdet.data.coco_json import Image, read_annotations, read_categories, 
 from minirtmdet.data.file_names import local_name
 from minirtmdet.data.inspect import read_thumbnails, similar_groups
 from minirtmdet.files import check_not_read, check_writable, write_json
-
-SHOWN = 3
-"""Examples that a message names."""
+from minirtmdet.messages import shorten
 
 
 class Division(NamedTuple):
@@ -139,8 +137,7 @@ def group_images(images: Sequence[Mapping[str, Any]], group: str, source: str) -
         raise ValueError(f"group {group}: {what!r} is no regular expression: {error}") from None
     lost = [str(entry["file_name"]) for entry, name in zip(images, names, strict=True) if name is None]
     if lost:
-        more = f", and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-        raise ValueError(f"{source}: group {group} says nothing of {', '.join(lost[:SHOWN])}{more}")
+        raise ValueError(f"{source}: group {group} says nothing of {shorten(lost)}")
     return [str(name) for name in names]
 
 

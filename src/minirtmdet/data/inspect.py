@@ -11,12 +11,15 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
 
+from minirtmdet.boxes import bbox_overlaps
 from minirtmdet.configs import STRIDES
 from minirtmdet.data.augment import fit, resize_boxes
 from minirtmdet.data.coco import CocoDataset, Entry
 from minirtmdet.data.splits import Split
+from minirtmdet.messages import shorten
 
 THUMBNAIL = 16
 """Side of the thumbnails that images are compared by."""
@@ -133,7 +136,7 @@ def inspect_part(
     problems += _drawn_twice(entries, dataset.classes)
     classes = _count(entries, dataset.classes, input_size)
     if absent := [entry.name for entry in classes if not entry.boxes]:
-        problems.append(f"{len(absent)} classes without a box: {_shorten(absent)}")
+        problems.append(f"{len(absent)} classes without a box: {shorten(absent, SHOWN)}")
     lost = sum(entry.without_prior for entry in classes)
     if lost:
         total = sum(entry.boxes for entry in classes)
@@ -213,7 +216,8 @@ def _thumbnail(image: tuple[Path, tuple[int, int]]) -> Thumbnail:
     content = path.read_bytes()
     # JPEG has a quarter of its size for a fraction of the time
     how = cv2.IMREAD_REDUCED_GRAYSCALE_4 if min(size) >= 8 * THUMBNAIL else cv2.IMREAD_GRAYSCALE
-    pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), how)
+    # OpenCV has None for what it cannot decode, but stops at an empty file
+    pixels = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), how) if content else None
     grey = np.zeros((THUMBNAIL, THUMBNAIL), dtype=np.float32)
     if pixels is not None:
         small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -280,24 +284,18 @@ def _drawn_twice(entries: Iterable[Entry], classes: Sequence[str]) -> list[str]:
     same, other = [], []
     for entry in entries:
         boxes, labels = entry.boxes[~entry.ignore], entry.labels[~entry.ignore]
-        for i, j in np.argwhere(np.triu(_ious(boxes) >= SAME_BOX, 1)).tolist():
+        ious = bbox_overlaps(torch.from_numpy(boxes), torch.from_numpy(boxes))
+        for i, j in (ious >= SAME_BOX).triu(1).nonzero().tolist():
             if labels[i] == labels[j]:
                 same.append(f"{classes[labels[i]]} in {entry.path.name}")
             else:
                 other.append(f"{classes[labels[i]]} and {classes[labels[j]]} in {entry.path.name}")
     found = []
     if same:
-        found.append(f"{len(same)} boxes are drawn twice: {_shorten(same)}")
+        found.append(f"{len(same)} boxes are drawn twice: {shorten(same, SHOWN)}")
     if other:
-        found.append(f"{len(other)} boxes have two classes: {_shorten(other)}")
+        found.append(f"{len(other)} boxes have two classes: {shorten(other, SHOWN)}")
     return found
-
-
-def _ious(boxes: Float32[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes boxes"]:
-    low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    inter = (high - low).clip(min=0).prod(-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return inter / (area[:, None] + area[None] - inter).clip(min=1e-9)
 
 
 def _compare_classes(parts: Sequence[PartReport]) -> list[PartReport]:
@@ -311,14 +309,9 @@ def _compare_classes(parts: Sequence[PartReport]) -> list[PartReport]:
             ours, theirs = set(part.dataset.classes), set(usable[0].dataset.classes)
             for names, words in ((ours - theirs, "not in"), (theirs - ours, "only in")):
                 if names:
-                    problems.append(f"{len(names)} classes {words} {usable[0].name}: {_shorten(sorted(names))}")
+                    problems.append(f"{len(names)} classes {words} {usable[0].name}: {shorten(sorted(names), SHOWN)}")
         found.append(part._replace(problems=problems))
     return found
-
-
-def _shorten(items: Sequence[str]) -> str:
-    rest = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f", and {rest} more" if rest > 0 else "")
 
 
 # ---------------------------------------------------------------------------------------------- words
@@ -353,7 +346,7 @@ def describe_whole(report: SetReport) -> list[str]:
         count = len(report.copies)
         across = f", {report.leaks} of them in several parts, where AP measures memory" if report.leaks else ""
         words.append(f"{count} group{'s' * (count > 1)} of images that show the same{across}:")
-        words += [f"  {_shorten(group)}" for group in report.copies[:SHOWN]]
+        words += [f"  {shorten(group, SHOWN)}" for group in report.copies[:SHOWN]]
         words += [f"  and {count - SHOWN} more"] if count > SHOWN else []
     if report.advice is not None:
         words.append(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from minirtmdet.detector import RTMDet
 from minirtmdet.head.network import RTMDetHead, RTMDetSepBNHead
+from minirtmdet.messages import shorten
 from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint
 from minirtmdet.weights.describe import describe_weights, guess_origin
 from minirtmdet.weights.formats import CheckpointError
@@ -69,8 +70,7 @@ class LoadReport:
             ("starting fresh", self.fresh),
         ):
             if keys:
-                more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
-                lines.append(f"  {len(keys)} {what}: {', '.join(keys[:3])}{more}")
+                lines.append(f"  {len(keys)} {what}: {shorten(keys)}")
         lines += [f"  {words}" for words in (*self.contradictions, *self.doubts)]
         return "\n".join(lines)
 

@@ -1,0 +1,15 @@
+"""What messages of all rooms are made of."""
+
+from collections.abc import Sequence
+
+
+def shorten(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """The first few items, and how many more there are.
+
+    >>> shorten(["a.png", "b.png"])
+    'a.png, b.png'
+    >>> shorten(list("abcde"), separator="; ")
+    'a; b; c; and 2 more'
+    """
+    rest = len(items) - most
+    return separator.join(items[:most]) + (f"{separator}and {rest} more" if rest > 0 else "")
