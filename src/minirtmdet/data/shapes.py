@@ -232,7 +232,7 @@ def _with_crossings(
 ) -> Float[np.ndarray, "_ 2"]:
     """The polygon with a vertex wherever an edge crosses one of the four lines that the window's sides lie on."""
     step = np.roll(polygon, -1, axis=0) - polygon
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # of edges that never meet the line, or nearly so
         # how far along each edge [vertices, 4] the lines x1, y1, x2, y2 are met
         along = (window - np.tile(polygon, 2)) / np.tile(step, 2)
     along = np.sort(np.where((along > 0) & (along < 1), along, np.nan), axis=1)  # those not met come last
@@ -248,7 +248,7 @@ def _inside(
     (x1, y1), (x2, y2) = polygon.T, np.roll(polygon, -1, axis=0).T
     x, y = points[:, :1], points[:, 1:]
     passes = (y1 > y) != (y2 > y)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # of level edges, or nearly so, which a ray passes by
         right = x < x1 + (y - y1) / (y2 - y1) * (x2 - x1)
     return (passes & right).sum(1) % 2 == 1
 
