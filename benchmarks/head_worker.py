@@ -236,12 +236,14 @@ class Original:
         head, scene = original_instances.head(), made.scene
         shape, metas = scene.pad_shapes[0], original_instances.metas(scene)
         maps = [scene.levels(part) for part in (scene.cls_scores, scene.distances, made.kernels)]
-        parts = [level.requires_grad_() for levels in maps for level in levels] + [made.mask_feat.requires_grad_()]
+        # a copy: the answer takes its own gradient of what was made
+        mask_feat = made.mask_feat.clone().requires_grad_()
+        parts = [level.requires_grad_() for levels in maps for level in levels] + [mask_feat]
 
         def run() -> float:
             truth = original_instances.truth(scene, shape)  # anew: the original changes what it is given
             start = time.perf_counter()
-            losses = head.loss_by_feat(*maps, made.mask_feat, truth, metas)
+            losses = head.loss_by_feat(*maps, mask_feat, truth, metas)
             (sum(losses["loss_cls"]) + sum(losses["loss_bbox"]) + losses["loss_mask"]).backward()
             seconds = time.perf_counter() - start
             for part in parts:
