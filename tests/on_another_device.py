@@ -142,8 +142,15 @@ def test_assignment_losses_and_gradients_never_wait(pretend: Pretend, settings: 
     assert on_the_device([*found.values(), *(level.grad for branch in maps for level in branch)])
 
 
-@PRECISIONS
-@pytest.mark.parametrize("optim", [OptimConfig(), OptimConfig(frozen_stages=1, backbone_lr_mult=0.1, norm_eval="all")])
+@pytest.mark.parametrize(
+    ("optim", "amp"),
+    [
+        (OptimConfig(), None),
+        (OptimConfig(), torch.bfloat16),
+        (OptimConfig(frozen_stages=1, backbone_lr_mult=0.1, norm_eval="all"), torch.bfloat16),
+    ],
+    ids=["fp32", "bf16", "frozen, bf16"],
+)
 def test_a_training_step_never_waits(pretend: Pretend, optim: OptimConfig, amp: torch.dtype | None):
     """Network, losses, gradients, AdamW and average, with two batches of other sizes in a step."""
     model: Any = build_detector(MODEL).to(pretend.device)

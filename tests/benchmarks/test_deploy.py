@@ -20,6 +20,7 @@ def script() -> ModuleType:
     return importlib.import_module("deploy")
 
 
+@pytest.mark.slow
 def test_each_form_gets_a_row(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_random_set(tmp_path / "data", 3)
     write_random_set(tmp_path / "data", 3, name="val", seed=1)

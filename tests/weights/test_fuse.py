@@ -28,12 +28,16 @@ def filled(config: str | ModelConfig) -> RTMDet:
 @torch.no_grad()
 def largest_difference(first: nn.Module, second: nn.Module) -> float:
     """Largest difference over largest value, over all outputs of all levels."""
-    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)).to(next(first.parameters()))
+    images = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(0)).to(next(first.parameters()))
     pairs = zip(tree_leaves(first(images)), tree_leaves(second(images)), strict=True)
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("size", MODELS)
+# the larger ones are the same code, and to fill them takes seconds
+LARGE = ("m", "l", "x")
+
+
+@pytest.mark.parametrize("size", [pytest.param(s, marks=pytest.mark.slow) if s in LARGE else s for s in MODELS])
 def test_outputs_stay_for_all_sizes(size: str):
     model = filled(size)
     assert largest_difference(model, fuse_batch_norm(model)) < 1e-5
