@@ -99,7 +99,7 @@ lint: set-up
 
 unit: set-up
 	@echo "== unit tests and doctests, with every shape in a signature checked"
-	@$(SERIAL) $(PYTEST) -n 2 --dist worksteal --jaxtyping-packages=minirtmdet,beartype.beartype
+	@$(SERIAL) $(PYTEST) -n 2 --dist worksteal --jaxtyping-packages=minirtmdet,shape_checks.checked
 
 # without the shape checks: their import hook breaks torch.compile; the compiler needs no processes of its own
 compiled: set-up
@@ -108,7 +108,7 @@ compiled: set-up
 
 slow: set-up
 	@echo "== tests that take longer"
-	@$(SERIAL) $(PYTEST) -m slow --jaxtyping-packages=minirtmdet,beartype.beartype tests
+	@$(SERIAL) $(PYTEST) -m slow --jaxtyping-packages=minirtmdet,shape_checks.checked tests
 
 notebooks: set-up
 	@echo "== notebooks, two at a time, outputs compared with the stored ones"

@@ -1,18 +1,10 @@
 """What every test has."""
 
-from collections.abc import Iterator
-
 import pytest
-from jaxtyping import config
+import shape_checks
 
 
 @pytest.fixture(autouse=True)
-def checked_unless_marked(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Shapes are checked, but not in tests that are marked ``repeats``.
-
-    These run the same small functions thousands of times, and each check takes as long as such a function.
-    """
-    before = config.jaxtyping_disable
-    config.update("jaxtyping_disable", before or request.node.get_closest_marker("repeats") is not None)
-    yield
-    config.update("jaxtyping_disable", before)
+def shapes_are_checked() -> None:
+    """Those of this test's first calls, where the checks are asked for on the command line."""
+    shape_checks.begin()

@@ -33,7 +33,7 @@ CELL_SECONDS, JOB_SECONDS = 1500, 5400
 SANITIZE = ROOT / "tests/book/nbval_sanitize.cfg"
 OPTIONS = {
     ".ipynb": f"--nbval --nbval-current-env --nbval-cell-timeout={CELL_SECONDS} --nbval-sanitize-with={SANITIZE}",
-    "": "--jaxtyping-packages=minirtmdet,beartype.beartype",
+    "": "--jaxtyping-packages=minirtmdet,shape_checks.checked",
 }
 
 

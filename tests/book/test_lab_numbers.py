@@ -123,7 +123,6 @@ def compare(lab: dict[str, Any], package: assignment.Assignment, chosen: Tensor,
     return Counter(priors=len(owners), positives=int((package.gt_inds > 0).sum()), ties=int(differing.sum()))
 
 
-@pytest.mark.repeats
 def test_random_scenes() -> None:
     """Each assigner on each case: geometry to the last bit, costs to 1e-5, owners but for ties."""
     cases = [random_case(seed) for seed in range(CASES)]

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from minirtmdet.data.masks import compress, decode_mask, draw_polygons, encode_masks
 
 
-@pytest.mark.repeats
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 70), st.floats(0, 1), st.integers(0, 10_000))
 def test_masks_survive_both_forms_of_rle(height: int, width: int, share: float, seed: int):

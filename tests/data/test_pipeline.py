@@ -12,8 +12,6 @@ from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.presets import PRESETS
 
-pytestmark = pytest.mark.repeats
-
 PLAIN = replace(PRESETS["tiny-320"].augment, min_box_size=1.0)
 FULL = AugmentConfig(scale=(0.5, 2.0))
 
