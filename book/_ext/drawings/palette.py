@@ -6,7 +6,7 @@ the paper to be seen, it is moved towards the ink until it is not.
 
 from minirtmdet.plots.canvas import BOXES, LEVELS, LOSSES, THINGS
 
-LIGHT, DARK = "#ffffff", "#14181e"
+LIGHT, DARK = "#ffffff", "#121212"
 """The papers of the theme."""
 LEAST = 3.0
 """Contrast of lines that carry a meaning (WCAG 2.1, 1.4.11)."""
