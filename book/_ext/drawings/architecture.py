@@ -80,14 +80,14 @@ def draw(place: Place) -> list[Sheet]:
 def upper(place: Place) -> Sheet:
     """Image, backbone and neck."""
     known, sheet = facts(), Sheet(360, 466)
-    picture = Box(COLUMNS[0] - IMAGE / 2, 4, IMAGE, IMAGE)
-    sheet.add("image", href=place.scene, x=picture.x, y=picture.y, width=IMAGE, height=IMAGE)
-    sheet.text(picture.x + IMAGE + 12, 44, "image", "name start")
-    sheet.text(picture.x + IMAGE + 12, 62, shape(known.image), "start")
+    image = Box(COLUMNS[0] - IMAGE / 2, 4, IMAGE, IMAGE)
+    sheet.add("image", href=place.scene, x=image.x, y=image.y, width=IMAGE, height=IMAGE)
+    sheet.text(image.x + IMAGE + 12, 44, "image", "name start")
+    sheet.text(image.x + IMAGE + 12, 62, shape(known.image), "start")
 
     sheet.panel(Box(1, 116, 358, 150), "backbone", place.pages["backbone_neck"])
     first = sheet.box(Box(8, 128, 104, 42), ["stem, stage 1", shape(known.stage1)])
-    sheet.arrow(picture.bottom, first.top)
+    sheet.arrow(image.bottom, first.top)
     stages = [Box(middle - 52, 196, 104, 60) for middle in COLUMNS]
     for i, (box, level, sizes) in enumerate(zip(stages, LEVELS, known.features)):
         sheet.box(box, [f"stage {i + 2}", shape(sizes), f"stride {STRIDES[i]}"], level)
