@@ -6,6 +6,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -156,3 +157,15 @@ def test_a_strip_marks_where_its_chapter_is_and_leads_to_the_others() -> None:
     assert links == [f"{station.page}.html" for station in you_are_here.STATIONS.values()]
     assert [link.attrib.get("aria-current") for link in nav.iter("a")].count("page") == 2
     assert "whole detector" in you_are_here.strip("glance", str)
+
+
+def test_only_chapters_get_a_strip() -> None:
+    """Not the page of a module's source that is called as a chapter."""
+    app = SimpleNamespace(
+        env=SimpleNamespace(found_docs={"book/costs"}),
+        builder=SimpleNamespace(get_relative_uri=lambda one, other: f"{other}.html"),
+    )
+    for page, has in (("book/costs", True), ("_modules/minirtmdet/plots/costs", False), ("book/glossary", False)):
+        context = {"body": "<h1>Costs</h1><p>Text</p>"}
+        you_are_here.add_strip(app, page, "page.html", context, None)  # type: ignore[arg-type]
+        assert ("</h1>\n<nav" in context["body"]) == has
