@@ -1,12 +1,13 @@
 """The book's drawings and the strip of each chapter: the package's numbers, words that fit, colours that are seen."""
 
+import doctest
 import json
 import re
 import sys
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ sys.path.insert(0, str(BOOK / "_ext"))
 
 import drawings  # noqa: E402
 import you_are_here  # noqa: E402
-from drawings import architecture, palette, schedule  # noqa: E402
+from drawings import architecture, palette, schedule, svg  # noqa: E402
 from drawings.svg import Place, Step  # noqa: E402
 
 USE = re.compile(r"```\{drawing\} (\S+)\n((?::\w+: .*\n)+)\n((?:.+\n)+)```")
@@ -83,6 +84,13 @@ def test_the_steps_of_the_assignment_have_the_numbers_of_the_chapter() -> None:
     said = " ".join(step.words for step in drawings.DRAWINGS["assignment"](place()))
     for number in ("195 of 525 priors", "k is 8, 8, 2", "8 + 8 + 2", "want 6 priors", "18 priors learn", "507 learn"):
         assert number in said
+
+
+@pytest.mark.parametrize("module", [palette, svg, you_are_here])
+def test_examples_in_docstrings(module: ModuleType) -> None:
+    failed, attempted = doctest.testmod(module)
+    assert attempted > 0
+    assert failed == 0
 
 
 def test_the_age_of_an_average() -> None:
