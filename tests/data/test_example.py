@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from minirtmdet.boxes import bbox_overlaps, points_inside
-from minirtmdet.data.example import PRIOR, SIZE, STEP, STEPS, example, recorded_maps
+from minirtmdet.data.example import CROWD_STEPS, CROWDS, PRIOR, SIZE, STEP, STEPS, example, recorded_maps
 from minirtmdet.head.pipeline import RTMDetLoss
 from minirtmdet.head.postprocess import predict_by_feat
 from minirtmdet.head.priors import MlvlPointGenerator
+from minirtmdet.reference import assignment as reading
 
 
 def test_boxes_are_those_of_the_pixels_and_always_the_same():
@@ -69,5 +70,42 @@ def test_the_run_ends_with_a_detector():
 
 
 def test_a_step_that_was_not_recorded_is_named():
-    with pytest.raises(ValueError, match=r"step 7 was not recorded: expected one of \(0, 10"):
+    with pytest.raises(ValueError, match=r"step 7 of example was not recorded: expected one of \(0, 10"):
         recorded_maps(7)
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_crowds_overlap_and_were_recorded(name: str):
+    scene = CROWDS[name]()
+    overlaps = bbox_overlaps(scene.boxes, scene.boxes).fill_diagonal_(0)
+    assert (overlaps.amax(1) > 0.05).all()
+    for step in CROWD_STEPS:
+        maps = recorded_maps(step, name)
+        assert [tuple(level.shape) for level in maps.cls_scores] == [(1, 16, side, side) for side in (20, 10, 5)]
+        assert all((level > 0).all() for level in maps.bbox_preds)
+    with pytest.raises(ValueError, match=rf"step 0 of {name} was not recorded: expected one of \(50, 400\)"):
+        recorded_maps(0, name)
+
+
+def test_a_scene_that_was_not_recorded_is_named():
+    with pytest.raises(ValueError, match="scene 'queue' was not recorded: expected example, faces, jam"):
+        recorded_maps(50, "queue")
+
+
+@pytest.mark.parametrize(("name", "step", "without"), [("faces", 400, 0), ("jam", 50, 1)])
+def test_in_a_crowd_class_and_centre_choose_among_boxes_that_fit_equally_well(name: str, step: int, without: int):
+    """What the chapter on costs says of both: a fifth of the positives change, and their IoU hardly does."""
+    scene = CROWDS[name]()
+    logits, boxes, priors = (t.squeeze(0) for t in RTMDetLoss(16).flatten(*recorded_maps(step, name))[:3])
+    where = reading.candidates(priors, scene.boxes)
+    ious = bbox_overlaps(boxes[where], scene.boxes)
+    centers = (scene.boxes[:, :2] + scene.boxes[:, 2:]) / 2
+    parts = [reading.class_cost(logits[where], scene.labels, ious), reading.center_cost(priors[where], centers)]
+
+    def choose(cost: torch.Tensor) -> torch.Tensor:
+        return reading.resolve_conflicts(reading.choose(cost, reading.dynamic_k(ious)), cost)
+
+    by_iou = 3 * reading.iou_cost(ious)
+    full, other = choose(by_iou + parts[0] + parts[1]), choose(by_iou + parts[1 - without])
+    assert (full & ~other).sum() > 0.2 * full.sum()
+    assert (ious[full].mean() - ious[other].mean()).abs() < 0.03

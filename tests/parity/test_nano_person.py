@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 from minirtmdet import build_detector, load_checkpoint
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.images import read_image
+from minirtmdet.data.photo import photo, photo_file, photo_maps
 from minirtmdet.detector import RTMDet
 from minirtmdet.inference.images import find_images, predict_images
 from minirtmdet.weights.build import build_from_checkpoint
@@ -18,7 +18,7 @@ from minirtmdet.weights.fuse import fuse_batch_norm
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
 FUSED = WEIGHTS / "rtmdet_nano_person_fused.npz"
-PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+PHOTO = photo_file()
 
 pytestmark = pytest.mark.skipif(
     not FUSED.is_file(), reason="needs rtmdet_nano_person_fused.npz in ../shared/weights, not part of the repository"
@@ -71,6 +71,15 @@ def test_finds_the_person_in_a_photo(detector: RTMDet, clip: Literal["input", "c
     torch.testing.assert_close(found.detections.scores, torch.tensor([SCORE]), rtol=0, atol=1e-3)
     expected = torch.tensor([[BOX[0], BOX[1], right, BOX[3]]])
     torch.testing.assert_close(found.detections.boxes, expected, rtol=0, atol=0.5)
+
+
+def test_the_record_of_the_photo_is_what_the_weights_say(detector: RTMDet):
+    with torch.no_grad():
+        outputs = detector(photo().images)
+    for maps, recorded in zip(outputs, photo_maps(), strict=True):
+        for level, expected in zip(maps, recorded, strict=True):
+            # another build of the JPEG decoder gives slightly other pixels
+            torch.testing.assert_close(level, expected, rtol=0, atol=0.01 * expected.abs().max().item())
 
 
 def test_colours_are_read_as_bgr(detector: RTMDet):

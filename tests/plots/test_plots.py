@@ -208,6 +208,14 @@ DRAW = {
     "masks over, nothing true": lambda: plots.masks_over(IMAGE, {"a": HALF}, truth=HALF & False),
     "features": lambda: plots.feature_maps([torch.rand(2, 6, *size) for size in SIZES], image=IMAGE),
     "scores": lambda: plots.score_maps([torch.rand(1, 3, *size) for size in SIZES], PRIORS, {0: "cat", 2: "owl"}),
+    "scores over an image": lambda: plots.score_maps(
+        [torch.rand(1, 1, *size) for size in SIZES], PRIORS, {0: "cat"}, image=IMAGE
+    ),
+    "changed choices": lambda: plots.changed_choices(
+        {"one": plots.Changed(IMAGE, TRUTH, gt_inds(box0=[9]), gt_inds(box1=[9, 70]))},
+        PRIORS,
+        title="What two choices have in common",
+    ),
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
     "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
@@ -289,6 +297,38 @@ def test_a_notebook_gets_a_png_of_twice_its_reading_size() -> None:
     image = Image.open(io.BytesIO(png)).convert("RGB")
     assert image.width == 1400 == 2 * metadata["width"]
     assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((2, 2))) == CARD
+
+
+def test_a_photograph_gets_a_palette_where_its_png_would_be_large() -> None:
+    """Noise is the worst of photographs: as it is, 7 inches of it take more than 4 MB."""
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    large, _ = plots.detection_sheet([noise], [nothing], CLASSES)._repr_png_()
+    small, _ = plots.detection_sheet([np.zeros_like(noise)], [nothing], CLASSES)._repr_png_()
+    assert [Image.open(io.BytesIO(png)).mode for png in (large, small)] == ["P", "RGBA"]
+
+
+def test_choices_are_compared_prior_by_prior_and_box_by_box() -> None:
+    """9 is kept, 10 lost, 11 won, and 12 changes its box, so that it is both lost and won."""
+    both = plots.Changed(IMAGE, TRUTH, gt_inds(box0=[9, 10, 12]), gt_inds(box0=[9, 11], box1=[12]))
+    figure = plots.changed_choices({"one": both, "other": both}, PRIORS, title="Two choices")
+    places = {
+        label: labelled(figure.axes[1], label)[0].get_offsets().tolist()
+        for label in ("chosen either way", "only before", "only after")
+    }
+    at = PRIORS[:, :2].tolist()
+    assert places == {"chosen either way": [at[9]], "only before": [at[10], at[12]], "only after": [at[11], at[12]]}
+    with pytest.raises(ValueError, match="give at least one scene"):
+        plots.changed_choices({}, PRIORS, title="Nothing")
+
+
+def test_scores_hide_the_image_only_where_they_are_high() -> None:
+    logits = [torch.full((1, 1, *size), -9.0) for size in SIZES]
+    logits[0][0, 0, 2, 3] = 3
+    below, above = plots.score_maps(logits, PRIORS, {0: "cat"}, image=IMAGE).axes[0].images
+    assert (below.get_array()[..., 0] == below.get_array()[..., 1]).all()  # grey
+    assert above.get_alpha()[2, 3] == pytest.approx(0.9)
+    assert np.delete(above.get_alpha().ravel(), 2 * 8 + 3).max() < 0.01
 
 
 def test_save_makes_the_folder_and_leaves_the_old_file_when_it_fails(tmp_path) -> None:

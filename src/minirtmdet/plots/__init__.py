@@ -5,7 +5,7 @@ Matplotlib is imported when the first image is drawn.
 """
 
 from minirtmdet.plots.assigners import answers, courses, level_bars
-from minirtmdet.plots.assigning import assignment, conflict, dynamic_k
+from minirtmdet.plots.assigning import Changed, assignment, changed_choices, conflict, dynamic_k
 from minirtmdet.plots.canvas import save
 from minirtmdet.plots.costs import cost_maps
 from minirtmdet.plots.dataset import box_sizes, contact_sheet
@@ -21,12 +21,14 @@ from minirtmdet.plots.thresholds import confusions, mistake_counts, reliability,
 from minirtmdet.plots.training import compare_runs, curves, loss_breakdown, loss_curve, soft_label_loss
 
 __all__ = [
+    "Changed",
     "animate",
     "answers",
     "assignment",
     "augmentation_steps",
     "before_and_after",
     "box_sizes",
+    "changed_choices",
     "compare_runs",
     "conflict",
     "confusions",

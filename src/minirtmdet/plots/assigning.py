@@ -1,13 +1,14 @@
 """Figures of how priors get boxes: costs, dynamic k, conflicts and the assignment."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.plots.canvas import (
+    BOXES,
     INK,
     MUTED,
     Image,
@@ -20,6 +21,8 @@ from minirtmdet.plots.canvas import (
     level_style,
     new_figure,
     panels,
+    points_per_pixel,
+    sheet,
     show_image,
     styled,
     to_numpy,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 MOST_NAMED = 12
+CHANGES = ((MUTED, "o", 0.9), (BOXES[3], "o", 1.6), (BOXES[5], "X", 1.6))
+"""Colour, marker and size of the priors that two choices have in common, that one has, and that the other has."""
 
 
 @styled
@@ -195,6 +200,66 @@ def assignment(
         draw_labels(ax, list(boxes.values()), list(called.values()), [box_color(g) for g in boxes])
     if follow is not None:
         draw_ring(ax, to_numpy(points[follow, :2]), "follow", 2.4 * area)
+    return figure
+
+
+class Changed(NamedTuple):
+    """Two choices for one image.
+
+    Attributes:
+        image: the image.
+        ground_truth: its boxes.
+        before, after: ``gt_inds`` of each.
+    """
+
+    image: Image
+    ground_truth: GroundTruth | Float[Tensor, "_ 4"]
+    before: AssignResult | Int[Tensor, " priors"]
+    after: AssignResult | Int[Tensor, " priors"]
+
+
+@styled
+def changed_choices(
+    scenes: Mapping[str, Changed],
+    points: Float[Tensor, "priors 4"],
+    *,
+    title: str,
+    ways: tuple[str, str] = ("before", "after"),
+) -> "matplotlib.figure.Figure":
+    """Positives that two ways to choose have in common, and those that only one of them has.
+
+    A prior that both choose, for different boxes, is marked as one that each of them alone has.
+
+    Args:
+        scenes: images of one size with both choices, by what to call them.
+        points: ``(x, y, stride, stride)`` in pixels.
+        title: what the figure shows, in a sentence.
+        ways: what to call both choices.
+
+    Raises:
+        ValueError: where there is no scene.
+    """
+    if not scenes:
+        raise ValueError("there is nothing to compare: give at least one scene")
+    height, width = image_size(next(iter(scenes.values())).image)
+    figure, axes = sheet(title, len(scenes), 2, height / width)
+    for ax, (name, scene) in zip(axes, scenes.items(), strict=True):
+        show_image(ax, scene.image, opacity=0.55)
+        ax.set_title(name)
+        for g, box in real_boxes(scene.ground_truth).items():
+            draw_box(ax, box, box_color(g), dashed=True)
+    figure.draw_without_rendering()
+    xy, strides = to_numpy(points[:, :2]), to_numpy(points[:, 2])
+    side = points_per_pixel(axes[0]) * strides.min() / 2
+    for ax, scene in zip(axes, scenes.values(), strict=True):
+        before, after = gt_indices(scene.before), gt_indices(scene.after)
+        same, differs = (before == after) & (before > 0), before != after
+        labels = ("chosen either way", *(f"only {way}" for way in ways))
+        parts = (same, differs & (before > 0), differs & (after > 0))
+        for label, where, (color, marker, share) in zip(labels, parts, CHANGES, strict=True):
+            style: dict[str, Any] = {"marker": marker, "edgecolors": "white", "linewidths": 0.8, "zorder": 3}
+            ax.scatter(*xy[where].T, s=(share * side) ** 2, color=color, label=label, **style)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(CHANGES))
     return figure
 
 

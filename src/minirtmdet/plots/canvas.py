@@ -29,6 +29,8 @@ Image: TypeAlias = UInt8[np.ndarray, "_ _ 3"] | UInt8[Tensor, "3 _ _"]
 
 P = ParamSpec("P")
 WIDTH, DPI = 7.0, 200
+MOST_BYTES = 400_000
+"""A PNG that is larger gets a palette, so that a page with photographs still loads in a moment."""
 INK, MUTED, CARD, FAINT = "#22252b", "#5d636e", "#faf9f6", "#dad8d2"
 
 # Paul Tol's high-contrast, vibrant and muted schemes: told apart by colour-blind readers; levels differ in shape too
@@ -142,9 +144,24 @@ def _figure_class() -> "type[matplotlib.figure.Figure]":
         def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
             png = BytesIO()
             self.savefig(png, format="png", dpi=self.dpi, facecolor=self.get_facecolor())
-            return png.getvalue(), {"width": int(self.get_figwidth() * 100)}
+            content = png.getvalue()
+            if len(content) > MOST_BYTES:
+                content = _with_palette(content)
+            return content, {"width": int(self.get_figwidth() * 100)}
 
     return Card
+
+
+def _with_palette(png: bytes) -> bytes:
+    """The same image in 256 colours of its own, a third of the bytes: photographs hardly shrink in PNG."""
+    from io import BytesIO
+
+    from PIL import Image as Pixels
+
+    smaller = BytesIO()
+    with Pixels.open(BytesIO(png)) as full:
+        full.convert("RGB").quantize(256, dither=Pixels.Dither.NONE).save(smaller, "png", optimize=True)
+    return smaller.getvalue()
 
 
 def save(figure: "matplotlib.figure.Figure", path: Path) -> Path:
@@ -227,6 +244,11 @@ def to_rgb(image: np.ndarray | Tensor) -> UInt8[np.ndarray, "_ _ 3"]:
             f"image is {pixels.dtype} {tuple(image.shape)}: expected BGR as a uint8 array [H, W, 3] or tensor [3, H, W]"
         )
     return pixels[..., ::-1]
+
+
+def to_grey(image: Image) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The image without its colours, as a background of maps that have some."""
+    return np.repeat(to_rgb(image).mean(-1, keepdims=True), 3, -1).astype(np.uint8)
 
 
 def image_size(image: Image) -> tuple[int, int]:

@@ -19,8 +19,8 @@ from minirtmdet.plots.canvas import (
     panels,
     show_image,
     styled,
+    to_grey,
     to_numpy,
-    to_rgb,
 )
 from minirtmdet.plots.dots import square_around
 from minirtmdet.plots.grids import Level, levels, listed, named, real_boxes, some
@@ -132,8 +132,7 @@ def _draw_map(ax: "matplotlib.axes.Axes", level: Level, values: np.ndarray, imag
     ax.set_facecolor(FAINT)
     opacity = 1.0
     if image is not None:
-        grey = np.repeat(to_rgb(image).mean(-1, keepdims=True), 3, -1).astype(np.uint8)
-        show_image(ax, grey, opacity=0.6)
+        show_image(ax, to_grey(image), opacity=0.6)
         opacity = 0.72
     extent = level.extent
     ax.imshow(level.map(values), extent=extent, interpolation="nearest", alpha=opacity, **style)

@@ -22,6 +22,7 @@ from minirtmdet.plots.canvas import (
     panels,
     show_image,
     styled,
+    to_grey,
     to_numpy,
 )
 from minirtmdet.plots.dots import draw_ring
@@ -39,6 +40,7 @@ def score_maps(
     points: Float[Tensor, "priors 4"],
     classes: Mapping[int, str],
     *,
+    image: Image | None = None,
     ground_truth: GroundTruth | Float[Tensor, "_ 4"] | None = None,
     index: int = 0,
     follow: int | None = None,
@@ -49,6 +51,7 @@ def score_maps(
         cls_scores: logits of each level.
         points: ``(x, y, stride, stride)`` in pixels.
         classes: name by class index, of those to draw.
+        image: what lies below the maps, in grey; it shows through where scores are low.
         ground_truth: boxes to outline.
         index: which image of the batch.
         follow: index of a prior to ring.
@@ -68,7 +71,11 @@ def score_maps(
     outlines = {} if ground_truth is None else real_boxes(ground_truth, index)
     for row, (c, name) in zip(axes, classes.items(), strict=True):
         for ax, level, values in zip(row, grid, scores, strict=True):
-            ax.imshow(values[c], norm=norm, extent=level.extent, interpolation="nearest")
+            opacity = 1.0
+            if image is not None:
+                show_image(ax, to_grey(image))
+                opacity = np.minimum(2 * norm(values[c]), 0.9)
+            ax.imshow(values[c], norm=norm, extent=level.extent, interpolation="nearest", alpha=opacity)
             bare(ax)
             for g, box in outlines.items():
                 draw_box(ax, box, box_color(g))
