@@ -22,7 +22,7 @@ from minirtmdet.head.targets import build_targets
 from minirtmdet.judge import session
 from minirtmdet.judge.exercise import Exercise, Mistake
 from minirtmdet.judge.matching import COST_TOLERANCE, pos_gt_bboxes
-from minirtmdet.judge.verdict import WIDTH
+from minirtmdet.judge.trial import WIDTH
 from minirtmdet.judge.waits import watch_reads
 from minirtmdet.layers import ConvModule
 from minirtmdet.reference import assignment as reading
@@ -367,5 +367,5 @@ def test_what_makes_a_device_wait_is_seen() -> None:
             ask()
         assert name in seen
     with watch_reads() as seen:
-        torch.where(x > 1, x, 0), x[torch.tensor([0, 2])], x.sort(), x * (x > 1)
+        torch.where(x > 1, x, 0), x[torch.tensor([0, 2])], x.sort(), x * (x > 1), F.one_hot(x.long(), 3)
     assert seen == []

@@ -5,7 +5,8 @@ exercise asks for it, gradients are compared too, and a wait for the device is s
 itself computes, which tests hold to MMDetection.
 """
 
+from minirtmdet.judge.rules import watch
 from minirtmdet.judge.session import check, exercises, hint, status, verdict
-from minirtmdet.judge.verdict import Fault, Verdict
+from minirtmdet.judge.trial import Fault, Verdict
 
-__all__ = ["Fault", "Verdict", "check", "exercises", "hint", "status", "verdict"]
+__all__ = ["Fault", "Verdict", "check", "exercises", "hint", "status", "verdict", "watch"]

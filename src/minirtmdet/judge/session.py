@@ -7,7 +7,7 @@ from typing import Any
 
 from minirtmdet.judge import costs, detector, losses, masks, matching, priors
 from minirtmdet.judge.exercise import Exercise
-from minirtmdet.judge.verdict import WIDTH, Verdict, judge_function
+from minirtmdet.judge.trial import WIDTH, Verdict, judge_function
 
 CHAPTERS = (
     "glance", "head_construction", "priors", "valid_flags", "coder", "costs", "matching", "sampling", "targets",
