@@ -106,3 +106,56 @@ def test_every_exercise_has_a_solution_and_every_check_an_exercise(path: Path) -
     assert len(asked) >= 3
     assert sorted(asked) == sorted(re.findall(r"\{solution(?:-start)?\} (\S+)", page))
     assert set(CHECK.findall(page)) <= set(session.ALL)
+
+
+def test_what_solutions_say_of_changed_rules_is_true_of_every_seed() -> None:
+    """Of the numbers and comparisons in the exercises that end with ``-watch``."""
+    record = json.loads((ROOT / "benchmarks" / "results" / "rules.json").read_text(encoding="utf-8"))
+    runs = {json.dumps(row["rules"]): row["runs"] for row in record["rows"]}
+    official = runs["{}"]
+    assert len(official) == 4
+
+    def each(rule: str, key: str) -> tuple[float, float]:
+        values = [run[key] for run in runs[rule].values()]
+        return min(values), max(values)
+
+    assert each("{}", "found") == (10, 11)
+    assert 0.87 < each("{}", "IoU")[0] < each("{}", "IoU")[1] < 0.895
+    assert 1.15 < each("{}", "first loss_cls")[0] < each("{}", "first loss_cls")[1] < 1.26
+    assert {round(value, 2) for value in each("{}", "first IoU")} == {0.46}
+    # priors
+    assert each('{"prior_offset": 0.5}', "found") == (9, 11)
+    assert each('{"prior_offset": 0.5}', "first positives")[1] < each("{}", "first positives")[0]
+    # coder
+    no_exp = '{"exp_on_reg": false}'
+    assert {round(value, 2) for value in each(no_exp, "first loss_cls")} == {0.01}
+    assert each(no_exp, "first positives")[1] <= 11 / 4
+    assert each(no_exp, "IoU")[1] < 0.65
+    assert each(no_exp, "found") == (2, 3)
+    # costs
+    assert {round(value, 2) for value in each('{"iou_weight": 0.0}', "first IoU")} == {0.14}
+    assert {round(value, 2) for value in each('{"iou_weight": 0.0}', "first loss_cls")} == {0.11}
+    assert each('{"iou_weight": 0.0}', "found")[1] == 4
+    wide = runs['{"soft_center_radius": 30.0}']
+    assert all(wide[seed]["found"] == official[seed]["found"] for seed in official)
+    # matching
+    one = '{"topk": 1}'
+    assert [round(value, 2) for value in each(one, "IoU")] == [0.96, 0.98]
+    assert each(one, "found") == each(one, "drawn") == (11, 11)
+    many = runs['{"topk": 50}']
+    assert all(many[seed]["positives"] > official[seed]["positives"] for seed in official)
+    assert all(many[seed]["IoU"] < official[seed]["IoU"] for seed in official)
+    # sampling
+    silent = '{"cls_weight": 0.0}'
+    assert [round(value, 2) for value in each(silent, "IoU")] == [0.76, 0.86]
+    assert each(silent, "positives")[0] > 20
+    assert each(silent, "drawn") == (0, 0)
+    # losses
+    plain, boxless = '{"beta": 0.0}', '{"bbox_weight": 0.0}'
+    assert each(plain, "first loss_cls")[0] > 10 * each("{}", "first loss_cls")[1]
+    assert 0.8 < each(plain, "loss_cls")[0] < each(plain, "loss_cls")[1] < 1.3
+    assert all(runs[plain][seed]["found"] == official[seed]["found"] for seed in official)
+    assert [round(value, 2) for value in each(boxless, "IoU")] == [0.46, 0.47]
+    assert each(boxless, "loss_cls")[1] < 0.003
+    assert each(boxless, "positives")[1] <= 8.25
+    assert all(runs[boxless][seed]["found"] < official[seed]["found"] for seed in official)
