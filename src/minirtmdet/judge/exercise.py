@@ -74,7 +74,7 @@ class Exercise:
 
     @property
     def signature(self) -> str:
-        """As one would write it on paper: ``soft_center(priors [N,4], centers [B,G,2], radius=3.0) -> [B,G,N]``."""
+        """Names, shapes and defaults, as in ``soft_center(priors [N,4], centers [B,G,2], radius=3.0) -> [B,G,N]``."""
         signature = inspect.signature(self.solution)
         parameters = ", ".join(map(_parameter, signature.parameters.values()))
         return f"{self.name}({parameters}) -> {_kind(signature.return_annotation)}"

@@ -17,7 +17,7 @@ from minirtmdet.structures import LossTerms
 def quality_focal_loss(
     cls_scores: Float[Tensor, "N C"], labels: Int[Tensor, " N"], quality: Float[Tensor, " N"], beta: float = 2.0
 ) -> Float[Tensor, " N"]:
-    """BCE(logit, target) * |target - sigmoid| ** beta, summed over the classes; label C is background."""
+    """BCE(logit, target) times abs(target - sigmoid) ** beta, summed over the classes; label C is background."""
     return reading.quality_focal_loss(cls_scores, labels, quality, beta)
 
 
