@@ -251,6 +251,7 @@ EXERCISES = [
         cases=[
             Case("points on each border", lambda: (_BORDERS, boxes((8, 8, 32, 24), (0, 0, 16, 16)))),
             Case("the scene", lambda: (scene().priors[:, :2], scene().boxes)),
+            Case("a box between all priors", lambda: (scene().priors[:, :2], boxes((17, 17, 23, 23), (9, 9, 40, 16)))),
             Case("padded boxes, all zeros", lambda: (torch.zeros(2, 2), boxes((0, 0, 0, 0), (-4, -4, 4, 4)))),
             Case("no boxes", lambda: (_BORDERS, NO_BOXES)),
         ],

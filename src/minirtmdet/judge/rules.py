@@ -58,7 +58,7 @@ class Course(NamedTuple):
 def watch(*, seed: int = 0, **rules: Any) -> None:
     """Train a small network twice on the same four scenes, by RTMDet's rules and by yours, and print both courses.
 
-    It takes some ten seconds.  One seed shows one instance: what you conclude has to hold with ``seed=1`` too.
+    One seed shows one instance: what you conclude has to hold with ``seed=1`` too.
 
     Args:
         seed: of the fresh weights, the same for both.
