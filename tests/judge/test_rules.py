@@ -1,4 +1,4 @@
-"""A rule is changed where it belongs, both trainings begin alike, and unknown rules are refused."""
+"""A rule is changed where it belongs, both courses are printed, and unknown rules are refused."""
 
 import pytest
 
@@ -7,20 +7,18 @@ from minirtmdet.judge import rules
 
 
 @pytest.fixture(autouse=True)
-def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "STEPS", 2)
+def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "STEPS", 1)
 
 
-def test_a_training_repeats_and_a_rule_changes_it() -> None:
-    official, again, other = (rules.train(changed) for changed in ({}, {}, {"topk": 1}))
-    assert official == again
-    assert len(official.rows) == 2
+def test_a_rule_changes_a_training() -> None:
+    official, other = rules.train({}), rules.train({"topk": 1})
+    assert len(official.rows) == 1
     assert other.rows[0].positives == 11 / 4  # one for each box
     assert official.rows[0].positives > 2 * other.rows[0].positives
 
 
-def test_losses_and_network_are_changed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "STEPS", 1)
+def test_losses_and_network_are_changed_too() -> None:
     changed = rules.train({"beta": 0.0, "bbox_weight": 4.0, "exp_on_reg": False}).rows[0]
     assert changed.iou < 0.1  # boxes begin without size
     assert changed.loss_cls > 10 * changed.loss_bbox
