@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.toy import HostReads, random_boxes
+from helpers.toy import random_boxes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,6 +20,7 @@ from minirtmdet.configs import STRIDES, ModelConfig, OptimConfig
 from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.optim import build_optimizer
 from minirtmdet.engine.step import LOSSES, GraphStep, Inputs, TrainStep, build_step
+from minirtmdet.judge.waits import HostReads
 from minirtmdet.structures import GroundTruth
 
 CLASSES = 3

@@ -13,7 +13,6 @@ import pytest
 import torch
 from helpers.runs import MODEL, quiet, same_state
 from helpers.tiny_sets import CATEGORIES, box_entry, write_random_set, write_set
-from helpers.toy import HostReads
 from torch import Tensor
 
 from minirtmdet import build_detector
@@ -21,6 +20,7 @@ from minirtmdet.configs import AugmentConfig, DataConfig, OptimConfig, TrainConf
 from minirtmdet.devices import pick_device
 from minirtmdet.engine.results import describe_results
 from minirtmdet.engine.trainer import Trainer
+from minirtmdet.judge.waits import HostReads
 from minirtmdet.weights.checkpoint import read_checkpoint, save_checkpoint
 from minirtmdet.weights.formats import CheckpointError
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.toy import HostReads
 from parity import cases
 from torch import Tensor
 
 from minirtmdet.head import dynamic
 from minirtmdet.head.dynamic import fill_slots, mask_logits, mask_terms
+from minirtmdet.judge.waits import HostReads
 from minirtmdet.reference import dynamic as reading
 from minirtmdet.reference import losses as reading_losses
 

@@ -1,11 +1,12 @@
 import pytest
 import torch
-from helpers.toy import HostReads, random_batch, unchecked
+from helpers.toy import random_batch, unchecked
 from parity import instances
 from parity.ours_instances import _leaves, _truth
 
 from minirtmdet.configs import AssignerConfig, LossConfig
 from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss, flatten_levels
+from minirtmdet.judge.waits import HostReads
 from minirtmdet.reference import losses as reference_losses
 from minirtmdet.reference import targets as reference_targets
 from minirtmdet.structures import GroundTruth, InsOutputs

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.toy import reads_a_value
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
 import minirtmdet
+from minirtmdet.judge.waits import reads_a_value
 
 PACKAGE = Path(minirtmdet.__file__).parent
 NAME = "pretend"

@@ -64,30 +64,3 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count[function._schema.name.split("::")[1]] += 1
         return function(*args, **(kwargs or {}))
-
-
-class HostReads(TorchDispatchMode):
-    """Records the operations that would make a GPU wait; see :func:`reads_a_value`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if reads_a_value(function, args):
-            self.seen.append(function._schema.name.split("::")[1])
-        return function(*args, **(kwargs or {}))
-
-
-def reads_a_value(function: Any, args: Any) -> bool:
-    """Whether an operation hands a value to Python, or makes a shape that depends on data."""
-    name = function._schema.name.split("::")[1].lstrip("_")
-    if name in ("index", "index_put", "index_put_", "index_put_impl_"):
-        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
-    return name.startswith(READS)
-
-
-READS = (
-    "local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal", "item", "bincount",
-    "repeat_interleave",
-)  # fmt: skip
