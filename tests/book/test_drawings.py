@@ -94,9 +94,9 @@ def test_examples_in_docstrings(module: ModuleType) -> None:
 
 
 def test_the_age_of_an_average() -> None:
-    """With a share of one half the age is half of itself and a step: 0, 1/2, 3/4, and 1 in the end."""
-    ages = schedule.ages(0.5, 1e-9, 40)  # type: ignore[arg-type]  # the ramp is over at once
-    assert ages[:3] == [0, 0.5, 0.75]
+    """The first update copies; then what stays is a step older: 1/2 (1 - 1/e^2) of 1, 1/2 (1 - 1/e^3) of that and 1."""
+    ages = schedule.ages(0.5, 1, 40)
+    assert ages[:3] == pytest.approx([0, 0.4323, 0.6805], abs=1e-4)
     assert ages[-1] == pytest.approx(1)
 
 
