@@ -11,6 +11,16 @@ import numpy as np
 import onnxruntime
 
 
+def load(path: str) -> onnxruntime.InferenceSession:
+    """A file that ends with detections."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: the warning about `content` says only that it may be left out
+    session = onnxruntime.InferenceSession(path, options)
+    if "labels" not in {output.name for output in session.get_outputs()}:
+        sys.exit(f"{path} ends with all priors: export it with --nms")
+    return session
+
+
 def detect(session: onnxruntime.InferenceSession, image: np.ndarray, threshold: float = 0.3) -> list[tuple]:
     """(class, score, (x1, y1, x2, y2)) of each detection in a BGR image, best first, in pixels of the image."""
     info = json.loads(session.get_modelmeta().custom_metadata_map["minirtmdet"])
@@ -29,5 +39,10 @@ def detect(session: onnxruntime.InferenceSession, image: np.ndarray, threshold: 
 
 
 if __name__ == "__main__":
-    for found in detect(onnxruntime.InferenceSession(sys.argv[1]), cv2.imread(sys.argv[2])):
+    if len(sys.argv) != 3:
+        sys.exit("two files are needed: python read_onnx.py cards.onnx photo.jpg")
+    pixels = cv2.imread(sys.argv[2])
+    if pixels is None:
+        sys.exit(f"{sys.argv[2]} is missing, or no image that OpenCV reads")
+    for found in detect(load(sys.argv[1]), pixels):
         print(json.dumps(found))

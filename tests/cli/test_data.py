@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -142,11 +143,90 @@ def test_what_is_missing_or_in_the_way_is_named(data: Path, tmp_path: Path, caps
         (["split", data / "train.json", "--out", out, "--val", "0"], "shares of train 1, val 0"),
         (["split", data / "train.json", "--out", out, "--group", "key:video"], "says nothing of 001.png"),
         (["convert", tmp_path / "nope", "--out", out], "there is no such file or folder"),
-        (["convert", data / "train", "--out", out], "holds no labels of a known format"),
+        (["convert", data / "train", "--out", out], "holds no labels of a known format (VOC, YOLO, CVAT"),
+        (["convert", data / "train", "--out", out], ", but 4 .png; --format NAME says what they are"),
+        (["split", data, "--out", out], "it is a folder, and one COCO JSON is needed"),
+        (["split", data, "--out", out], f"data split {data / 'train.json'} --out {data / 'parts'}"),
+        (["split", tmp_path / "nope.json", "--out", out], "nope.json: there is no such file"),
+        (["split", data / "train.json", "--out", out, "--images", out], f"--images {out}: there is no such folder"),
+        (["check", data / "train.json", "--images", out], f"--images {out}: there is no such folder"),
+        (["show", data, "--out", out], f"expected the name of an image, such as {out}.png"),
         (["show", data, "--out", data / "train/001.png"], "is read from"),
-        (["show", data, "--out", out, "--part", "test"], "--part is test:"),
+        (["show", data, "--out", out.with_suffix(".png"), "--part", "test"], "--part is test:"),
         (["show", data, "--out", out, "--count", "0"], "--count is 0: expected at least 1"),
     ):
         assert words in fails(capsys, "data", *args), args
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "content", "words", "said"),
+    [
+        ("classes.txt", None, "", "no file with the names of classes is beside them or above"),
+        ("classes.txt", "", "", "classes.txt names no classes"),
+        ("classes.txt", "cat", "", "labels/1.txt, line 1 has class 1, but there are 1 class names"),
+        ("classes.txt", "caf\xe9\ndog".encode("latin-1"), "", "classes.txt is no text in UTF-8: save it"),
+        ("n.yaml", "names: [cat, dog\n- x: {", "--names n.yaml", "n.yaml is not YAML: while parsing a flow sequence"),
+        ("n.yaml", "- cat\n- dog", "--names n.yaml", "n.yaml names no classes"),
+        ("n.json", "{", "--names n.json", "n.json is not JSON: Expecting property name"),
+        ("n.json", "[1, 2]", "--names n.json", "n.json is a list: expected an object"),
+        ("n.json", '{"categories": [{"name": "cat"}]}', "--names n.json", "category 0 has no key 'id'"),
+        ("n.txt", "", "--names nope.txt", "nope.txt: there is no such file of class names"),
+        ("labels/0.txt", "0 20 20 30 30", "", "labels/0.txt, line 1 has 20, which is no share of the image"),
+        ("labels/0.txt", "0 0.5 0.5 0.5", "", "labels/0.txt, line 1 has 4 numbers"),
+        ("labels/0.txt", "0,0.5,0.5,0.4,0.4", "--format yolo", "'0,0.5,0.5,0.4,0.4' is not all numbers"),
+        ("labels/0.txt", "0 0.5 0.5 0.4 0.4".encode("utf-16"), "", "labels/0.txt is no text in UTF-8"),
+        ("labels/0.txt", "0 0.5 0.5 0.4 0.4", "--format voc", "holds no .xml file: --format yolo reads what is there"),
+        ("images/1.png", None, "", "1 of 2 labelled images are not in images: 1 of labels/1.txt; give the folder"),
+        ("images/1.png", "no image", "", "images/1.png cannot be decoded"),
+        ("n.txt", "", "--images labels", "labels holds no image (.avif"),
+        ("n.txt", "", "--images labels", "give the folder of the images with --images"),
+    ],
+)
+def test_a_mistake_in_a_yolo_set_is_one_line_that_names_the_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+    changed: str,
+    content: str | bytes | None,
+    words: str,
+    said: str,
+):
+    pytest.importorskip("globox", reason="labels of other formats are read by globox, of the extra 'convert'")
+    monkeypatch.chdir(tmp_path)
+    write_yolo_set(tmp_path)
+    path = tmp_path / changed
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    message = fails(capsys, "data", "convert", "labels", "--out", "all.json", *words.split())
+    assert said in message
+    assert message.count("\n") == 1
+    assert not Path("all.json").exists()
+
+
+def test_what_windows_puts_before_a_text_is_no_part_of_it(tmp_path: Path, capsys: Output):
+    pytest.importorskip("globox", reason="labels of other formats are read by globox, of the extra 'convert'")
+    write_yolo_set(tmp_path)
+    for name, content in (("classes.txt", "cat\ndog"), ("labels/0.txt", "0 0.5 0.5 0.5 0.5")):
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert main(["data", "convert", str(tmp_path / "labels"), "--out", str(tmp_path / "all.json")]) == 0
+    assert "classes: cat dog\n" in capsys.readouterr().out
+
+
+def test_how_to_get_a_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output):
+    write_yolo_set(tmp_path)
+    monkeypatch.setitem(sys.modules, "globox", None)
+    message = fails(capsys, "data", "convert", tmp_path / "labels", "--out", tmp_path / "all.json")
+    assert "pip install 'minirtmdet[convert]'" in message
+
+
+def write_yolo_set(root: Path) -> None:
+    """Two images with a box each, of two classes."""
+    write_set(root, [image_entry(1, file_name="0.png"), image_entry(2, file_name="1.png")], folder="images")
+    (root / "train.json").unlink()
+    (root / "labels").mkdir()
+    for number in (0, 1):
+        (root / f"labels/{number}.txt").write_text(f"{number} 0.5 0.5 0.4 0.4\n")
+    (root / "classes.txt").write_text("cat\ndog\n")

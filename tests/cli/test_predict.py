@@ -174,6 +174,7 @@ def test_the_threshold_of_an_evaluation(run: Path, data: Path, tmp_path: Path, c
     args = ["predict", run, image, "--out", tmp_path / "out", "--device", "cpu", "--threshold"]
     assert "--threshold best needs --evaluation, the folder" in fails(capsys, *args, "best")
     assert f"no {folder}" in fails(capsys, *args, "best", "--evaluation", folder)
+    assert "is not read without --threshold best" in fails(capsys, *args, "0.3", "--evaluation", folder)
     folder.mkdir()
     write = (folder / "metrics.json").write_text
     for content, words in (

@@ -135,7 +135,7 @@ def test_what_cannot_be_loaded_says_why(exported: Path, tmp_path: Path, monkeypa
     torch.save(build_detector("nano", num_classes=2).state_dict(), tmp_path / "w.pth")
     (tmp_path / "b.onnx").write_bytes(b"no model")
     for what, more, error, words in (
-        ("nope", {}, FileNotFoundError, "no checkpoint nope: expected a file or a run's folder"),
+        ("nope", {}, FileNotFoundError, "no checkpoint nope: expected a file, a run's folder, or a size such as tiny"),
         ("nope.onnx", {}, FileNotFoundError, r"no exported detector nope\.onnx"),
         (tmp_path / "w.pth", {}, CheckpointError, r"w\.pth does not say which model it belongs to"),
         (tmp_path / "w.pth", {"model": "xl"}, ValueError, "unknown model 'xl'"),

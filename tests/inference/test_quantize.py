@@ -1,6 +1,7 @@
 import ast
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,21 @@ def test_the_reader_needs_neither_torch_nor_this_package(folder: Path, tmp_path:
         assert len(found) > 0
         np.testing.assert_allclose([row[1] for row in found], ours.scores, atol=1e-5)
         np.testing.assert_allclose([row[2] for row in found], ours.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nms.onnx"], "two files are needed"),
+        (["nms.onnx", "nope.png"], "nope.png is missing, or no image"),
+        (["raw.onnx", "images/3.png"], "raw.onnx ends with all priors: export it with --nms"),
+    ],
+)
+def test_the_reader_says_what_is_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [str(READER), *words])
+    with pytest.raises(SystemExit, match=said):
+        runpy.run_path(str(READER), run_name="__main__")
 
 
 def test_openvino_finds_the_same(folder: Path):

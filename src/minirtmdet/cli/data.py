@@ -1,5 +1,6 @@
 """``minirtmdet scenes`` and ``minirtmdet data``: the embedded data set, and what comes before training on one's own."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +16,9 @@ from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.coco_json import read_json
 from minirtmdet.data.convert import check_output, convert_labels, repair_coco
 from minirtmdet.data.divide import describe_division, divide_set
+from minirtmdet.data.file_names import SUFFIXES
 from minirtmdet.data.inspect import describe_set, inspect_part, inspect_set
-from minirtmdet.data.label_files import Format, guess_format
+from minirtmdet.data.label_files import FORMATS, Format, guess_format
 from minirtmdet.data.loader import epoch_order
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.data.scenes import make_scenes
@@ -104,7 +106,7 @@ def split(
         seed: another one divides otherwise.
         overwrite: write over parts that are there already; never over the COCO JSON itself.
     """
-    folder = find_images(data) if images is None else images
+    folder = _images_of(data, images)
     shares = {"train": 1 - val - test, "val": val} | ({"test": test} if test else {})
     division = divide_set(data, out, shares, images=folder, group=group, seed=seed, overwrite=overwrite)
     print(describe_division(division))
@@ -139,12 +141,17 @@ def convert(
         missing: labels of images that are not there: raise an error, or skip them.
         overwrite: write over what is there; never over what is read.
     """
-    found = guess_format(labels) if format == "auto" else format
-    if not labels.exists() or found is None:
-        problem = "holds no labels of a known format" if labels.exists() else "there is no such file or folder"
-        raise FileNotFoundError(f"{labels}: {problem}")
-    folder = images or _images_beside(labels)
+    if not labels.exists():
+        raise FileNotFoundError(f"{labels}: there is no such file or folder")
     below = [path for path in labels.rglob("*") if path.is_file()] if labels.is_dir() else []
+    found = guess_format(labels) if format == "auto" else format
+    if found is None:
+        there = Counter(path.suffix.lower() or "without ending" for path in [*below, *([labels] if not below else [])])
+        holds = ", ".join(f"{count} {ending}" for ending, count in sorted(there.items()))
+        raise FileNotFoundError(
+            f"{labels}: holds no labels of a known format ({FORMATS}), but {holds}; --format NAME says what they are"
+        )
+    folder = images or _images_beside(labels)
     check_output(out, [labels, *below, *([names] if names else [])], overwrite=overwrite)
     if found == "coco":
         conversion = repair_coco(read_json(labels), folder, str(labels))
@@ -198,6 +205,8 @@ def show(
         part = data.stem
     if part not in parts:
         raise ValueError(f"--part is {part}: {data} has {', '.join(parts)}")
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"--out is {out}: expected the name of an image, such as {out.with_suffix('.png')}")
     check_writable(out.parent)
     check_not_read([out], [data, parts[part].json_file])
     dataset = CocoDataset(*parts[part], bad_images="skip")
@@ -210,12 +219,19 @@ def show(
 def _find_parts(data: Path, images: Path | None) -> dict[str, Split]:
     """What a path means: the parts of a folder, or one JSON."""
     if data.is_file():
-        return {data.stem: Split(data, images or find_images(data))}
+        return {data.stem: Split(data, _images_of(data, images))}
     if images is not None:
         raise ValueError(f"--images goes with one JSON, and {data} is a folder, in which images are found by name")
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: there is no such file or folder")
     return find_parts(data)
+
+
+def _images_of(data: Path, images: Path | None) -> Path:
+    """The folder of the images of one JSON: as named, or as found."""
+    if images is not None and not images.is_dir():
+        raise FileNotFoundError(f"--images {images}: there is no such folder")
+    return find_images(data) if images is None or not data.is_file() else images
 
 
 def _data_switches(out: Path, images: Path) -> str:

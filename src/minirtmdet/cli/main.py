@@ -65,7 +65,9 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         # the trainer's own says which settings to lower; what torch says is about its allocator
         return str(error) if error.__cause__ else "the GPU has too little memory; try a smaller --batch-size"
-    if isinstance(error, ValueError | OSError | FloatingPointError | ProcessLost | ProcessFailed):
+    # an optional module whose absence is explained; any other that is missing is a fault
+    wanted = isinstance(error, ModuleNotFoundError) and "pip install" in str(error)
+    if wanted or isinstance(error, ValueError | OSError | FloatingPointError | ProcessLost | ProcessFailed):
         words = str(error)
     elif isinstance(error, RuntimeError) and is_lost_worker(error):
         advice = "where nobody killed it, memory or shared memory (/dev/shm) is too small; try a smaller --data.workers"

@@ -83,6 +83,8 @@ def predict(
         raise ValueError("no images: name files or folders after the checkpoint")
     if threshold in ("best", "per-class") and evaluation is None:
         raise ValueError(f"--threshold {threshold} needs --evaluation, the folder that eval --out wrote")
+    if evaluation is not None and not isinstance(threshold, str):
+        raise ValueError(f"--evaluation {evaluation} is not read without --threshold best or per-class")
     pieces = Tiles(overlap=overlap, batch_size=batch_size) if tiles else None
     videos = find_videos([path for path in images if is_video(path)])
     others = [path for path in images if not is_video(path)]

@@ -29,7 +29,9 @@ class ImageFolder:
             if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
         )
         if not self.names:
-            raise FileNotFoundError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
+            raise FileNotFoundError(
+                f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}): give the folder of the images with --images"
+            )
         self._all = set(self.names)
         self._by: dict[str, list[str]] = {}
         for name in self.names:

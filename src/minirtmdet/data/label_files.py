@@ -5,6 +5,7 @@ numbers of classes mean) is settled here, where messages can name file and objec
 """
 
 import csv
+import io
 import json
 import math
 import re
@@ -15,10 +16,13 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
+from minirtmdet.data.coco_json import read_categories
 from minirtmdet.data.image_folder import ImageFolder
 
 ROUNDING = 0.01
 """How far shares of an image may lie beyond 0 and 1: exporters round."""
+FORMATS = "VOC, YOLO, CVAT, LabelMe, VIA, Open Images, COCO JSON"
+"""What is read, for messages."""
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 """Where YOLO sets keep the names of their classes, beside the labels or above them."""
 
@@ -130,24 +134,20 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: for a file without names, or numbers that are not 0, 1, 2, ...
+        ValueError: for a file that cannot be read or has no names, or numbers that are not 0, 1, 2, ...
+        ModuleNotFoundError: where PyYAML is needed and not installed, saying how to install it.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of class names")
+    names: Any
     if path.suffix.lower() == ".json":
-        entries = json.loads(path.read_bytes()).get("categories", [])
-        names: Any = [entry["name"] for entry in sorted(entries, key=lambda entry: entry["id"])]
+        entries = _json(path).get("categories", [])
+        names = [category.name for category in read_categories({"categories": entries}, str(path))]
     elif path.suffix.lower() in (".yaml", ".yml"):
-        try:
-            import yaml
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError(
-                "YAML needs PyYAML: pip install 'minirtmdet[convert]', or give --classes"
-            ) from None
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _yaml(path)
         names = content.get("names") if isinstance(content, dict) else None
     else:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in _text(path).splitlines() if line.strip()]
     if isinstance(names, dict):
         if sorted(names) != list(range(len(names))):
             raise ValueError(f"{path}: 'names' has the numbers {sorted(names)}: expected 0, 1, 2, ...")
@@ -191,7 +191,7 @@ def _read_yolo(labels: Path, images: ImageFolder, class_names: Sequence[str]) ->
         if path.name in NAME_FILES or path.name in ("train.txt", "val.txt", "test.txt", "README.txt"):
             continue
         boxes = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(_text(path).splitlines(), 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
@@ -289,15 +289,14 @@ def _read_via(labels: Path, _: ImageFolder, __: Sequence[str]) -> Iterator[Image
 def _read_openimages(labels: Path, _: ImageFolder, __: Sequence[str]) -> Iterator[ImageLabels]:
     found: dict[str, list[LabelledBox]] = {}
     for path in _files(labels, ".csv"):
-        with path.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.DictReader(file), 2):
-                where = f"{path}, line {number}"
-                try:
-                    x1, y1, x2, y2 = (float(row[key]) for key in ("XMin", "YMin", "XMax", "YMax"))
-                    image, label = row["ImageID"], row["LabelName"]
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ValueError(f"{where} cannot be read: {error!r}") from None
-                found.setdefault(image, []).append(LabelledBox(label, (x1, y1, x2, y2), where))
+        for number, row in enumerate(csv.DictReader(io.StringIO(_text(path), newline="")), 2):
+            where = f"{path}, line {number}"
+            try:
+                x1, y1, x2, y2 = (float(row[key]) for key in ("XMin", "YMin", "XMax", "YMax"))
+                image, label = row["ImageID"], row["LabelName"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{where} cannot be read: {error!r}") from None
+            found.setdefault(image, []).append(LabelledBox(label, (x1, y1, x2, y2), where))
     for image, boxes in found.items():
         yield ImageLabels(image, f"{labels}, {image}", None, boxes, relative=True)
 
@@ -325,8 +324,29 @@ def _files(labels: Path, ending: str) -> list[Path]:
         return [labels]
     found = sorted(path for path in labels.rglob(f"*{ending}") if path.is_file() and not path.name.startswith("."))
     if not found:
-        raise FileNotFoundError(f"{labels} holds no {ending} file: give the folder of the labels")
+        other = guess_format(labels)
+        advice = f"--format {other} reads what is there" if other else f"give the folder of the labels ({FORMATS})"
+        raise FileNotFoundError(f"{labels} holds no {ending} file: {advice}")
     return found
+
+
+def _text(path: Path) -> str:
+    """A text file in UTF-8, with or without the mark that Windows puts before it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: save it in that encoding") from None
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("YAML needs PyYAML: pip install 'minirtmdet[convert]', or give --classes") from None
+    try:
+        return yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _xml(path: Path) -> ElementTree.Element:

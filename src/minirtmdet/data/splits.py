@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minirtmdet.configs import DataConfig
+from minirtmdet.data.coco_json import read_json
 from minirtmdet.data.file_names import local_name, similar_file
 
 LOOKED_THROUGH = 10_000
@@ -85,17 +86,20 @@ def find_images(json_file: Path) -> Path:
     """The folder of the images of a COCO JSON, as :func:`resolve_splits` finds it.
 
     Raises:
-        FileNotFoundError: saying where it was looked for.
+        FileNotFoundError: where there is no such file, or saying where images were looked for.
         ValueError: for a JSON that names no image.
     """
+    if not json_file.is_file():
+        raise FileNotFoundError(f"{json_file}: {_no_file(json_file)}")
     return _find_images(None, json_file, (), "train")
 
 
 def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, images: Path | None, key: str) -> Split:
     if root is not None and not root.is_dir():
-        raise FileNotFoundError(f"data.root {root}: there is no such folder")
+        is_file = f"it is a file, and a folder is needed{_to_divide(root)}"
+        raise FileNotFoundError(f"data.root {root}: {is_file if root.is_file() else 'there is no such folder'}")
     if json_file is not None and not json_file.is_file():
-        raise FileNotFoundError(f"data.{key}_json {json_file}: there is no such file")
+        raise FileNotFoundError(f"data.{key}_json {json_file}: {_no_file(json_file)}")
     if images is not None and not images.is_dir():
         raise FileNotFoundError(f"data.{key}_images {images}: there is no such folder")
     if json_file is None:
@@ -120,9 +124,29 @@ def _find_json(root: Path, names: tuple[str, ...], key: str) -> tuple[Path, str]
                 return found[0], name
     tried = ", ".join(pattern.format(name) for name in names for pattern in patterns)
     purpose = "train" if key == "train" else "evaluate"
+    hint = _not_divided(root) or _other_format(root)
     raise FileNotFoundError(
-        f"{root} has no annotations to {purpose} on (looked for {tried}): give data.{key}_json{_other_format(root)}"
+        f"{root} has no annotations to {purpose} on (looked for {tried}): give data.{key}_json{hint}"
     )
+
+
+def _no_file(path: Path) -> str:
+    """Why what should be a COCO JSON is none."""
+    is_folder = f"it is a folder, and one COCO JSON is needed{_not_divided(path) or _other_format(path)}"
+    return is_folder if path.is_dir() else "there is no such file"
+
+
+def _not_divided(root: Path) -> str:
+    """A hint for messages: a COCO JSON of a folder that lacks a part; else empty."""
+    for path in sorted(root.glob("*.json")):
+        if re.search(rb'"(images|annotations|categories)"', _first_bytes(path)):
+            return _to_divide(path)
+    return ""
+
+
+def _to_divide(path: Path) -> str:
+    """How a COCO JSON becomes parts."""
+    return f".  To divide one: python -m minirtmdet data split {path} --out {path.parent / 'parts'}"
 
 
 def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key: str) -> Path:
@@ -136,7 +160,11 @@ def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key
         if any(os.path.isfile(folder / local_name(folder, file)) for file in files):
             return folder
     if not files:
-        raise ValueError(f"{json_file} names no image (no key 'file_name'): is it COCO JSON?")
+        empty = read_json(json_file)["images"] == []
+        raise ValueError(
+            f"{json_file} names no image ({'its list of images is empty' if empty else 'no key file_name'})"
+            f"{': a part needs some' if empty else ': is it COCO JSON?'}"
+        )
     hint = next(filter(None, (similar_file(folder / files[0]) for folder in folders)), "")
     raise FileNotFoundError(
         f"the images of {json_file} are not found ({files[0]} is not in "

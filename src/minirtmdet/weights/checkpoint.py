@@ -54,7 +54,7 @@ def find_checkpoint(path: Path | str) -> Path:
                 return path / name
         raise FileNotFoundError(f"{path} holds neither best.pt nor last.pt: expected a checkpoint or a run's folder")
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}: expected a file or a run's folder")
+        raise FileNotFoundError(f"no checkpoint {path}: expected a file, a run's folder, or a size such as tiny")
     return path
 
 
