@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from helpers.weights import CLASSES, SMALL, small
 
+from minirtmdet.cli import main
 from minirtmdet.configs import DataConfig, TrainConfig
 from minirtmdet.inference.images import write_image
 from minirtmdet.weights.checkpoint import save_checkpoint
@@ -56,17 +58,64 @@ def test_the_api_page_has_every_module() -> None:
     assert set(listed) == modules
 
 
-def test_the_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder with a run and an image where its commands have them."""
+@pytest.mark.parametrize("page", ["README.md", "book/start.md"])
+def test_the_code_on_first_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with runs and images where its commands have them."""
     monkeypatch.chdir(tmp_path)
     config = TrainConfig(model=SMALL, data=DataConfig(input_size=64))
-    Path("runs/cards").mkdir(parents=True)
-    save_checkpoint(Path("runs/cards/best.pt"), small().state_dict(), config, CLASSES)
-    write_image(Path("path/to/images/1.png"), np.zeros((40, 60, 3), np.uint8))
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    for name in ("cards", "mini-160"):
+        Path("runs", name).mkdir(parents=True)
+        save_checkpoint(Path("runs", name, "best.pt"), small().state_dict(), config, CLASSES)
+    for name in ("path/to/images/1.png", "photo.jpg"):
+        write_image(Path(name), np.zeros((40, 60, 3), np.uint8))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), {})
+
+
+class Parsed(Exception):
+    """A command line was understood; what it asks for is not done."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each page with each command of the package that stands on a line of its own in it."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book").glob("*.ipynb"))]:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
+        lines = re.sub(r"\\\n\s*", "", text)
+        words = re.findall(r"^(?:\S*python -m |torchrun .*-m |%)minirtmdet (.+)$", lines, flags=re.MULTILINE)
+        found += [(path.name, line) for line in dict.fromkeys(words) if "`" not in line]
+    return found
+
+
+def test_every_command_on_a_page_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, options and numbers; what a notebook fills in is left out, but for its seed."""
+
+    def stop(*_: object) -> None:
+        raise Parsed
+
+    monkeypatch.setattr("minirtmdet.cli.loading.out_of_range", stop)  # asked before a command does anything
+    monkeypatch.setattr("minirtmdet.cli.weights.fetch", stop)
+    found = commands()
+    assert {page for page, _ in found} >= {"README.md", "start.md", "own_data.ipynb"}
+    for page, line in found:
+        args = shlex.split(re.sub(r"\{\w+\}", "", line.replace("{SEED}", "0")), comments=True)
+        try:
+            main(args)  # of commands without numbers, info is run: it needs nothing
+        except Parsed:
+            continue
+        except SystemExit as end:
+            if end.code:  # 0 after --help
+                pytest.fail(f"{page}: minirtmdet {line}")
+
+
+def test_every_script_on_a_page_exists() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "book").glob("*.ipynb")]:
+        named = re.findall(r"python ((?:examples|benchmarks|tests)/\S+\.py)\b", path.read_text(encoding="utf-8"))
+        assert [name for name in named if not (ROOT / name).is_file()] == [], path.name
 
 
 def test_the_readme_has_the_numbers_of_the_records() -> None:
