@@ -90,8 +90,22 @@ def test_errors_say_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"001\.png is not in .*images.*give data\.train_images"):
         resolve_splits(DataConfig(root=tmp_path))
     write_json(json_file, [], [], [])
-    with pytest.raises(ValueError, match=r"train\.json names no image"):
+    with pytest.raises(
+        ValueError, match=r"train\.json names no image \(its list of images is empty\): a part needs some"
+    ):
         resolve_splits(DataConfig(root=tmp_path))
+
+
+def test_what_is_not_divided_yet_is_told_how(tmp_path):
+    """One JSON of all images; or of the training part, where val.json is asked for."""
+    everything, _ = write_set(tmp_path, name="all", folder="images")
+    how = rf"data split {everything} --out {tmp_path / 'parts'}$"
+    with pytest.raises(FileNotFoundError, match=rf"to train on .*give data\.train_json.*{how}"):
+        resolve_splits(DataConfig(root=tmp_path))
+    with pytest.raises(FileNotFoundError, match=rf"all\.json: it is a file, and a folder is needed.*{how}"):
+        resolve_splits(DataConfig(root=everything))
+    with pytest.raises(FileNotFoundError, match=rf"data\.val_json .*: it is a folder, and one COCO JSON.*{how}"):
+        resolve_splits(DataConfig(train_json=everything, val_json=tmp_path))
 
 
 @pytest.mark.parametrize(
