@@ -435,6 +435,21 @@ def hollow_crops() -> Answers:
     return answer
 
 
+def batch_of_x() -> Answers:
+    from pathlib import Path
+
+    import mmdet
+    from mmengine.config import Config
+
+    recipes = Path(mmdet.__file__).parent / ".mim" / "configs" / "rtmdet"
+    answer = {}
+    for name in ("rtmdet-ins_l_8xb32-300e_coco", "rtmdet-ins_x_8xb16-300e_coco"):
+        config = Config.fromfile(recipes / f"{name}.py")
+        rate, images = config.optim_wrapper.optimizer.lr, config.train_dataloader.batch_size
+        answer[name] = {"images per GPU": images, "learning rate": rate}
+    return answer
+
+
 ERRATA: dict[str, Callable[[], Answers]] = {
     function.__name__: function
     for function in (
@@ -459,6 +474,7 @@ ERRATA: dict[str, Callable[[], Answers]] = {
         masks_of_rle,
         clamped_polygons,
         hollow_crops,
+        batch_of_x,
         ties,
         shared_depthwise,
         objectness_by_default,

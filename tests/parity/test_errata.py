@@ -41,6 +41,7 @@ from minirtmdet.head.network import RTMDetInsSepBNHead
 from minirtmdet.head.pipeline import RTMDetInsLoss, RTMDetLoss
 from minirtmdet.head.postprocess import batched_nms, predict_by_feat, stretch_masks
 from minirtmdet.head.priors import border_flags
+from minirtmdet.presets import PRESETS
 from minirtmdet.reference import assignment as reference
 from minirtmdet.reference.losses import dice_loss
 from minirtmdet.structures import GroundTruth
@@ -403,6 +404,14 @@ def test_the_cosine_can_be_kept_from_rising_again() -> None:
         ours = [schedule(step) for step in range(100 * epochs)]
         assert all(after <= before for before, after in pairwise(ours))
         assert ours[-1] == pytest.approx(0.05, abs=1e-3)
+
+
+def test_the_largest_ins_has_the_batch_of_its_name() -> None:
+    large, largest = ORIGINAL["batch_of_x"].values()
+    assert (large["images per GPU"], largest["images per GPU"]) == (32, 32)
+    assert largest["learning rate"] == large["learning rate"] / 2
+    ours = PRESETS["rtmdet-ins-x"]
+    assert (ours.batch_size, ours.optim.lr, ours.optim.base_batch) == (16, largest["learning rate"], 8 * 16)
 
 
 def test_the_backbone_starts_as_by_default() -> None:
