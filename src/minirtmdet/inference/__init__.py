@@ -1,1 +1,1 @@
-"""A trained detector in use on images."""
+"""A trained detector at work: on images, in tiles and videos, and as exported files."""
