@@ -802,7 +802,7 @@ def test_breakdown_divides_by_one_where_nothing_was_assigned() -> None:
 
 def test_target_maps_show_class_weight_and_soft_label() -> None:
     figure = plots.target_maps(TARGETS, PRIORS, CLASSES, follow=1)
-    assert figure.get_suptitle() == "Of 84 priors, 3 learn a class and a box, 77 background, 4 nothing"
+    assert figure.get_suptitle() == "3 of 84 priors learn a class and a box, 4 nothing, the others background"
     label, weight, soft = figure.axes[:3]
     assert to_hex(label.images[0].get_array()[0, 2]) == BOXES[1]
     assert to_hex(label.images[0].get_array()[0, 3]) != BOXES[1]
@@ -869,7 +869,7 @@ def test_precision_recall_draws_the_curves_with_their_area() -> None:
     [ax] = figure.axes
     assert [line.get_label() for line in ax.lines] == ["cat: 0.500", "dog: 1.000"]
     assert ax.lines[0].get_xydata()[[0, 50, 100]].tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
-    assert "mean AP 0.750 over 2 curves; nothing to find for owl" in figure.get_suptitle()
+    assert "mean AP 0.750; nothing to find for owl" in figure.get_suptitle()
     many = plots.precision_recall({str(i): np.full(101, i / 79) for i in range(80)}).axes[0].lines
     assert len(many) == 81
     assert many[-1].get_label() == "mean: 0.500"
@@ -1005,7 +1005,7 @@ def test_worst_images_tell_hits_from_misses() -> None:
     assert [text.get_text() for text in ax.texts] == ["dog", "owl 0.80", "cat 0.90"]
     assert ax.get_title("left") == "F1 0.50: 1 missed, 1 false"
     assert ax.get_xlabel() == "0001.jpg"
-    assert figure.get_suptitle() == "Missed boxes: 1; false detections: 1; images: 1"
+    assert figure.get_suptitle() == "1 box missed, 1 false detection"
     [legend] = figure.legends
     meaning = {
         text.get_text(): to_hex(line.get_color()) for text, line in zip(legend.texts, legend.get_lines(), strict=True)

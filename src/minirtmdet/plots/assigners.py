@@ -64,7 +64,7 @@ def answers(
     boxes = real_boxes(ground_truth)
     xy, strides = to_numpy(points[:, :2]), to_numpy(points[:, 2])
     height, width = image_size(image)
-    title = f"Which priors learn which of {len(boxes)} boxes? {len(gt_inds)} answers, counted box by box"
+    title = "Which priors learn which box? Above each image: how many there are, box by box"
     figure, axes = sheet(title, len(gt_inds), columns, height / width)
     for ax, (name, inds) in zip(axes, gt_inds.items(), strict=True):
         show_image(ax, image, opacity=0.6)

@@ -47,7 +47,7 @@ def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "ma
     """
     found, missing = _split(curves)
     mean = float(np.mean([curve.mean() for curve in found.values()])) if found else math.nan
-    title = f"Precision against recall: mean AP {mean:.3f} over {len(found)} curves" if found else "No curve to draw"
+    title = f"Precision against recall: {'mean ' * (len(found) > 1)}AP {mean:.3f}" if found else "No curve to draw"
     title += f"; nothing to find for {', '.join(missing[:5])}" if missing else ""
     figure = new_figure(title, 3.4)
     ax = figure.subplots()
@@ -127,7 +127,7 @@ def worst_images(
             "at least one"
         )
     missed, false = sum(match.missed for match in matches), sum(match.false for match in matches)
-    title = f"Missed boxes: {missed}; false detections: {false}; images: {len(images)}"
+    title = f"{missed} {'box' if missed == 1 else 'boxes'} missed, {false} false detection{'s' * (false != 1)}"
     aspect = float(np.median([height / width for height, width in map(image_size, images)]))
     figure, axes = sheet(title, len(images), columns, aspect)
     for ax, image, match, name in zip(axes, images, matches, names, strict=True):

@@ -191,8 +191,7 @@ def feature_maps(
     """
     maps = [to_numpy(level[index]) for level in features]
     images = 1 if image is None else 2
-    shapes = ", ".join(" × ".join(map(str, m.shape)) for m in maps)
-    title = f"Feature maps of {len(maps)} levels ({shapes}): bright is high, the channels are those that vary most"
+    title = "What each level's map holds: bright is high; the channels are those that vary most"
     figure, axes = panels(title, len(maps), images + channels, maps[0].shape[1] / maps[0].shape[2])
     for i, (row, values) in enumerate(zip(axes, maps, strict=True)):
         strongest = np.argsort(-values.std((1, 2)), kind="stable")[:channels]

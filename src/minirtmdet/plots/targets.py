@@ -61,8 +61,8 @@ def target_maps(
     colors = dict(enumerate([*class_colors(classes), FAINT]))
 
     silent = (weights == 0).sum()
-    title = f"Of {len(labels)} priors, {positive.sum()} learn a class and a box, "
-    title += f"{len(labels) - positive.sum() - silent} background, {silent} nothing"
+    title = f"{positive.sum()} of {len(labels)} priors learn a class and a box, "
+    title += f"{silent} nothing, the others background" if silent else "the others background"
     figure, axes = panels(title, len(grid), 3, grid[0].rows / grid[0].columns, share=0.78, headings=False)
     label_colors = np.array([to_rgb(colors[label]) for label in labels.tolist()])  # [N,3]
     weight_colors = np.array([to_rgb(list(WEIGHTS.values())[int(weight == 0)]) for weight in weights])
