@@ -1,6 +1,6 @@
 """Pages that ask no other site for anything: their programs are copied next to them, thebe is dropped.
 
-MathJax sets formulas, and mermaid draws diagrams.
+MathJax sets formulas, when the book is built (``formulas.py``), and mermaid draws diagrams.
 
 The files come from pinned npm packages, once, into ``book/_static/vendor``, which git ignores.  Where npm is
 missing, or cannot reach its registry, the build says so and the pages load the same versions from a CDN.
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -33,15 +33,15 @@ class Package(NamedTuple):
     """Of the packed archive, as npm states it."""
     folder: str
     """Folder inside the archive that becomes ``vendor/<name>``."""
-    wanted: Callable[[PurePosixPath], bool]
+    wanted: tuple[str, ...]
     """Which files below that folder are kept."""
     entry: str
     """The file that a page loads."""
 
     @property
     def complete(self) -> Path:
-        """Written last, and named by version: an interrupted copy, or an older one, is made again."""
-        return VENDOR / self.name / f"{self.version}.complete"
+        """Written last, and named by version and files: an interrupted copy, or an older one, is made again."""
+        return VENDOR / self.name / f"{self.version}-{zlib.crc32(' '.join(self.wanted).encode()):08x}.complete"
 
     @property
     def url(self) -> str:
@@ -54,7 +54,10 @@ MATHJAX = Package(
     "3.2.2",
     "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
     "es5",
-    lambda path: path.match("tex-chtml.js") or path.match("output/chtml/fonts/woff-v2/*"),
+    (
+        *("node-main.js", "adaptors/liteDOM.js", "input/tex-base.js", "input/tex/extensions/ams.js"),
+        *("output/chtml.js", "output/chtml/fonts/tex.js", "output/chtml/fonts/woff-v2/*"),
+    ),
     "tex-chtml.js",
 )
 MERMAID = Package(
@@ -62,7 +65,7 @@ MERMAID = Package(
     "11.12.1",
     "UlIZrRariB11TY1RtTgUWp65tphtBv4CSq7vyS2ZZ2TgoMjs2nloq+wFqxiwcxlhHUvs7DPGgMjs2aeQxz5h9g==",
     "dist",
-    lambda path: path.match("mermaid.esm.min.mjs") or path.match("chunks/mermaid.esm.min/*.mjs"),
+    ("mermaid.esm.min.mjs", "chunks/mermaid.esm.min/*.mjs"),
     "mermaid.esm.min.mjs",
 )
 
@@ -106,7 +109,7 @@ def extract(archive: Path, package: Package) -> None:
         for member in tar:
             path = PurePosixPath(member.name)
             source = tar.extractfile(member) if path.is_relative_to(root) else None
-            if source is None or not package.wanted(path.relative_to(root)):
+            if source is None or not any(path.relative_to(root).match(pattern) for pattern in package.wanted):
                 continue
             place = target / path.relative_to(root)
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The sources of the book and the README: what they name exists, and the API page leaves no module out."""
+"""The sources of the book and the README: what they name exists, and the API leaves no module out."""
 
 import json
 import re
@@ -26,7 +26,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def contents() -> list[str]:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    rooms = [room for chapter in chapters for room in chapter.get("sections", [])]
+    return [toc["root"], *(page["file"] for page in chapters + rooms)]
 
 
 def test_every_page_of_the_contents_exists() -> None:
@@ -47,15 +49,30 @@ def test_every_notebook_can_fetch_the_package() -> None:
         )
 
 
-def test_the_api_page_has_every_module() -> None:
+def test_the_api_has_every_module_in_the_room_that_it_stands_in() -> None:
     modules = set()
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         if not name.endswith("__main__"):
             modules.add(name.removesuffix(".__init__"))
-    listed = re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text(encoding="utf-8"))
+    sources = [ROOT / "book" / "api.md", *(ROOT / "book" / "api").glob("*.md")]
+    listed = [name for path in sources for name in re.findall(r"automodule:: (\S+)", path.read_text(encoding="utf-8"))]
+    pages = runpy.run_path(str(ROOT / "book" / "_ext" / "api_pages.py"))["pages"]()
+    for path, text in pages.items():
+        module = re.findall(r"automodule:: (\S+)", text)[0]
+        listed.append(module)
+        assert path.stem == module.rpartition(".")[2]
+        assert path.parent.name in (module.split(".")[1], "ground_floor", "network"), f"{module} is in another room"
     assert len(listed) == len(set(listed))
-    assert set(listed) == modules
+    assert set(listed) == modules, "book/api has a page for each room of the house: list the module there"
+
+
+def test_every_room_of_the_api_shows_its_pages() -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    [api] = [page for part in toc["parts"] for page in part["chapters"] if page["file"] == "book/api"]
+    rooms = {page["file"]: page["sections"] for page in api["sections"]}
+    assert set(rooms) == {f"book/api/{path.stem}" for path in (ROOT / "book" / "api").glob("*.md")}
+    assert all(sections == [{"glob": f"{room}/*"}] for room, sections in rooms.items())
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/start.md"])

@@ -114,8 +114,9 @@ def test_page_is_quiet_and_fits(tab: Any, address: str, page: str) -> None:
         tab.wait_for_function(
             "[...document.querySelectorAll('.math')].every(e => e.querySelector('mjx-container'))", timeout=20_000
         )
-    if tab.locator("pre.mermaid").count():
-        tab.wait_for_selector("pre.mermaid svg", timeout=20_000)
+    for diagram in tab.locator("pre.mermaid").all():
+        diagram.scroll_into_view_if_needed()
+        diagram.locator("svg").wait_for(timeout=20_000)
     for width in (1400, 390):
         tab.set_viewport_size({"width": width, "height": 900})
         over = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
