@@ -142,7 +142,7 @@ class ParityRun(Recorded):
 
 
 class DataPipelineTable(Recorded):
-    """What a training image costs in each stage, in multiples of the original's stage 2."""
+    """What a training image costs in each stage, in multiples of MMDetection's stage 2."""
 
     def markdown(self) -> str:
         """A table in Markdown and a sentence on the run."""

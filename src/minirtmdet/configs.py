@@ -88,11 +88,11 @@ class AssignerConfig:
     soft_center_radius: Weight = 3.0
     """Distance in strides at which the soft centre cost is 1; it grows tenfold a stride."""
     nearest_prior_fallback: bool = False
-    """A box that holds no prior may take its nearest one; false: it wins a far one, as in the original."""
+    """A box that holds no prior may take its nearest one; false: it wins a far one, as in MMDetection."""
     allowed_border: int = -1
     """Pixels that a prior may lie outside the image's content; negative (official): anywhere in the padding."""
     ignore_regions: bool = False
-    """Learn nothing from priors in ignored boxes (crowds); false: they learn background, as in the original."""
+    """Learn nothing from priors in ignored boxes (crowds); false: they learn background, as in MMDetection."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,13 @@ class PredictConfig:
     """Move classes apart for NMS as mmcv does, too little for boxes beyond the left upper corner, which then suppress
     other classes; false: far enough.  Boxes that are clipped, as a detector's always are, come out the same."""
     clip: Literal["input", "content"] = "input"
-    """Where boxes end: at the border of the padded input, as in the original, whose boxes may leave the image; or at
+    """Where boxes end: at the border of the padded input, as in MMDetection, whose boxes may leave the image; or at
     the border of the image itself."""
     mask_threshold: Share = 0.5
     """Probability from which on a pixel belongs to a mask."""
     swap_mask_sides: Literal["rounding", "never", "always"] = "rounding"
     """The original stretches each side of a mask by the other side's factor.  As there, where that is a matter of
-    rounding: no side is then more than a pixel off, or too short; never; or always, as in the original."""
+    rounding: no side is then more than a pixel off, or too short; never; or always, as in MMDetection."""
 
 
 INS_PREDICT = PredictConfig(score_threshold=0.05, nms_pre=1000, nms_iou_threshold=0.6, max_per_image=100)
@@ -215,8 +215,8 @@ class AugmentConfig:
     flip: Share = 0.5
     """Probability of a mirror image."""
     empty_crops: Literal["redraw", "keep", "accept"] = "redraw"
-    """When a crop shows no box: give the image up for a random other one, as in the original, which so never sees
-    images without boxes; crop again up to ten times and keep what comes; or keep it, as the original of RTMDet-Ins."""
+    """When a crop shows no box: give the image up for a random other one, as in MMDetection, which never sees
+    images without boxes; crop again up to ten times and keep what comes; or keep it, as its RTMDet-Ins does."""
     min_box_size: Weight = 0.0
     """What remains of a box is learned only if it is wider and higher than this, in pixels; 0 (official): all of it."""
 
@@ -240,7 +240,7 @@ class OptimConfig:
     final_factor: Share = 0.05
     """Share of the learning rate at the last step."""
     cosine_to_the_end: bool = False
-    """Let the cosine span all that is left of the run; false: as many epochs as the flat part, as in the original,
+    """Let the cosine span all that is left of the run; false: as many epochs as the flat part, as in MMDetection,
     where the rate rises again in the last epoch of an odd number."""
     accumulate: Count = 1
     """Batches whose gradients are added before a step, for a large batch in little memory."""
@@ -249,7 +249,7 @@ class OptimConfig:
     ema_ramp: Count = 2_000
     """Steps in which the moving average's ramp falls to 1/e: (1 - m) exp(-(1 + t) / ramp) + m."""
     ema_shared_once: bool = False
-    """Average weights that levels share once a step; false: once a level, as in the original."""
+    """Average weights that levels share once a step; false: once a level, as in MMDetection."""
     frozen_stages: Annotated[int, Range(-1, 4)] = -1
     """Parts of the backbone that keep their weights and the statistics of their norm layers: -1 none, 0 the stem, 1 to
     4 the stem and so many stages."""
@@ -299,7 +299,7 @@ class TrainConfig:
     Record: replay the whole step as one CUDA graph, in one process.  Graph: both.  Auto: step on CUDA, whose GPU waits
     for the launches of some 1,500 small operations a step otherwise; off elsewhere."""
     sync_bn: bool = False
-    """Several processes on GPUs: BatchNorm over the images of all of them, as in the original, not over each
+    """Several processes on GPUs: BatchNorm over the images of all of them, as in MMDetection, not over each
     process's own.  torch's way waits for the device three times a layer and a step; worth it below some 16 images."""
     save_minutes: Weight = 10.0
     """Within a long epoch, save the run's state so many minutes after the last time; 0: at the end of epochs alone."""

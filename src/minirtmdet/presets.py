@@ -20,7 +20,7 @@ from minirtmdet.configs import (
 _PLAIN = AugmentConfig(mosaic=0.0, mixup=0.0, stage2_epochs=0, scale=(0.5, 2.0), empty_crops="keep", min_box_size=1.0)
 
 
-# runs far shorter than the recipe's 300 epochs: a quick average, and the original's surprises corrected
+# runs far shorter than the recipe's 300 epochs: a quick average, and MMDetection's surprises corrected
 _SHORT = OptimConfig(warmup_iters=300, ema_momentum=1e-3, ema_ramp=500, ema_shared_once=True, cosine_to_the_end=True)
 
 
@@ -30,7 +30,7 @@ def _mini_160() -> TrainConfig:
     10,000 images in 5 epochs; AP and time of three seeds are in ``benchmarks/results/mini-160.json``.  Three
     choices make so short a run work: small batches, since steps count more than clean gradients; a narrow
     range of scales, since 2,000 scenes seen five times each need little variety; and ``exp_on_reg``: a network
-    that can only predict positive distances has a head start.  Where the original's way is a surprise, the
+    that can only predict positive distances has a head start.  Where MMDetection's way is a surprise, the
     corrected one is taken: shared weights are averaged once, the cosine ends with the run.
     """
     return TrainConfig(
@@ -49,7 +49,7 @@ def _mini_160_ins() -> TrainConfig:
     """mini-160 with masks: a small RTMDet-Ins for the embedded scenes, on a processor.
 
     Its distances cannot be exponentiated (the head's are cut at 0), so that boxes start slower.  Empty masks are left
-    out of the mask loss, where the original's dilute it.
+    out of the mask loss, where in MMDetection they dilute it.
     """
     mini = _mini_160()
     return replace(
@@ -149,8 +149,8 @@ def _rtmdet(size: str) -> TrainConfig:
 
     On one GPU the same settings hold, by the rule that the learning rate follows the batch: 32 images per step learn
     at 0.0005.  What to expect there: eight times the steps and about eight times the hours.  The moving average, whose
-    momentum is a step's, then looks back on an eighth of the images; and BatchNorm sees 32 images instead of 256
-    (the original uses SyncBN).  Published AP on COCO val: tiny 41.1, s 44.6, m 49.4, l 51.5, x 52.8, of which nothing
+    momentum is a step's, then spans an eighth of the images; and BatchNorm sees 32 images instead of 256
+    (MMDetection uses SyncBN).  Published AP on COCO val: tiny 41.1, s 44.6, m 49.4, l 51.5, x 52.8, of which nothing
     was trained again here.  tiny and s started from backbones trained on ImageNet (``--weights`` takes such a file);
     from scratch they will stay behind.  Where memory is short: ``--batch-size 8 --optim.accumulate 4``.
     There is no recipe for nano, of which only a person detector was published.

@@ -70,7 +70,7 @@ KINDS = {
     "ins_losses": Kind(
         100, "RTMDet-Ins: three losses, Dice of each positive, gradients to all maps; empty masks, padding"
     ),
-    "ins_predict": Kind(50, "RTMDet-Ins: detections and every pixel of their masks, pictures of any size"),
+    "ins_predict": Kind(50, "RTMDet-Ins: detections and every pixel of their masks, images of any size"),
     "ins_forward": Kind(12, "RTMDet-Ins: small networks, both modes; BatchNorm statistics"),
     "ins_step": Kind(8, "RTMDet-Ins: the same networks: losses, assignment, size of every parameter's gradient"),
     "ins_sizes": Kind(

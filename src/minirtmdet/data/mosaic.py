@@ -57,7 +57,7 @@ class CachedMosaic:
     def draw(self, rng: np.random.Generator, position: int) -> MosaicDraw | None:
         """Partners and centre for the image at ``position``; None where it passes through as it is.
 
-        An image can be its own partner, and one partner can come twice, as in the original.
+        An image can be its own partner, and one partner can come twice, as in MMDetection.
         """
         window = min(position + 1, self.max_cached_images)
         if window < MIN_CACHED or rng.random() > self.prob:
@@ -69,7 +69,7 @@ class CachedMosaic:
     def fit(self, sample: Sample) -> Sample:
         """The sample as large as fits the input.
 
-        Pixels are rounded down, while boxes follow the factor before rounding: the original's arithmetic, less than
+        Pixels are rounded down, while boxes follow the factor before rounding: MMDetection's arithmetic, less than
         a pixel off at the far side.  Shapes follow the pixels.
         """
         height, width = sample.img_shape
@@ -177,7 +177,7 @@ class CachedMixUp:
         All of it is content then, as far as ``img_shape`` says.
         """
         other = flip(partner) if mirrored else partner
-        # half a sum, rounded down as by the original's way through floating point
+        # half a sum, rounded down as by MMDetection's way through floating point
         image = cv2.addWeighted(sample.image, 0.5, other.image, 0.5, -0.25)
         height, width = image.shape[:2]
         mixed = replace(sample, image=image, img_shape=(height, width))

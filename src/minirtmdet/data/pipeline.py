@@ -56,7 +56,7 @@ class TrainPipeline:
     Stage 1: mosaic, resize, crop, colours, flip, pad, MixUp.  Stage 2, in the last epochs: the same without mosaic
     and MixUp, and with half the scale, since the mosaic's canvas is twice as large as the input.  Partners come from
     the last positions of the epoch's order, the image's own among them, so an epoch's first position has no partner
-    and its first four become no mosaic, like the first images of a run in the original.
+    and its first four become no mosaic, like the first images of a run in MMDetection.
 
     What is loaded and made is kept for as long as positions may ask for it, images for mosaics no larger than the
     input; that changes no sample.  (MMDetection keeps whatever its workers had last, and forgets at random where
