@@ -10,6 +10,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+CITATION = re.compile(r" \[[^\]]*\d{4}[a-z]?\]")
 LONGEST = 300
 """Characters; what is longer ends with a sentence, or a word."""
 
@@ -18,6 +19,7 @@ def description(document: nodes.document) -> str:
     """The first paragraph as text, or the title where a page has none."""
     first = next((one for one in document.findall(nodes.paragraph) if one.astext().strip()), None)
     text = " ".join((first or next(document.findall(nodes.title), document)).astext().split())
+    text = CITATION.sub("", text)
     if len(text) <= LONGEST:
         return text
     end = text.rfind(". ", 0, LONGEST)

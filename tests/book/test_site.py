@@ -25,6 +25,24 @@ needs_vendor = pytest.mark.skipif(
 )
 
 
+LARGEST = 3
+"""Of the pages that are made from code, so many of each folder are looked at with the browser: they are all alike."""
+
+
+def to_look_at() -> list[str]:
+    """The pages that somebody wrote, and the largest of each kind that is made from code."""
+    written = [
+        page for page in PAGES if not page.startswith(("_modules/", "_tests/", "book/api/")) and page != "index.html"
+    ]
+    made: list[str] = []
+    for folder in ("_modules", "_tests", "book/api"):
+        pages = sorted(
+            (page for page in PAGES if page.startswith(f"{folder}/")), key=lambda p: (SITE / p).stat().st_size
+        )
+        made += pages[-LARGEST:]
+    return written + made
+
+
 @functools.cache
 def parse(path: Path) -> BeautifulSoup:
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
@@ -97,8 +115,22 @@ def test_a_click_shows_an_image_alone(tab: Any, address: str) -> None:
     assert tab.evaluate("document.images[0].naturalWidth") > 2 * shown
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("book/")])
+def test_page_says_what_it_is(page: str) -> None:
+    """What search engines and previews of links show: sentences, and the name of the book."""
+    head = parse(SITE / page).head
+    assert head is not None
+    said = {
+        str(tag.get("property") or tag.get("name")): str(tag["content"]) for tag in head.find_all("meta", content=True)
+    }
+    assert said["og:site_name"] == "RTMDet from the head down"
+    assert said["og:description"] == said["description"]
+    assert "Module:" not in said["description"]
+    assert "og:url" not in said or urlsplit(said["og:url"]).netloc
+
+
 @needs_vendor
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "index.html"])
+@pytest.mark.parametrize("page", to_look_at())
 def test_page_is_quiet_and_fits(tab: Any, address: str, page: str) -> None:
     """No console error, no failed or outside request, all formulas and diagrams drawn, nothing beyond the window."""
     problems: list[str] = []
