@@ -145,5 +145,5 @@ refresh: set-up
 	@$(PY) -m nbstripout $(STRIP) $(NOTEBOOKS)
 
 clean:
-	rm -rf _build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage book/_static/vendor
+	rm -rf _build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage book/_static/vendor book/api/*/
 	find src tests book -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 API = Path(__file__).parents[1] / "api"
-LISTED = re.compile(r"^   (minirtmdet\.[\w.]+)$", flags=re.MULTILINE)
+LISTED = re.compile(r"^   ~(minirtmdet\.[\w.]+)$", flags=re.MULTILINE)
 """A module in a room's list."""
 PAGE = """\
 # {module}

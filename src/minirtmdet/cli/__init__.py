@@ -1,4 +1,4 @@
-"""The command line, made from the settings in :mod:`minirtmdet.configs`."""
+"""The command line, a file per command, made from the settings in :mod:`minirtmdet.configs`."""
 
 from minirtmdet.cli.main import main
 

@@ -1,1 +1,1 @@
-"""Training and evaluation: trainer, evaluator, optimiser, moving average."""
+"""What trains a detector and keeps its run: trainer, optimiser, moving average, the folder of a run."""

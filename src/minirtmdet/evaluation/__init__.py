@@ -1,1 +1,1 @@
-"""How good a detector is."""
+"""How good a detector is: AP, what its detections are matched with, thresholds."""

@@ -1,1 +1,1 @@
-"""The head, one step a file: the whole batch at once, fixed shapes, no wait for the device."""
+"""The head, a file per step: the whole batch at once, fixed shapes, no wait for the device."""
