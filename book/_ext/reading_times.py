@@ -18,6 +18,8 @@ TOKEN = re.compile(r"\w+|[^\w\s]+")
 FOLDED = {"tag_hide-input", "tag_hide-cell", "tag_remove-input", "tag_remove-cell"}
 LINE = re.compile(r"^Modules?: ")
 """How the line that the time is added to begins."""
+TYPED = re.compile(r" · Reading time: .*$")
+"""A time that somebody typed gives way to the one that is worked out."""
 
 
 def minutes(node: nodes.Node) -> float:
@@ -51,6 +53,9 @@ def state(app: Sphinx, document: nodes.document) -> None:
     line = next((one for one in document.findall(nodes.paragraph) if LINE.match(one.astext())), None)
     if line is None or not app.env.doc2path(app.env.docname).endswith(".ipynb"):
         return
+    last = line[-1]
+    if isinstance(last, nodes.Text):
+        line.replace(last, nodes.Text(TYPED.sub("", last.astext())))
     everything, apart = minutes(document), sum(map(minutes, exercises(document)))
     words = f"{math.ceil(everything - apart)} minutes"
     if apart:

@@ -50,3 +50,25 @@ def test_exercises_are_counted_apart() -> None:
     document = nodes.section("", chapter)
     assert TIMES["exercises"](document) == [tasks]
     assert TIMES["minutes"](tasks) == 1
+
+
+class App:
+    """As much of Sphinx as the hook asks for."""
+
+    class env:
+        docname = "book/chapter"
+
+        @staticmethod
+        def doc2path(name: str) -> str:
+            return f"{name}.ipynb"
+
+
+@pytest.mark.parametrize("typed", ["", " · Reading time: 3 minutes; your machine trains for two of them"])
+def test_the_time_stands_behind_the_modules_and_replaces_a_typed_one(typed: str) -> None:
+    line = nodes.paragraph("", "", nodes.Text(f"Module: x · Tests: y{typed}"))
+    chapter = nodes.section("", nodes.title("", "Chapter"), line, words(393))
+    chapter += nodes.section("", nodes.title("", "Exercises"), words(250))
+    document = nodes.document(None, None)
+    document += chapter
+    TIMES["state"](App, document)
+    assert line.astext() == "Module: x · Tests: y · Reading time: 2 minutes, 4 with exercises"
