@@ -6,7 +6,12 @@ const formulas = JSON.parse(require("fs").readFileSync(0, "utf8"));
 require(path.join(folder, "node-main.js"))
   .init({
     loader: { load: ["input/tex-base", "[tex]/ams", "output/chtml"] },
-    tex: { packages: ["base", "ams"], formatError: (jax, error) => { throw error; } },
+    tex: {
+      packages: ["base", "ams"],
+      formatError: (jax, error) => {
+        throw new Error(`${error.message}, in ${jax.latex}`);
+      },
+    },
     chtml: { fontURL },
     startup: { typeset: false },
   })
