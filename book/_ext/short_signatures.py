@@ -72,7 +72,12 @@ class ShortData(DataDocumenter):
 
 
 class ShortAttribute(AttributeDocumenter):
-    """A field with its default where it is short."""
+    """A field with its default where it is short, and none of the contents beside the page."""
+
+    def add_directive_header(self, signature: str) -> None:
+        """Write the field's own line, and that it has no entry: a page of settings would list them all twice."""
+        super().add_directive_header(signature)
+        self.add_line("   :no-contents-entry:", self.get_sourcename())
 
     def should_suppress_value_header(self) -> bool:
         """Whether the value stays away."""
