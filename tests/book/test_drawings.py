@@ -168,12 +168,10 @@ def test_a_strip_marks_where_its_chapter_is_and_leads_to_the_others() -> None:
 
 
 def test_only_chapters_get_a_strip() -> None:
-    """Not the page of a module's source that is called as a chapter."""
-    app = SimpleNamespace(
-        env=SimpleNamespace(found_docs={"book/costs"}),
-        builder=SimpleNamespace(get_relative_uri=lambda one, other: f"{other}.html"),
-    )
-    for page, has in (("book/costs", True), ("_modules/minirtmdet/plots/costs", False), ("book/glossary", False)):
+    """Not the pages of a module that is called as a chapter, in the API and of its source."""
+    app = SimpleNamespace(builder=SimpleNamespace(get_relative_uri=lambda one, other: f"{other}.html"))
+    others = ("book/api/plots/costs", "_modules/minirtmdet/plots/costs", "book/glossary")
+    for page, has in (("book/costs", True), *((other, False) for other in others)):
         context = {"body": "<h1>Costs</h1><p>Text</p>"}
         you_are_here.add_strip(app, page, "page.html", context, None)  # type: ignore[arg-type]
         assert ("</h1>\n<nav" in context["body"]) == has
