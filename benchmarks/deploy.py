@@ -2,10 +2,11 @@
 
     python benchmarks/deploy.py runs/mini-160
 
-The run's validation images are evaluated in each form: PyTorch, ONNX by onnxruntime and by OpenVINO where that is
-installed, and in 8 bits with more and more of the head left in single precision.  Ranges are measured on 200 of its
-training images.  Latency is of one image at a time on one thread, all forms in turn in one process, as a multiple of
-PyTorch's; only with ``--latency``, since on a machine with other work it says nothing.  Writes
+The run's validation images are evaluated in each form: PyTorch, as it was trained and with BatchNorm fused, ONNX by
+onnxruntime and by OpenVINO where that is installed, and in 8 bits with more and more of the head left in single
+precision.  Ranges are measured on 200 of its training images.  Latency is of one image at a time on one thread, from
+bytes to detections: all forms in turn in one process on the same images, in milliseconds, and as a multiple of
+PyTorch's.  Only with ``--latency``, since on a machine with other work it says nothing.  Writes
 ``benchmarks/results/deploy.json``.
 """
 
@@ -46,10 +47,12 @@ def forms(run: Path, folder: Path, images: list[Path]) -> dict[str, Form]:
     raw, nms = folder / "raw.onnx", folder / "nms.onnx"
     export_onnx(loaded.model, raw, **settings)  # type: ignore[arg-type]
     export_onnx(loaded.model, nms, nms=True, **settings)  # type: ignore[arg-type]
-    weights = folder / "weights.pt"
-    torch.save(fuse_batch_norm(loaded.model).state_dict(), weights)  # type: ignore[type-var]
+    fused = fuse_batch_norm(loaded.model)  # type: ignore[type-var]
+    weights = {"PyTorch": loaded.model, "PyTorch, fused": fused}
+    for name, model in weights.items():
+        torch.save(model.state_dict(), folder / f"{name}.pt")  # type: ignore[attr-defined]
     made: dict[str, Form] = {
-        "PyTorch": (lambda: loaded.model, weights),
+        **{name: (lambda model=model: model, folder / f"{name}.pt") for name, model in weights.items()},  # type: ignore[misc]
         "ONNX, all priors": (lambda: OnnxDetector(raw, "cpu"), raw),
         "ONNX with NMS": (lambda: OnnxDetector(nms, "cpu"), nms),
         "ONNX, OpenVINO": (lambda: OpenVinoDetector(raw), raw),
@@ -71,8 +74,8 @@ def forms(run: Path, folder: Path, images: list[Path]) -> dict[str, Form]:
 def latencies(detectors: dict[str, Detector], batch: Batch, rounds: int) -> dict[str, float]:
     """Milliseconds of one image, the middle one of so many rounds, in each of which every form has its turn."""
     times: dict[str, list[float]] = {name: [] for name in detectors}
-    image = batch.images[:1]
-    for _ in range(rounds + 3):
+    for i in range(rounds + 3):
+        image = batch.images[i % len(batch.images)][None]
         for name, detector in detectors.items():
             start = time.perf_counter()
             detector.predict(image)
@@ -112,15 +115,16 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         if args.latency:
             times = latencies(detectors, batches[0], args.rounds)
             for row in rows:
-                row["latency"] = times[row["form"]] / times["PyTorch"]
-                print(f"{row['form']:<42} {row['latency']:.2f} of PyTorch's time")
+                row["ms"] = times[row["form"]]
+                row["latency"] = row["ms"] / times["PyTorch"]
+                print(f"{row['form']:<42} {row['ms']:6.1f} ms, {row['latency']:.2f} of PyTorch's")
     record = {
         "command": f"python benchmarks/deploy.py runs/{loaded.source.parent.name}{' --latency' * args.latency}",
         "about": "AP on the run's validation images; ranges of int8 measured on its training images; MB of 10^6 bytes",
         "run": loaded.source.parent.name,
         "images": sum(len(batch.image_ids) for batch in batches),
         "input_size": loaded.input_size,
-        **surroundings(),
+        **surroundings(("onnxruntime", "openvino")),
         "rows": rows,
     }
     write_json(args.out, record)

@@ -15,8 +15,10 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,13 +40,14 @@ def train_once(preset: str, seed: int, rest: list[str], out: Path) -> dict[str, 
     return {"seed": seed, **metrics, **{key: found[key] for key in ("images_seen", "train_seconds", "device")}}
 
 
-def surroundings() -> dict[str, object]:
-    """When, where and with what something was measured."""
+def surroundings(more: Sequence[str] = ()) -> dict[str, object]:
+    """When, where and with what something was measured; with the versions of ``more`` packages where they are there."""
+    names = ["minirtmdet", "torch", "numpy", "opencv-python-headless", *filter(find_spec, more)]
     return {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: version(name) for name in ("minirtmdet", "torch", "numpy", "opencv-python-headless")},
+        "versions": {name: version(name) for name in names},
     }
 
 

@@ -77,6 +77,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "debugging": ("data", *NETWORK, *GROUPS["training"]),
     "masks": ("head", *ASSIGNMENT, "losses", "results"),
     "own_data": ("data", "results"),
+    "small_objects": ("data", "priors", "results"),
     "deployment": (*NETWORK, "boxes", "results"),
 }
 """The stations that each chapter explains."""

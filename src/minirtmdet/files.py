@@ -4,10 +4,11 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 
 
 def check_writable(folder: Path) -> None:
@@ -78,6 +79,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, renamed to it when the block ends well and removed when it does not.
+
+    A folder of this name is therefore always whole.  An empty one that is there already is filled.
+
+    Raises:
+        OSError: where ``path`` is there by then and holds something.
+        DiskFull: naming ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        with naming_full_disk(path):
+            yield making
+        making.chmod(0o755)  # mkdtemp makes a folder that nobody else may read
+        if path.is_dir():
+            path.rmdir()  # an empty one
+        making.rename(path)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:

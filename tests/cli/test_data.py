@@ -9,7 +9,9 @@ from helpers.commands import Output, fails
 from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
 
 from minirtmdet.cli import main
+from minirtmdet.configs import DataConfig
 from minirtmdet.data.coco import CocoDataset
+from minirtmdet.data.splits import resolve_splits
 
 
 def test_scenes_prints_the_folder(tmp_path: Path, capsys: Output):
@@ -154,6 +156,10 @@ def test_what_is_missing_or_in_the_way_is_named(data: Path, tmp_path: Path, caps
         (["show", data, "--out", data / "train/001.png"], "is read from"),
         (["show", data, "--out", out.with_suffix(".png"), "--part", "test"], "--part is test:"),
         (["show", data, "--out", out, "--count", "0"], "--count is 0: expected at least 1"),
+        (["tile", data, "--out", data], "is there already and holds something: choose another folder"),
+        (["tile", data, "--out", out, "--size", "100"], "--size is 100: expected a multiple of 32"),
+        (["tile", data, "--out", out, "--overlap", "1"], "--overlap is 1.0: expected a number from 0 to 0.9"),
+        (["tile", tmp_path / "nope", "--out", out], "there is no such file or folder"),
     ):
         assert words in fails(capsys, "data", *args), args
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
@@ -230,3 +236,17 @@ def write_yolo_set(root: Path) -> None:
     for number in (0, 1):
         (root / f"labels/{number}.txt").write_text(f"{number} 0.5 0.5 0.4 0.4\n")
     (root / "classes.txt").write_text("cat\ndog\n")
+
+
+def test_tile_makes_a_set_to_train_on(data: Path, tmp_path: Path, capsys: Output):
+    out = tmp_path / "tiles"
+    assert main(["data", "tile", str(data), "--out", str(out), "--size", "32", "--empty", "1"]) == 0
+    text = capsys.readouterr().out
+    assert re.match(r"train: 4 images in \d+ tiles of 32 px; \d+ objects as \d+ boxes; \d+ pieces that show less", text)
+    assert text.endswith(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size 32\n")
+    for split in resolve_splits(DataConfig(root=out)):
+        assert len(CocoDataset(*split, bad_boxes="raise")) > 3
+    # one part alone, of a file
+    assert main(["data", "tile", str(data / "val.json"), "--out", str(tmp_path / "val"), "--size", "32"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2].startswith("val: 3 images in ")
+    assert len(CocoDataset(tmp_path / "val/val.json", tmp_path / "val/val")) > 3

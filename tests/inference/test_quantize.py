@@ -24,6 +24,7 @@ from minirtmdet.data.example import example
 from minirtmdet.detector import GREY, MEAN, STD, RTMDet
 from minirtmdet.inference.export import export_onnx
 from minirtmdet.inference.exported import KEY, MAPS, ExportError, OnnxDetector
+from minirtmdet.inference.openvino import OpenVinoDetector
 from minirtmdet.inference.quantize import batches_of, quantize_onnx
 
 SIZE = 96
@@ -68,6 +69,14 @@ def test_convolutions_are_in_8_bits_but_for_the_last(folder: Path, int8: Path):
         assert (weight is None) == ("rtm_" in node.input[1]), node.input[1]
         assert weight is None or weight.op_type == "DequantizeLinear"
     assert int8.stat().st_size < 0.75 * (folder / "raw.onnx").stat().st_size  # a network as small as this is half names
+
+
+def test_what_goes_into_a_convolution_is_unsigned(int8: Path):
+    """Of signed values OpenVINO rounds what comes from a concatenation to whole numbers, whatever their scale."""
+    graph = onnx.load(int8).graph
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    types = {values[node.input[2]].dtype for node in graph.node if node.op_type == "QuantizeLinear"}
+    assert types == {np.dtype(np.uint8)}
 
 
 def test_a_file_in_8_bits_says_so_and_finds_nearly_the_same(folder: Path, int8: Path):
@@ -175,6 +184,17 @@ def test_openvino_finds_the_same(folder: Path):
         assert len(one) == len(other) > 0
         torch.testing.assert_close(one.scores, other.scores, atol=1e-4, rtol=0)
         torch.testing.assert_close(one.boxes, other.boxes, atol=1e-2, rtol=0)
+
+
+def test_openvino_computes_8_bits_as_onnxruntime_does(folder: Path, int8: Path):
+    """Both differ from single precision by the same rounding, and hardly from one another."""
+    pytest.importorskip("openvino")
+    images = torch.from_numpy(next(batches(folder)))
+    whole = OnnxDetector(folder / "raw.onnx", "cpu").outputs(images)
+    theirs, ours = OnnxDetector(int8, "cpu").outputs(images), OpenVinoDetector(int8).outputs(images)
+    for name in MAPS:
+        lost, lost_here = ((one[name] - whole[name]).norm() for one in (theirs, ours))
+        assert lost_here < 1.5 * lost, name
 
 
 def test_openvino_takes_raw_files_and_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch):

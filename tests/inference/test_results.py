@@ -95,6 +95,24 @@ def test_a_detector_streams(loaded: LoadedDetector, tmp_path: Path):
         next(stream)
 
 
+def test_an_iterator_is_asked_for_a_batch_at_a_time(loaded: LoadedDetector):
+    """As frames of a video come; what is no image is found when it is its turn."""
+    asked = []
+
+    def frames():
+        for number in range(5):
+            asked.append(number)
+            yield noise(40, 40, number)
+        yield noise(40, 40)[..., 0]
+
+    stream = loaded.stream(frames(), batch_size=2, threshold=0.0)
+    first = [next(stream) for _ in range(4)]
+    assert asked == [0, 1, 2, 3]
+    np.testing.assert_array_equal(first[3].pixels, noise(40, 40, 3))
+    with pytest.raises(ValueError, match=r"image 5 is uint8 \(40, 40\)"):
+        next(stream)
+
+
 @pytest.mark.parametrize(
     ("images", "error", "words"),
     [

@@ -1,16 +1,21 @@
 """Tiles are held to a detector that is never wrong: it finds every rectangle of one colour that it is shown."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.weights import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minirtmdet.configs import PredictConfig
-from minirtmdet.inference.tiles import Tile, Tiles, detect_in_tiles, merge, tile_grid
+from minirtmdet import build_detector
+from minirtmdet.configs import INS_PREDICT, PredictConfig
+from minirtmdet.data.tile_grid import Tile, tile_grid
+from minirtmdet.inference.detect import detect
+from minirtmdet.inference.tiles import JoinedMasks, Tiles, detect_in_tiles, merge
 from minirtmdet.structures import Detections
 
 SIZE = 64
@@ -22,23 +27,33 @@ class Oracle:
 
     device = torch.device("cpu")
 
-    def __init__(self) -> None:
+    def __init__(self, *, masks: bool = False) -> None:
         self.batches: list[int] = []
+        self.masks = masks
 
     def predict(self, images, config=PredictConfig(), img_shapes=None, scale_factors=None) -> list[Detections]:
         self.batches.append(len(images))
-        pairs = zip(images.permute(0, 2, 3, 1).numpy()[..., 0], scale_factors, strict=True)
-        return [self.look(pixels, scale) for pixels, scale in pairs]
+        triples = zip(images.permute(0, 2, 3, 1).numpy()[..., 0], img_shapes, scale_factors, strict=True)
+        return [self.look(pixels, shape, scale) for pixels, shape, scale in triples]
 
-    def look(self, pixels: np.ndarray, scale: tuple[float, float]) -> Detections:
+    def look(self, pixels: np.ndarray, shape: tuple[int, int], scale: tuple[float, float]) -> Detections:
         rows = []
         for label in (0, 1):
-            count, _, stats, _ = cv2.connectedComponentsWithStats((pixels == 200 + label).astype(np.uint8))
-            rows += [([x, y, x + w, y + h], label, area) for x, y, w, h, area in stats[1:count].tolist()]
+            count, parts, stats, _ = cv2.connectedComponentsWithStats((pixels == 200 + label).astype(np.uint8))
+            rows += [
+                ([x, y, x + w, y + h], label, area, parts == i)
+                for i, (x, y, w, h, area) in enumerate(stats[1:count].tolist(), 1)
+            ]
         rows.sort(key=lambda row: -row[2])
+        masks = None
+        if self.masks:
+            height, width = shape
+            size = round(width / scale[0]), round(height / scale[1])
+            seen = [cv2.resize(row[3][:height, :width].astype(np.uint8), size, interpolation=0) > 0 for row in rows]
+            masks = torch.from_numpy(np.stack(seen)) if seen else torch.zeros(0, *size[::-1], dtype=torch.bool)
         boxes = torch.tensor([row[0] for row in rows]).reshape(-1, 4) / torch.tensor([*scale, *scale])
         scores = torch.tensor([0.1 + 0.9 * min(row[2] / SIZE**2, 1) for row in rows])
-        return Detections(boxes.float(), scores.float(), torch.tensor([row[1] for row in rows]).long())
+        return Detections(boxes.float(), scores.float(), torch.tensor([row[1] for row in rows]).long(), masks)
 
 
 def scene(width: int, height: int, things: list[tuple[tuple[int, int, int, int], int]]) -> np.ndarray:
@@ -159,17 +174,62 @@ def test_what_two_tiles_saw_becomes_one_set(left: list, right: list, expected: l
 
 def test_classes_are_merged_apart():
     one, other = found(((20, 5, 60, 35), 0.9)), found(((40, 5, 90, 35), 0.8))
-    merged = merge([(A, one), (B, other._replace(labels=torch.tensor([1])))], (40, 100), 1.0, 0.65)
+    merged = merge([(A, one), (B, Detections(other.boxes, other.scores, torch.tensor([1])))], (40, 100), 1.0, 0.65)
     assert as_set(merged) == {(20.0, 5.0, 60.0, 35.0, 0), (40.0, 5.0, 90.0, 35.0, 1)}
 
 
-def test_bad_settings_and_masks_are_refused():
-    with pytest.raises(ValueError, match=r"the overlap of tiles is 1\.0: expected a share from 0 to 0\.9"):
+def of_each(found: Detections) -> dict[tuple, np.ndarray]:
+    """The pixels of each box."""
+    assert found.masks is not None
+    return dict(zip((tuple(box) for box in found.boxes.tolist()), found.masks.numpy(), strict=True))
+
+
+def test_masks_are_put_together_from_what_each_tile_sees():
+    """Of objects within a tile, of those that two or four tiles see, and of what the whole image alone shows."""
+    things = [((10, 10, 20, 25), 0), ((50, 10, 190, 40), 0), ((40, 60, 70, 150), 1), ((90, 60, 180, 170), 0)]
+    image = scene(200, 180, things)
+    # no rectangles: a part of each is taken out
+    image[10:30, 100:120] = image[60:80, 90:110] = image[150:170, 140:180] = GREY
+    for whole in (False, True):
+        found = detect_in_tiles(Oracle(masks=True), image, input_size=SIZE, tiles=Tiles(whole=whole))
+        assert len(found.scores) == len(things)
+        # what is picked, and in blocks, is the same
+        parts = [found.pick(rows) for rows in (torch.tensor([2, 0]), torch.arange(4) > 2, slice(1, 3), slice(0, 0))]
+        assert all(isinstance(part.stored_masks, JoinedMasks) for part in parts)
+        blocks = [torch.cat([part.masks[:0], *part.mask_blocks()]) for part in parts]
+        masks = of_each(found)
+        for block, rows in zip(blocks, ([2, 0], [3], [1, 2], []), strict=True):
+            torch.testing.assert_close(block, found.masks[rows])
+        for box, label in things[:1] if whole else things:
+            x1, y1, x2, y2 = box
+            expected = np.zeros((180, 200), bool)
+            expected[y1:y2, x1:x2] = image[y1:y2, x1:x2, 0] == 200 + label
+            np.testing.assert_array_equal(masks[box], expected)
+
+
+def test_masks_of_a_network_are_those_of_its_tiles():
+    """Logits stay logits until they are asked for, as in one image."""
+    torch.manual_seed(0)
+    model = build_detector(replace(SMALL, masks=True)).eval()
+    image = np.random.default_rng(0).integers(0, 256, (64, 100, 3), dtype=np.uint8)
+    config = replace(INS_PREDICT, score_threshold=0.0, max_per_image=5)
+    found = detect_in_tiles(model, image, config, input_size=SIZE, tiles=Tiles(whole=False))
+    assert isinstance(found.stored_masks, JoinedMasks)
+    known = {}
+    for x in (0, 36):
+        (one,) = detect(model, [np.ascontiguousarray(image[:, x : x + SIZE])], config, input_size=SIZE)
+        boxes = one.boxes + torch.tensor([x, 0, x, 0])
+        known |= {(x, *box): mask for box, mask in zip(boxes.tolist(), one.masks, strict=True)}
+    alone = [(i, pieces[0].tile.left) for i, pieces in enumerate(found.stored_masks.pieces) if len(pieces) == 1]
+    assert alone
+    for i, x in alone:
+        expected = known[x, *found.boxes[i].tolist()]
+        torch.testing.assert_close(found.masks[i, :, x : x + SIZE], expected)
+        assert found.masks[i].sum() == expected.sum()
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match=r"tiles\.overlap is 1\.0: expected a number from 0 to 0\.9"):
         Tiles(overlap=1.0)
-
-    class Masks(Oracle):
-        def look(self, pixels: np.ndarray, scale: tuple[float, float]) -> Detections:
-            return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), torch.zeros(0, 4, 4).bool())
-
-    with pytest.raises(ValueError, match="finds masks cannot be used in tiles"):
-        detect_in_tiles(Masks(), scene(100, 100, []), input_size=SIZE)
+    with pytest.raises(ValueError, match=r"tiles\.batch_size is 0"):
+        Tiles(batch_size=0)

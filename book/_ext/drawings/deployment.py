@@ -57,7 +57,7 @@ def runtimes() -> Sheet:
         aps = known[whole]["AP"], known[small]["AP"]
         loss = f"{aps[0] - aps[1]:.3f} less"
         sheet.box(Box(x, 84, 174, 48), ["cards.onnx", f"AP {aps[0]:.3f}"])
-        sheet.box(Box(x, 152, 174, 64), ["cards-int8.onnx", f"AP {aps[1]:.3f}", loss], "accent" if i else "")
+        sheet.box(Box(x, 152, 174, 64), ["cards-int8.onnx", f"AP {aps[1]:.3f}", loss])
         for upper, lower in ((64, 84), (132, 152)):
             sheet.arrow((x + 87, upper), (x + 87, lower))
     lines = ["your program", "resize to fit, grey to the right and below,", "threshold, boxes back to the image"]

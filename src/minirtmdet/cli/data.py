@@ -23,6 +23,8 @@ from minirtmdet.data.loader import epoch_order
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.data.scenes import make_scenes
 from minirtmdet.data.splits import Split, find_images, find_parts, resolve_splits
+from minirtmdet.data.tile_grid import Overlap
+from minirtmdet.data.tile_set import TileRule, describe_tiles, tile_set
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.presets import AUGMENTS
 from minirtmdet.settings import Count, Share, Whole
@@ -214,6 +216,47 @@ def show(
     samples = _draw(dataset, count, classes, augment, input_size, seed)
     plots.save(plots.contact_sheet(samples, dataset.classes, names=[sample.path.name for sample in samples]), out)
     print(f"{len(samples)} of {len(dataset)} images of {parts[part].json_file}: {out}")
+
+
+@app.command
+@checked
+def tile(
+    data: PositionalPath,
+    out: Path,
+    images: Path | None = None,
+    size: Side = TileRule.size,
+    overlap: Overlap = TileRule.overlap,
+    min_visible: Share = TileRule.min_visible,
+    pieces: Literal["ignore", "drop"] = TileRule.pieces,
+    empty: Share = TileRule.empty,
+    seed: Whole = TileRule.seed,
+    max_pixels: Count = DataConfig.max_pixels,
+) -> None:
+    """Cut large images into tiles with their boxes and masks, as a new data set: small objects keep their size.
+
+    Divide a set before: tiles of one image belong into one part. Each tile names its image under tile_of.
+
+    Args:
+        data: a folder with train.json and val.json or test.json, as data.root of a training, or one COCO JSON.
+        out: folder to write into; it must be empty, or not there.
+        images: the folder of the images, for one JSON that does not lie beside them.
+        size: side of a tile, in pixels; train with this input size.
+        overlap: share of a tile's side that neighbours have in common; objects that are no longer are whole in one.
+        min_visible: share of an object that must be seen in a tile to be found there; of its mask, or of its box where
+            it has none.
+        pieces: what becomes of those that show less: ignore makes regions of them that are neither learned nor
+            background (iscrowd), drop forgets them.
+        empty: share that is kept of the tiles without an object; val, valid and test keep all of theirs.
+        seed: another one keeps other empty tiles.
+        max_pixels: an image of more is not decoded.
+    """
+    parts = _find_parts(data, images)
+    rule = TileRule(size, overlap, min_visible, pieces, empty, seed)
+    made = tile_set(parts, out, rule, max_pixels=max_pixels)
+    for name, part in made.items():
+        print(describe_tiles(name, part, rule))
+    if "train" in made and len(made) > 1:
+        print(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size {size}")
 
 
 def _find_parts(data: Path, images: Path | None) -> dict[str, Split]:

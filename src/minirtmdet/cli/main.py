@@ -27,7 +27,7 @@ app.command(predict)
 app.command(export)
 app.command(quantize)
 app.command(scenes)
-app.command(data, name="data", help="Look at a data set, divide it, convert its labels, draw it.")
+app.command(data, name="data", help="Look at a data set, divide it, cut it into tiles, convert its labels, draw it.")
 app.command(weights)
 app.command(info)
 

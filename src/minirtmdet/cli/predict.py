@@ -11,6 +11,7 @@ import tyro
 
 from minirtmdet.cli.loading import Device, PartialFailure, Size, checked, load, run_of
 from minirtmdet.configs import Side
+from minirtmdet.data.tile_grid import Overlap
 from minirtmdet.distributed import check_alone
 from minirtmdet.evaluation.thresholds import read_choices
 from minirtmdet.files import check_not_read, check_writable, write_json
@@ -44,7 +45,7 @@ def predict(
     threshold: Share | Literal["best", "per-class"] = 0.3,
     evaluation: Path | None = None,
     tiles: bool = False,
-    overlap: Share = 0.25,
+    overlap: Overlap = 0.25,
     follow: bool = False,
     model: Size | None = None,
     classes: tuple[str, ...] | None = None,

@@ -35,6 +35,32 @@ def similar_file(path: Path) -> str:
     return ""
 
 
+def unused_name(name: Path, taken: set[str]) -> Path:
+    """The name, with a number behind it where an earlier one was the same; ``taken`` remembers it.
+
+    >>> taken: set[str] = set()
+    >>> [str(unused_name(Path(name), taken)) for name in ("a.png", "A.png", "a.jpg")]
+    ['a.png', 'A-2.png', 'a.jpg']
+    """
+    given, number = name, 2
+    while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
+        name, number = given.with_stem(f"{given.stem}-{number}"), number + 1
+    taken.add(str(name).casefold())
+    return name
+
+
+def name_of_output(name: Path) -> Path:
+    """Of what is made of an image: its own name; what JPEG would blur, and what is not written everywhere, becomes PNG.
+
+    >>> [str(name_of_output(Path(name))) for name in ("a.JPG", "a.tif", "scan.2024")]
+    ['a.JPG', 'a.png', 'scan.2024.png']
+    """
+    if name.suffix.lower() in (".jpg", ".jpeg"):
+        return name
+    # what stands behind the last dot need be no ending: scan.2024
+    return name.with_suffix(".png") if name.suffix.lower() in SUFFIXES else name.with_name(f"{name.name}.png")
+
+
 def _plain(name: str) -> str:
     """A name in one spelling: systems differ in case, and in whether an accent is part of its letter."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -7,8 +7,6 @@ from a stream of its own for each split and scene; a box is then measured on the
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +23,7 @@ from minirtmdet.configs import ScenesConfig
 from minirtmdet.data.backgrounds import list_photos, pattern_background, photo_background, smooth_noise, split_photos
 from minirtmdet.data.compose import Composed, Thing, compose
 from minirtmdet.data.masks import Rle, encode_masks
+from minirtmdet.files import atomic_folder
 from minirtmdet.settings import check_settings
 
 SPLITS = ("train", "val")
@@ -114,20 +113,12 @@ def make_scenes(config: ScenesConfig, root: Path | None = None, *, progress: boo
     root = user_cache_path("minirtmdet") / f"scenes-{key[:12]}" if root is None else Path(root)
     if _is_made(root, key):
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
-        _write(config, key, making, progress)
-        making.chmod(0o755)  # mkdtemp makes a folder that nobody else may read
-        try:
-            if root.is_dir() and not _is_made(root, key):
-                root.rmdir()  # an empty one
-            making.rename(root)
-        except OSError:
-            if not _is_made(root, key):  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        with atomic_folder(root) as making:
+            _write(config, key, making, progress)
+    except OSError:
+        if not _is_made(root, key):  # else another process was faster
+            raise
     return root
 
 

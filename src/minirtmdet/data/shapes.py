@@ -227,6 +227,29 @@ def cut_polygon(polygon: Float[np.ndarray, "vertices 2"], window: Float[np.ndarr
     return np.clip(_with_crossings(polygon, window), window[:2], window[2:])
 
 
+def without_spikes(polygon: Float[np.ndarray, "vertices 2"]) -> Float[np.ndarray, "_ 2"]:
+    """The polygon without vertices at which it turns back on itself, as :func:`cut_polygon` leaves them on a border.
+
+    >>> cut = np.array([[0.0, 3.0], [4.0, 2.0], [4.0, 0.0], [4.0, 6.0], [4.0, 4.0]])
+    >>> without_spikes(cut).tolist()
+    [[0.0, 3.0], [4.0, 2.0], [4.0, 4.0]]
+    """
+    kept: list[list[float]] = []
+
+    def turns_back(first: int, middle: int, last: int) -> bool:
+        (ax, ay), (bx, by), (cx, cy) = kept[first], kept[middle], kept[last]
+        ux, uy, vx, vy = bx - ax, by - ay, cx - bx, cy - by
+        return ux * vy == uy * vx and ux * vx + uy * vy <= 0
+
+    for point in polygon.tolist():
+        kept.append(point)
+        while len(kept) > 2 and turns_back(-3, -2, -1):
+            del kept[-2]
+    while len(kept) > 2 and (turns_back(-2, -1, 0) or turns_back(-1, 0, 1)):
+        del kept[-1 if turns_back(-2, -1, 0) else 0]
+    return np.array(kept).reshape(-1, 2)
+
+
 def _with_crossings(
     polygon: Float[np.ndarray, "vertices 2"], window: Float[np.ndarray, "4"]
 ) -> Float[np.ndarray, "_ 2"]:

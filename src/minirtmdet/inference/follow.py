@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from minirtmdet.data.file_names import SUFFIXES
-from minirtmdet.inference.images import ImageFile, name_of_output, unused_name
+from minirtmdet.data.file_names import SUFFIXES, name_of_output, unused_name
+from minirtmdet.inference.images import ImageFile
 
 PAUSE = 1.0
 """Seconds between two looks."""

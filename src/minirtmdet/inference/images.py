@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from minirtmdet.configs import PredictConfig
-from minirtmdet.data.file_names import SUFFIXES
+from minirtmdet.data.file_names import SUFFIXES, name_of_output, unused_name
 from minirtmdet.data.images import read_image
 from minirtmdet.data.masks import encode_stored
 from minirtmdet.detector import Detector
@@ -77,20 +77,6 @@ def find_images(paths: Sequence[Path]) -> list[ImageFile]:
     return images
 
 
-def unused_name(name: Path, taken: set[str]) -> Path:
-    """The name, with a number behind it where an earlier one was the same; ``taken`` remembers it.
-
-    >>> taken: set[str] = set()
-    >>> [str(unused_name(Path(name), taken)) for name in ("a.png", "A.png", "a.jpg")]
-    ['a.png', 'A-2.png', 'a.jpg']
-    """
-    given, number = name, 2
-    while str(name).casefold() in taken:  # some disks take A.png and a.png for one file
-        name, number = given.with_stem(f"{given.stem}-{number}"), number + 1
-    taken.add(str(name).casefold())
-    return name
-
-
 def check_named(path: Path, what: str) -> None:
     """Make sure that a path that was named is there.
 
@@ -135,14 +121,6 @@ def _is_ours(file: Path) -> bool:
         return False
     with file.open("rb") as content:
         return content.read(20).split() == [b"{", b'"classes":', b"["]
-
-
-def name_of_output(name: Path) -> Path:
-    """As the image's own; what JPEG would blur, and what is not written everywhere, becomes PNG."""
-    if name.suffix.lower() in (".jpg", ".jpeg"):
-        return name
-    # what stands behind the last dot need be no ending: scan.2024
-    return name.with_suffix(".png") if name.suffix.lower() in SUFFIXES else name.with_name(f"{name.name}.png")
 
 
 def predict_images(

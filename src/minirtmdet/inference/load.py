@@ -1,6 +1,6 @@
 """From whatever names a detector to something that predicts: the one way in, for the commands and for other code."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -23,8 +23,8 @@ from minirtmdet.weights.checkpoint import find_checkpoint
 from minirtmdet.weights.describe import describe_weights
 from minirtmdet.weights.published import OFFICIAL, download_weights, published_size
 
-Images: TypeAlias = str | Path | Pixels | Sequence[str | Path | Pixels]
-"""An image as a file or as pixels, a folder of images, or several of these."""
+Images: TypeAlias = str | Path | Pixels | Iterable[str | Path | Pixels]
+"""An image as a file or as pixels, a folder of images, or several of these, which an iterator may hand over in time."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LoadedDetector:
         """What is found in each image, in their order; a folder stands for all images below it.
 
         Args:
-            images: files, folders, BGR pixels ``[H, W, 3]`` (uint8, any size), or a list of these.
+            images: files, folders, BGR pixels ``[H, W, 3]`` (uint8, any size), or several of these.
             threshold: detections that score more are kept; one for all classes, or one for each.
             batch_size: images per forward pass.
             input_size: side of the square network input, in pixels; the detector's own where left out.
@@ -102,7 +102,10 @@ class LoadedDetector:
         input_size: int | None = None,
         tiles: Tiles | None = None,
     ) -> Iterator[ImageDetections]:
-        """As :meth:`predict`, one image after the other, with no more than a batch in memory."""
+        """As :meth:`predict`, one image after the other, with no more than a batch in memory: of a video's frames too.
+
+        ``(frame.pixels for frame in frames)`` with the frames of :func:`~minirtmdet.inference.video.open_video`.
+        """
         size = self.input_side(input_size)
         config = self.limits_for(threshold)
         for batch in in_batches(_listed(images), batch_size):
@@ -127,23 +130,25 @@ class LoadedDetector:
         return replace(self.limits, score_threshold=float(min(given)))
 
 
-def _listed(images: Images) -> list[Path | Pixels]:
-    """Each image that is meant, checked as far as that costs nothing."""
+def _listed(images: Images) -> Iterable[Path | Pixels]:
+    """Each image that is meant, checked as far as that costs nothing: all at once, or those of an iterator in time."""
+    if isinstance(images, Iterator):
+        return (found for place, one in enumerate(images) for found in _meant(place, one))
     given = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
-    inputs: list[Path | Pixels] = []
-    for place, one in enumerate(given):
-        if isinstance(one, str | Path):
-            inputs += [file.path for file in find_images([Path(one)])]
-            continue
-        pixels = one if isinstance(one, np.ndarray) else np.zeros(0)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            looks = f"{one.dtype} {tuple(one.shape)}" if hasattr(one, "shape") else type(one).__name__
-            raise ValueError(
-                f"image {place} is {looks}: expected a path, or BGR pixels as a uint8 array [height, width, 3], "
-                "as cv2.imread gives them"
-            )
-        inputs.append(pixels)
-    return inputs
+    return [found for place, one in enumerate(given) for found in _meant(place, one)]
+
+
+def _meant(place: int, one: object) -> list[Path | Pixels]:
+    """The image, or the images of a folder; ``place`` is where it stands among others."""
+    if isinstance(one, str | Path):
+        return [file.path for file in find_images([Path(one)])]
+    if not isinstance(one, np.ndarray) or one.dtype != np.uint8 or one.ndim != 3 or one.shape[2] != 3 or not one.size:
+        looks = f"{one.dtype} {tuple(one.shape)}" if hasattr(one, "shape") else type(one).__name__  # type: ignore[attr-defined]
+        raise ValueError(
+            f"image {place} is {looks}: expected a path, or BGR pixels as a uint8 array [height, width, 3], "
+            "as cv2.imread gives them"
+        )
+    return [one]
 
 
 def load_detector(

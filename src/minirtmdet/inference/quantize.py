@@ -49,7 +49,8 @@ def quantize_onnx(
             bits already, or there is no image.
 
     Weights have a range for each output channel and 7 of the 8 bits: on processors without VNNI instructions two
-    products of 8 bits overflow, and wrong numbers come out without a word.
+    products of 8 bits overflow, and wrong numbers come out without a word.  What goes into a convolution is unsigned:
+    of signed values OpenVINO (2026.4) rounds what comes from a concatenation to whole numbers, whatever the range.
     """
     onnx = import_optional("onnx", "writing ONNX")
     quantization = import_optional("onnxruntime.quantization", "computing in 8 bits")
@@ -76,6 +77,7 @@ def quantize_onnx(
                 _Images(images, source),
                 op_types_to_quantize=["Conv"],
                 nodes_to_exclude=excluded,
+                activation_type=quantization.QuantType.QUInt8,
                 per_channel=True,
                 reduce_range=True,
             )

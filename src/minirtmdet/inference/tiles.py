@@ -6,7 +6,7 @@ joined again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,12 @@ from torch import Tensor
 
 from minirtmdet.boxes import aligned_overlaps
 from minirtmdet.configs import PredictConfig
+from minirtmdet.data.tile_grid import Overlap, Tile, tile_grid
 from minirtmdet.detector import Detector
 from minirtmdet.head.postprocess import batched_nms
 from minirtmdet.inference.detect import Pixels, detect, in_batches
+from minirtmdet.masks import LazyMasks
+from minirtmdet.settings import Count, check_settings
 from minirtmdet.structures import Detections, on_host
 
 SAME_VIEW = 0.5
@@ -39,49 +42,15 @@ class Tiles:
         batch_size: tiles per forward pass.
 
     Raises:
-        ValueError: for an overlap that is no share, or so large that tiles hardly advance.
+        ValueError: for a number that is out of its range.
     """
 
-    overlap: float = 0.25
+    overlap: Overlap = 0.25
     whole: bool = True
-    batch_size: int = 8
+    batch_size: Count = 8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.9:
-            raise ValueError(f"the overlap of tiles is {self.overlap}: expected a share from 0 to 0.9")
-
-
-class Tile(NamedTuple):
-    """A piece of an image, in its pixels."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
-def tile_grid(width: int, height: int, size: int, overlap: int) -> list[Tile]:
-    """The fewest tiles of ``size`` pixels that cover an image, row by row; an image that is smaller makes one smaller.
-
-    Args:
-        width: of the image, in pixels.
-        height: likewise.
-        size: side of a tile.
-        overlap: pixels that neighbours have in common at least; what the last one has more is spread over all.
-
-    >>> [(tile.left, tile.right) for tile in tile_grid(1000, 300, 400, 100)]
-    [(0, 400), (300, 700), (600, 1000)]
-    """
-    return [
-        Tile(left, top, min(left + size, width), min(top + size, height))
-        for top in _starts(height, size, overlap)
-        for left in _starts(width, size, overlap)
-    ]
-
-
-def _starts(length: int, size: int, overlap: int) -> list[int]:
-    count = 1 + max(0, -(-(length - size) // (size - overlap)))
-    return [round(i * (length - size) / max(count - 1, 1)) for i in range(count)]
+        check_settings(self, "tiles.")
 
 
 def detect_all(
@@ -109,15 +78,12 @@ def detect_in_tiles(
     """Detections of a large image, best first; of one that fits the input, those without tiles.
 
     Args:
-        model: a detector of boxes.
+        model: the detector.
         image: BGR pixels.
         config: thresholds and limits, the published ones where left out; ``max_per_image`` is that of a tile, and
             no limit holds for all together.
         input_size: side of the square input, in pixels, and of a tile.
         tiles: how the image is divided.
-
-    Raises:
-        ValueError: for a detector that finds masks, which are not joined.
     """
     height, width = image.shape[:2]
     if max(height, width) <= input_size:
@@ -140,14 +106,12 @@ def _in_tiles(
     for batch in in_batches(tile_grid(image.shape[1], image.shape[0], size, overlap), batch_size):
         pieces = [np.ascontiguousarray(image[one.top : one.bottom, one.left : one.right]) for one in batch]
         found = detect(model, pieces, config, input_size=size, resize=False)
-        if any(one.stored_masks is not None for one in found):
-            raise ValueError("a detector that finds masks cannot be used in tiles: its masks are not joined yet")
         for tile, one in zip(batch, on_host(found), strict=True):
             # what the network says beyond the tile, it says of padding
             boxes = one.boxes + one.boxes.new_tensor([tile.left, tile.top] * 2)
             boxes = _within(boxes, boxes.new_tensor(tile))
             inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
-            yield tile, Detections(boxes, one.scores, one.labels).pick(inside)
+            yield tile, Detections(boxes, one.scores, one.labels, one.stored_masks).pick(inside)
 
 
 def merge(
@@ -157,10 +121,10 @@ def merge(
 
     Boxes that no inner border cuts suppress each other by class, as in one image.  A box that is cut goes where a whole
     one of another tile looks the same as far as its own tile sees; those that are left are joined where two tiles see
-    the same in what they have in common, until no two of one tile would be one.
+    the same in what they have in common, until no two of one tile would be one.  A mask is what all its pieces show.
 
     Args:
-        seen: each tile with its detections, in pixels of the image and inside the tile.
+        seen: each tile with its detections, boxes in pixels of the image and inside the tile, masks in the tile's.
         size: (height, width) of the image, whose own borders cut nothing.
         margin: a box that comes so near to an inner border, in pixels, is cut.
         iou_threshold: of whole boxes of one class that overlap more, the weaker one goes.
@@ -176,6 +140,7 @@ def merge(
     windows = torch.tensor([tile for tile, _ in seen], dtype=boxes.dtype)[home]  # [n,4]
     views = _Views(boxes, windows, home, _is_cut(boxes, windows, size, margin))
     kept: list[int] = []
+    joined: dict[int, list[int]] = {}
     for label in labels.unique():
         rows = (labels == label).nonzero()[:, 0]
         whole, parts = rows[~views.cut[rows]], rows[views.cut[rows]]
@@ -184,10 +149,68 @@ def merge(
         for group in _join(views, parts):
             boxes[group[0]] = torch.cat([boxes[group, :2].amin(0), boxes[group, 2:].amax(0)])
             scores[group[0]] = scores[group].max()
+            joined[group[0]] = group
             whole = torch.cat([whole, parts.new_tensor(group[:1])])
         kept += whole[_strongest(boxes[whole], scores[whole], iou_threshold)].tolist()
     rows = torch.tensor(kept, dtype=torch.int64)
-    return Detections(boxes, scores, labels).pick(rows[scores[rows].argsort(descending=True, stable=True)])
+    rows = rows[scores[rows].argsort(descending=True, stable=True)]
+    masks = None
+    if any(found.stored_masks is not None for _, found in seen):
+        places = [(tile, found, row) for tile, found in seen for row in range(len(found.scores))]
+        groups = [joined.get(row, [row]) for row in rows.tolist()]
+        masks = JoinedMasks(size, tuple(tuple(MaskPiece.of(*places[i]) for i in group) for group in groups))
+    return Detections(boxes[rows], scores[rows], labels[rows], masks)
+
+
+class MaskPiece(NamedTuple):
+    """What a tile shows of an object.
+
+    Attributes:
+        tile: where.
+        mask: in pixels of the tile, as it is kept.
+    """
+
+    tile: Tile
+    mask: Bool[Tensor, "1 height width"] | LazyMasks
+
+    @classmethod
+    def of(cls, tile: Tile, found: Detections, row: int) -> "MaskPiece":
+        """The mask of one detection, by itself: those that are not used leave the memory."""
+        assert found.stored_masks is not None
+        return cls(tile, found.stored_masks[torch.tensor([row])])
+
+
+@dataclass(frozen=True)
+class JoinedMasks:
+    """Masks of a large image that are put together from tiles when their pixels are asked for.
+
+    What a tile gave is kept, of detections that are left: at 640 px 26 KB each, where 12 megapixels are 12 MB.
+
+    Attributes:
+        shape: (height, width) of the image.
+        pieces: of each mask; a pixel belongs to it where a piece says so.
+    """
+
+    shape: tuple[int, int]
+    pieces: tuple[tuple[MaskPiece, ...], ...]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.pieces)
+
+    def __getitem__(self, rows: Tensor | slice) -> "JoinedMasks":
+        """Some of them."""
+        chosen = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
+        return replace(self, pieces=tuple(self.pieces[row] for row in chosen.tolist()))
+
+    def pixels(self) -> Bool[Tensor, "masks height width"]:
+        """All of them, in the host's memory."""
+        masks = torch.zeros(len(self), *self.shape, dtype=torch.bool)
+        for mask, pieces in zip(masks, self.pieces, strict=True):
+            for tile, kept in pieces:
+                seen = kept if isinstance(kept, Tensor) else kept.pixels()
+                mask[tile.top : tile.bottom, tile.left : tile.right] |= seen[0].cpu()
+        return masks
 
 
 def _strongest(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], iou_threshold: float) -> Int[Tensor, " kept"]:

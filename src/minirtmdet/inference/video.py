@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import cv2
 from tqdm import tqdm
 
+from minirtmdet.data.file_names import unused_name
 from minirtmdet.files import naming_full_disk
 from minirtmdet.inference.detect import Pixels, in_batches
-from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, check_named, describe, unused_name
+from minirtmdet.inference.images import VIDEOS, ImageFile, Prediction, check_named, describe
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.inference.tiles import Tiles
 

@@ -18,6 +18,7 @@ from minirtmdet.plots.network import influence, norm_statistics, score_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_changes, target_maps
 from minirtmdet.plots.thresholds import confusions, mistake_counts, reliability, threshold_curves
+from minirtmdet.plots.tiles import resized_or_tile, tile_layout
 from minirtmdet.plots.training import compare_runs, curves, loss_breakdown, loss_curve, soft_label_loss
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "prototypes",
     "ratios",
     "reliability",
+    "resized_or_tile",
     "save",
     "score_maps",
     "shares",
@@ -65,6 +67,7 @@ __all__ = [
     "target_changes",
     "target_maps",
     "threshold_curves",
+    "tile_layout",
     "timeline",
     "valid_flags",
     "worst_images",
