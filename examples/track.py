@@ -31,6 +31,8 @@ def track(
 
 def main(source: str, video: str, out: str) -> None:
     """Write the video with numbered boxes."""
+    if Path(out).exists():
+        sys.exit(f"{out} exists: name another file for the video")
     by_track = {"color_lookup": supervision.ColorLookup.TRACK}
     boxes, labels = supervision.BoxAnnotator(**by_track), supervision.LabelAnnotator(**by_track)
     writer = None
