@@ -379,6 +379,8 @@ class TestViews:
         assert [row[1] for row in view.counts()] == sums(package(STEPS[2], example().boxes))
 
     def test_boxes_by_name(self, open_view: Any) -> None:
+        from playwright.sync_api import expect  # waits for the frame that shows it
+
         view = open_view("matching")
         view.root.get_by_role("button", name="Add a box").click()
         assert len(view.counts()) == 4
@@ -386,7 +388,7 @@ class TestViews:
         assert view.cells()[3][0] == "taxi"
         for _ in range(4):
             view.root.get_by_role("button", name="Add a box").click()
-        assert view.root.get_by_role("button", name="Add a box").is_disabled()
+        expect(view.root.get_by_role("button", name="Add a box")).to_be_disabled()
         for _ in range(8):
             view.root.get_by_role("button", name="Remove box 0").click()
         assert view.counts() == []

@@ -8,8 +8,8 @@ from typing import Annotated, NamedTuple
 
 from minirtmdet.settings import Range
 
+# share of a tile's side that neighbours have in common at least; with more, tiles would hardly advance
 Overlap = Annotated[float, Range(0, 0.9)]
-"""Share of a tile's side that neighbours have in common at least; with more, tiles would hardly advance."""
 
 
 class Tile(NamedTuple):
