@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers.tiny_sets import write_random_set
+from helpers.tiny_sets import write_both_parts
 from helpers.weights import CLASSES, SMALL, small
 
 from minirtmdet.configs import DataConfig, TrainConfig
@@ -22,8 +22,7 @@ def script() -> ModuleType:
 
 @pytest.mark.slow
 def test_each_form_gets_a_row(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    write_random_set(tmp_path / "data", 3)
-    write_random_set(tmp_path / "data", 3, name="val", seed=1)
+    write_both_parts(tmp_path / "data", 3)
     (tmp_path / "run").mkdir()
     config = TrainConfig(model=SMALL, data=DataConfig(root=tmp_path / "data", input_size=64))
     save_checkpoint(tmp_path / "run/best.pt", small().state_dict(), config, CLASSES)

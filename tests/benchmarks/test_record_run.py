@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 import tyro
-from helpers.tiny_sets import write_random_set
+from helpers.tiny_sets import write_both_parts
 
 from minirtmdet.cli.train import Preset
 from minirtmdet.configs import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -78,8 +78,7 @@ def test_mistakes_are_counted_over_all_images(script: ModuleType) -> None:
 def test_a_finished_run_is_recorded_without_training(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_random_set(tmp_path / "data", 4)
-    write_random_set(tmp_path / "data", 3, name="val", seed=1)
+    write_both_parts(tmp_path / "data", 4)
     config = TrainConfig(
         name="run",
         out=tmp_path,

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from helpers.built_site import SITE
+from helpers.built_site import SITE, needs_vendor
 
 # pages without a text of their own: a redirect, and what Sphinx makes for search and for the code
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)
@@ -19,10 +19,6 @@ pytestmark = [
     pytest.mark.site,
     pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
 ]
-# make book says so when it could not copy MathJax and mermaid, and the pages then ask a CDN by design
-needs_vendor = pytest.mark.skipif(
-    not (SITE / "_static" / "vendor" / "mathjax").exists(), reason="built without npm: pages load scripts from a CDN"
-)
 
 
 LARGEST = 3

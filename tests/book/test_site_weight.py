@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from helpers.built_site import SITE
+from helpers.built_site import SITE, needs_vendor
 
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("book/**/*.html"))
 CHAPTERS = [page for page in PAGES if page.count("/") == 1]
@@ -14,9 +14,6 @@ pytestmark = [
     pytest.mark.site,
     pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
 ]
-needs_vendor = pytest.mark.skipif(
-    not (SITE / "_static" / "vendor" / "mathjax").exists(), reason="built without npm: pages load scripts from a CDN"
-)
 MOST = 1_000_000
 """Bytes that a page may load when it is opened, as they lie on the server."""
 MOST_API = 200_000

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers.commands import CLASSES, MODEL
 from helpers.published import publisher
-from helpers.tiny_sets import write_random_set
+from helpers.tiny_sets import write_both_parts
 
 from minirtmdet import build_detector
 from minirtmdet.configs import DataConfig, TrainConfig
@@ -15,10 +15,7 @@ from minirtmdet.weights.checkpoint import save_checkpoint
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 4)
-    write_random_set(root, 3, name="val", seed=1)
-    return root
+    return write_both_parts(tmp_path_factory.mktemp("data"), 4)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import pytest
 from helpers.commands import Output, fails
-from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
+from helpers.tiny_sets import box_entry, image_entry, write_both_parts, write_random_set, write_set
 
 from minirtmdet.cli import main
 from minirtmdet.configs import DataConfig
@@ -49,8 +49,7 @@ def test_check_of_one_file_with_odd_names(tmp_path: Path, capsys: Output):
 
 
 def test_check_ends_with_1_where_a_part_cannot_be_used(tmp_path: Path, capsys: Output):
-    write_random_set(tmp_path, 3)
-    write_random_set(tmp_path, 3, name="val", seed=1)
+    write_both_parts(tmp_path, 3)
     content = json.loads((tmp_path / "val.json").read_text())
     (tmp_path / "val.json").write_text(json.dumps(content | {"annotations": [{"id": 1, "bbox": [1, 1, 2, 2]}]}))
     assert main(["data", "check", str(tmp_path), "--input-size", "64"]) == 1

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from helpers.commands import SMALL, Output
-from helpers.tiny_sets import write_random_set
+from helpers.tiny_sets import write_both_parts
 
 from minirtmdet.cli import main
 from minirtmdet.data.masks import decode_mask
@@ -13,8 +13,7 @@ from minirtmdet.evaluation.coco import METRICS
 
 def test_masks_are_trained_and_evaluated(tmp_path: Path, capsys: Output):
     data = tmp_path / "data"
-    write_random_set(data, 4, masks=True)
-    write_random_set(data, 3, name="val", seed=1, masks=True)
+    write_both_parts(data, 4, masks=True)
     out = ["--out", str(tmp_path), "--name", "run", "--epochs", "1"]
     # all that it finds, to have something to write
     more = ["--predict.score-threshold", "0", "--predict.max-per-image", "5"]

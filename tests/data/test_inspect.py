@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
+from helpers.tiny_sets import box_entry, image_entry, write_both_parts, write_random_set, write_set
 
 from minirtmdet.data.inspect import advise_input_size, describe_set, find_copies, holds_prior, inspect_part, inspect_set
 from minirtmdet.data.splits import Split, find_parts
@@ -79,8 +79,7 @@ def test_two_classes_on_one_box(tmp_path: Path):
 
 
 def test_a_part_that_cannot_be_used_is_a_line_and_the_others_are_looked_at(tmp_path: Path):
-    write_random_set(tmp_path, 3)
-    write_random_set(tmp_path, 3, name="val", seed=1)
+    write_both_parts(tmp_path, 3)
     parts = find_parts(tmp_path)
     (tmp_path / "val.json").write_text("{}")
     report = inspect_set(parts, 64)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers.tiny_sets import write_random_set
+from helpers.tiny_sets import write_both_parts
 
 from minirtmdet.configs import AugmentConfig, DataConfig, ModelConfig, OptimConfig, TrainConfig
 from minirtmdet.engine.trainer import Trainer
@@ -16,9 +16,7 @@ SWITCH, EPOCHS = 4, 5
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """Five epochs of three steps, the last one without mosaics and MixUp."""
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12)
-    write_random_set(root, 3, name="val", seed=1)
+    root = write_both_parts(tmp_path_factory.mktemp("data"), 12)
     return TrainConfig(
         out=tmp_path_factory.mktemp("runs"),
         model=ModelConfig(deepen_factor=0.1, widen_factor=0.125, neck_csp_blocks=1),

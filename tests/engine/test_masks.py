@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.runs import MODEL, make_config, quiet, same_state
-from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_set
+from helpers.tiny_sets import box_entry, image_entry, write_both_parts, write_set
 
 from minirtmdet.configs import INS_PREDICT, DataConfig, TrainConfig
 from minirtmdet.engine.runlog import MASK_METRIC_COLUMNS, METRIC_COLUMNS
@@ -23,10 +23,7 @@ COCO = Path(__file__).parents[3] / "shared" / "data" / "coco100"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve images to train on, three to evaluate on, all with masks."""
-    root = tmp_path_factory.mktemp("data")
-    write_random_set(root, 12, masks=True)
-    write_random_set(root, 3, name="val", seed=1, masks=True)
-    return root
+    return write_both_parts(tmp_path_factory.mktemp("data"), 12, masks=True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_sets import write_random_set
+from helpers.tiny_sets import write_both_parts, write_random_set
 from helpers.toy import random_batch, random_boxes
 from parity.cases import SCENES, random_scene
 from parity.ties import compare_assignments
@@ -286,8 +286,7 @@ def test_training_lowers_the_loss(compile: str):
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
     """Nine epochs of six steps."""
-    write_random_set(tmp_path / "data", 12)
-    write_random_set(tmp_path / "data", 3, name="val", seed=1)
+    write_both_parts(tmp_path / "data", 12)
     return TrainConfig(
         out=tmp_path / "runs",
         model=MODEL,

@@ -74,6 +74,13 @@ def write_random_set(
     return write_set(root, images, annotations, name=name)
 
 
+def write_both_parts(root: Path, count: int, *, masks: bool = False) -> Path:
+    """``count`` random images to train on and three others to evaluate on; the folder that a run is given."""
+    write_random_set(root, count, masks=masks)
+    write_random_set(root, 3, name="val", seed=1, masks=masks)
+    return root
+
+
 def three_images() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A cat of 40 x 40 pixels in each: found; found after something false; missed."""
     box, elsewhere = [10.0, 10.0, 40.0, 40.0], [60.0, 60.0, 30.0, 30.0]

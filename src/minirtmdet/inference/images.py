@@ -219,9 +219,8 @@ def describe(prediction: Prediction, classes: Sequence[str]) -> dict[str, object
     assert prediction.detections is not None
     fields = zip(*(field.tolist() for field in prediction.detections), strict=True)
     rows = [{"class": classes[label], "label": label, "score": score, "box": box} for box, score, label in fields]
-    for row, rle in zip(
-        rows, encode_stored(prediction.detections), strict=False
-    ):  # none from a detector of boxes alone
+    # a detector of boxes alone has no masks
+    for row, rle in zip(rows, encode_stored(prediction.detections), strict=False):
         row["segmentation"] = rle
     return {
         "file": str(prediction.file.path),
