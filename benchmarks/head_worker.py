@@ -123,7 +123,7 @@ def forget(maps: tuple[list[Tensor], list[Tensor]]) -> None:
         level.grad = None
 
 
-MASK_ANSWERS = ("loss_cls", "loss_bbox", "loss_mask", "grad_kernels", "grad_mask_feat")
+MASK_ANSWERS = ("loss_cls", "loss_bbox", "loss_mask", "grad_kernels", "grad_mask_feat", "gt_inds")
 
 
 def counted(found: Any, boxes: Tensor) -> Answer:
@@ -362,13 +362,14 @@ class Ours:
 
         from minirtmdet.head.pipeline import RTMDetInsLoss
 
-        criterion, truth = self.compile(RTMDetInsLoss(instances.CLASSES)), ours_instances._truth(made)
+        criterion, truth = RTMDetInsLoss(instances.CLASSES), ours_instances._truth(made)
+        losses_of = self.compile(criterion)
         outputs, shapes = ours_instances._leaves(made), torch.tensor(made.scene.pad_shapes)
         parts = [*(level for levels in outputs[:3] for level in levels), outputs.mask_feat]
 
         def run() -> float:
             start = time.perf_counter()
-            losses = criterion(*outputs, truth, shapes)
+            losses = losses_of(*outputs, truth, shapes)
             (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_mask"]).backward()
             seconds = time.perf_counter() - start
             for part in parts:
@@ -376,9 +377,11 @@ class Ours:
             return seconds
 
         def answer() -> Answer:
-            found = ours_instances._gradients(outputs, criterion(*outputs, truth, shapes))
+            found = ours_instances._gradients(outputs, losses_of(*outputs, truth, shapes))
             for part in parts:
                 part.grad = None
+            with torch.no_grad():
+                found["gt_inds"] = criterion.assign(*outputs[:2], truth, shapes).gt_inds
             return {name: found[name] for name in MASK_ANSWERS}
 
         return Work(run, answer)

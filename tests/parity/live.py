@@ -180,15 +180,18 @@ def settle_ties(
     """Both answers without what a classified tie decides, the number of ties, and of differing priors that are none.
 
     Of an assignment and of targets the priors in question are taken over; losses, which all priors enter, are not
-    compared where there is one; a training run is compared up to the step before.
+    compared where there is one; a training run is compared up to the step before.  Gradients of masks that hang on a
+    value at relu's kink are taken over, and count as ties.
     """
+    from parity.kinks import settle_kinks
     from parity.ties import compare_assignments
 
     if kind == "ins_losses":  # all of an answer hangs on the assignment
         verdict = compare_assignments(case.scene, mine["gt_inds"], theirs["gt_inds"])
         if verdict.ties:
-            mine, theirs = {}, {}
-        return mine, theirs, len(verdict.ties), len(verdict.mistakes)
+            return {}, {}, len(verdict.ties), len(verdict.mistakes)
+        mine, kinked = settle_kinks(case, mine, theirs, KINDS[kind].tolerance)
+        return mine, theirs, kinked, len(verdict.mistakes)
     if kind in ("assign", "targets", "losses"):
         verdict = compare_assignments(case, mine["gt_inds"], theirs["gt_inds"])
         if verdict.ties and kind == "losses":
