@@ -228,7 +228,7 @@ def told_apart(lazy: bool = False) -> Detections:
     labels = torch.tensor([3, 1, 4, 2, 5])
     boxes = torch.stack([torch.tensor([8.0 * i, 0.0, 8.0 * i + 6.0, 8.0]) for i in range(5)])
     masks = torch.arange(40).expand(5, 40).view(5, 5, 8) < labels[:, None, None]
-    kept = StretchedMasks(masks.float(), torch.eye(5), torch.eye(8), 0.5) if lazy else masks
+    kept = StretchedMasks(masks.float(), torch.eye(5), torch.eye(8), 0.5, density=1.0) if lazy else masks
     return Detections(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), labels, kept)
 
 

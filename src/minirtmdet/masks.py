@@ -16,6 +16,8 @@ from minirtmdet.configs import MASK_STRIDE, STRIDES
 
 # pixels of all masks of an image that are worked on at a time: what a core's cache holds, and what keeps a GPU busy
 CACHED, ROOM = 2**20, 2**26
+# rows of an image that are made together: fewer take more calls, more take more cells each
+STRIP = 64
 
 
 def center_of_mass(masks: Bool[Tensor, "masks height width"]) -> Float[Tensor, "masks 2"]:
@@ -113,20 +115,23 @@ class StretchedMasks:
     """Masks as logits at the features' stride, with what stretches them to an image.
 
     Stretching works on rows and on columns alike, and twice in a row is still linear: one matrix for each side does
-    both, and a strip of all masks at a time is made, compared and forgotten.  MMDetection makes two maps of numbers of
-    the image's size for every detection.
+    both, and a strip of all masks at a time is made, compared and forgotten.  A strip comes from the few rows of cells
+    beneath it, so that most of its matrix is 0 and left out.  MMDetection makes two maps of numbers of the image's size
+    for every detection.
 
     Attributes:
         logits: of each mask.
         rows: from the features' rows to the image's.
         columns: likewise.
         threshold: a pixel belongs to a mask where its logit is higher.
+        density: rows of the features per row of the image.
     """
 
     logits: Float[Tensor, "masks rows columns"]
     rows: Float[Tensor, "height rows"]
     columns: Float[Tensor, "width columns"]
     threshold: float
+    density: float
 
     def __len__(self) -> int:
         """How many there are."""
@@ -146,11 +151,20 @@ class StretchedMasks:
         """All of them."""
         masks = torch.empty(len(self), *self.shape, dtype=torch.bool, device=self.logits.device)
         budget = CACHED if self.logits.device.type == "cpu" else ROOM
-        step = max(1, budget // max(1, len(self) * len(self.columns)))
+        step = min(STRIP, max(1, budget // max(1, len(self) * len(self.columns))))
         for top in range(0, len(self.rows), step):
-            strip = self.rows[top : top + step] @ self.logits @ self.columns.T  # [n,strip,W]
-            masks[:, top : top + step] = strip > self.threshold
+            bottom = min(top + step, len(self.rows))
+            cells = self.cells_of(top, bottom)
+            strip = self.rows[top:bottom, cells] @ (self.logits[:, cells] @ self.columns.T)  # [n,strip,W]
+            masks[:, top:bottom] = strip > self.threshold
         return masks
+
+    def cells_of(self, top: int, bottom: int) -> slice:
+        """Rows of the features that have a part in some rows of the image, and two or three at each end that may have.
+
+        Both enlargements reach to the next cell, so that the matrix of an image's row is 0 for all others.
+        """
+        return slice(max(0, int(top * self.density) - 2), int(bottom * self.density) + 3)
 
 
 def in_blocks(masks: Bool[Tensor, "masks height width"] | LazyMasks) -> Iterator[Bool[Tensor, "block height width"]]:

@@ -48,8 +48,9 @@ def _mini_160() -> TrainConfig:
 def _mini_160_ins() -> TrainConfig:
     """mini-160 with masks: a small RTMDet-Ins for the embedded scenes, on a processor.
 
-    Its distances cannot be exponentiated (the head's are cut at 0), so that boxes start slower.  Empty masks are left
-    out of the mask loss, where in MMDetection they dilute it.
+    AP of boxes and of masks, and time, of three seeds are in ``benchmarks/results/mini-160-ins.json``.  Its distances
+    cannot be exponentiated (the head's are cut at 0), so boxes start slower.  Empty masks are left out of the mask
+    loss, where in MMDetection they dilute it.
     """
     mini = _mini_160()
     return replace(

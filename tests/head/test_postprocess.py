@@ -190,6 +190,18 @@ def test_every_image_that_is_resized_with_its_ratio_gets_masks_of_its_size():
             assert size[1] >= width
 
 
+@pytest.mark.parametrize("sides", ["never", "rounding", "always"])
+def test_cells_that_a_strip_leaves_out_have_no_part_in_it(sides):
+    for height, width in (cases.integers("strips", 60, 2, high=700) + 1).tolist():
+        factors = 160 / width, 128 / height
+        masks = stretch_masks(LOGITS, (height, width), factors, replace(INS_PREDICT, swap_mask_sides=sides))
+        for top in range(len(masks.rows)):
+            bottom = min(top + 1 + top % 7, len(masks.rows))
+            left_out = masks.rows[top:bottom].clone()
+            left_out[:, masks.cells_of(top, bottom)] = 0
+            assert not left_out.any(), (height, width, top)
+
+
 def test_no_detection_has_no_mask_of_the_images_size():
     assert stretch_masks(torch.zeros(0, 16, 20), (43, 61), (2.6, 2.6)).pixels().shape == (0, 43, 61)
 

@@ -21,9 +21,10 @@ FINER = STRIDES[0] // MASK_STRIDE
 """Masks are compared on a map with so many times the rows and columns of the features."""
 UNIT = 64.0
 """Pixels in which the shared coordinates are counted, so that they are of the size of features."""
-# numbers of a hidden layer that are worked on at a time: what a core's cache holds, what compiled code may be long
-# enough for, and what a GPU has room for
-CACHED, COMPILED, ROOM = 2**19, 2**22, 2**26
+# numbers of a hidden layer that are worked on at a time: what a processor's caches hold, and what a GPU has room for
+CACHED, ROOM = 2**20, 2**26
+UNROLLED = 6
+"""Blocks in code that is compiled for a processor: each block is compiled by itself, which takes seconds."""
 
 
 class Slots(NamedTuple):
@@ -171,8 +172,11 @@ def mask_logits(
 
 def _blocks(slots: int, channels: Float[Tensor, "batch 10 cells"]) -> Iterator[slice]:
     """Slots of all images, so many that a hidden layer of them fits the budget; one at least."""
-    budget = ROOM if channels.device.type != "cpu" else COMPILED if torch.compiler.is_compiling() else CACHED
-    size = max(1, budget // (8 * len(channels) * channels.shape[-1]))
+    on_cpu = channels.device.type == "cpu"
+    size = (CACHED if on_cpu else ROOM) // (8 * len(channels) * channels.shape[-1])
+    if on_cpu and torch.compiler.is_compiling():
+        size = -(-slots // UNROLLED)
+    size = max(1, size)
     return (slice(start, start + size) for start in range(0, slots, size))
 
 
@@ -248,10 +252,10 @@ class DiceOfSlots(torch.autograd.Function):
             counted = counts[:, block]
             losses.append((1 - 2 * overlap / sizes).view_as(counted) * counted)
             if learn:
-                weight = counted.reshape(-1, 1, 1) * 2 / sizes
-                slope = probability * (weight * 2 * overlap / sizes)
-                slope.sub_(target.mul_(weight)).mul_(probability).mul_(1 - probability)
+                slope = (probability * (2 * overlap / sizes)).sub_(target)
+                slope = torch.ops.aten.sigmoid_backward(slope, probability)
                 slope = _slope_of_doubling(_slope_of_doubling(slope.view_as(finer)[:, 0], 1), 2).flatten(1)[:, None]
+                slope *= counted.reshape(-1, 1, 1) * 2 / sizes
                 own, slope = _slopes_of_convolutions(slope, hidden1, hidden2, flat, kernels)
                 channels_slope += slope
                 for part, piece in zip(slopes, own, strict=True):

@@ -145,7 +145,7 @@ def stretch_masks(
     stretched = padded if scale_factors is None else _stretched_size(padded, shape, scale_factors, config)
     rows, columns = (_stretch(*sides, logits) for sides in zip(padded, stretched, shape, strict=True))
     threshold = float(torch.logit(torch.tensor(config.mask_threshold)))  # minus infinity for 0
-    return StretchedMasks(logits, rows, columns, threshold)
+    return StretchedMasks(logits, rows, columns, threshold, logits.shape[-2] / stretched[0])
 
 
 def _stretched_size(
