@@ -155,10 +155,16 @@ def failures_in(report: Path) -> list[str]:
     if not report.is_file():
         return []
     return [
-        f"{case.get('name')}: {last_line(problem.get('message') or problem.text or '')}"
+        f"{case.get('name')}: {reason(problem.text or problem.get('message') or '')}"
         for case in ElementTree.parse(report).iter("testcase")
         for problem in (*case.iter("failure"), *case.iter("error"))
     ]
+
+
+def reason(text: str) -> str:
+    """The last line of a report that names an error, or its last line; pytest cuts the middle out of long ones."""
+    named = [line for line in text.splitlines() if re.search(r"\b\w*(Error|Exception|Failed)\b", line)]
+    return last_line(named[-1] if named else text)
 
 
 def last_line(text: str) -> str:

@@ -90,3 +90,19 @@ def test_a_point_stands_for_passed_and_a_gap_for_not_run() -> None:
         "b.ipynb, avx2, threads 2: Cell 3: no",
         "b.ipynb, avx2, threads 2: Cell 4: no",
     ]
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        (
+            "E   assert 1 == 2\nNameError: name 'x'\n[+43 more lines; full report in element text]",
+            "NameError: name 'x'",
+        ),
+        ("AssertionError\nE  later\nAssertionError: 3 < 2\n\n", "AssertionError: 3 < 2"),
+        ("cell output differs\n", "cell output differs"),
+        ("", ""),
+    ],
+)
+def test_a_long_report_is_told_by_its_error(report: str, told: str) -> None:
+    assert everywhere.reason(report) == told
