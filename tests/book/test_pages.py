@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "minirtmdet"
 RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+"""What is read where the repository is, beside the book's pages."""
+PAGES = [*DOCUMENTS, *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book").glob("*.ipynb"))]
 
 
 def contents() -> list[str]:
@@ -98,7 +101,7 @@ class Parsed(Exception):
 def commands() -> list[tuple[str, str]]:
     """Each page with each command of the package that stands on a line of its own in it."""
     found = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book").glob("*.ipynb"))]:
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
             text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
@@ -117,7 +120,7 @@ def test_every_command_on_a_page_is_understood(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("minirtmdet.cli.loading.out_of_range", stop)  # asked before a command does anything
     monkeypatch.setattr("minirtmdet.cli.weights.fetch", stop)
     found = commands()
-    assert {page for page, _ in found} >= {"README.md", "start.md", "own_data.ipynb"}
+    assert {page for page, _ in found} >= {"README.md", "start.md", "long_runs.md", "own_data.ipynb"}
     for page, line in found:
         args = shlex.split(re.sub(r"\{\w+\}", "", line.replace("{SEED}", "0")), comments=True)
         try:
@@ -130,9 +133,22 @@ def test_every_command_on_a_page_is_understood(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_script_on_a_page_exists() -> None:
-    for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "book").glob("*.ipynb")]:
+    for path in PAGES:
         named = re.findall(r"python ((?:examples|benchmarks|tests)/\S+\.py)\b", path.read_text(encoding="utf-8"))
         assert [name for name in named if not (ROOT / name).is_file()] == [], path.name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_links_of_a_document_lead_somewhere(path: Path) -> None:
+    """To files, and to headings, which GitHub names by their words."""
+    missing = []
+    for name, heading in re.findall(r"\]\(([^\s)#:]*)(?:#([^\s)]+))?\)", path.read_text(encoding="utf-8")):
+        target = path.parent / name if name else path
+        headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+        words = [re.sub(r"[^\w\- ]", "", title).replace(" ", "-").lower() for title in headings]
+        if not target.exists() or (heading and heading not in words):
+            missing.append(f"{name}#{heading}")
+    assert missing == []
 
 
 def test_the_readme_has_the_numbers_of_the_records() -> None:
