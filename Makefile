@@ -143,6 +143,7 @@ refresh: set-up
 	@$(PY) book/_ext/install_cell.py $(NOTEBOOKS)
 	@$(SERIAL) $(VENV)/bin/jupyter-execute --inplace $(NOTEBOOKS)
 	@$(PY) -m nbstripout $(STRIP) $(NOTEBOOKS)
+	@$(PY) book/_ext/readme_figure.py
 
 clean:
 	rm -rf _build .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage book/_static/vendor book/api/*/

@@ -169,6 +169,12 @@ def test_the_readme_has_the_numbers_of_the_records() -> None:
     assert [row["kind"] for row in parity["rows"] if row["failed"] or row["largest"] > 1e-5] == []
 
 
+def test_the_readme_shows_the_costs_as_their_chapter_does() -> None:
+    copy = runpy.run_path(str(ROOT / "book" / "_ext" / "readme_figure.py"))
+    assert copy["FILE"].relative_to(ROOT).as_posix() in README
+    assert copy["FILE"].read_bytes() == copy["figure"](), "make refresh, or python book/_ext/readme_figure.py, copies it"
+
+
 def test_the_readme_names_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
