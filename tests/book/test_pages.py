@@ -172,7 +172,7 @@ def test_the_readme_has_the_numbers_of_the_records() -> None:
 def test_the_readme_shows_the_costs_as_their_chapter_does() -> None:
     copy = runpy.run_path(str(ROOT / "book" / "_ext" / "readme_figure.py"))
     assert copy["FILE"].relative_to(ROOT).as_posix() in README
-    assert copy["FILE"].read_bytes() == copy["figure"](), "make refresh, or python book/_ext/readme_figure.py, copies it"
+    assert copy["FILE"].read_bytes() == copy["figure"](), "python book/_ext/readme_figure.py copies it"
 
 
 def test_the_readme_names_targets_that_exist() -> None:
