@@ -1,6 +1,8 @@
 """The benchmark of masks against the original's: what of it needs no clock."""
 
 import importlib
+import json
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -31,3 +33,14 @@ def test_there_are_a_hundred_masks_of_an_image(worker: ModuleType) -> None:
     answer = worker.prepare("paste 480 640", worker.Ours()).answer()
     assert answer["rows"].shape == (100, 480)
     assert answer["columns"].shape == (100, 640)
+
+
+def test_the_page_says_what_the_record_of_three_seeds_says() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "book/long_runs.md").read_text(encoding="utf-8")
+    record = json.loads((root / "benchmarks/results/mini-160-ins.json").read_text(encoding="utf-8"))
+    (said,) = (block for block in page.split("\n\n") if "mini-160-ins.json`" in block)
+    assert len(record["runs"]) == 3
+    for name in ("AP mean", "AP spread", "mask_AP mean", "mask_AP spread"):
+        assert f"{record[name]:.3f}" in said, name
+    assert record["mask_AP mean"] > record["AP mean"] - 0.05
