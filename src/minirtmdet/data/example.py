@@ -140,7 +140,7 @@ def _on_the_wall(things: list[Thing]) -> Example:
 
 
 class Maps(NamedTuple):
-    """What the network says to a batch: a map a level, finest first.
+    """What the network says to a batch: a map per level, finest first.
 
     Attributes:
         cls_scores: logits.
