@@ -97,7 +97,7 @@ def faces() -> Example:
 
 
 def jam() -> Example:
-    """Six cars in two queues, bumper on door: one outline in one size, and centres that are near each other.
+    """Six vehicles in two queues, bumper on door: outlines of one size, and centres that are near each other.
 
     >>> jam().box_names
     ['car', 'taxi', 'car', 'ambulance', 'taxi', 'car']
