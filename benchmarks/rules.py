@@ -29,6 +29,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"cls_weight": 0.0},
     {"exp_on_reg": False},
     {"prior_offset": 0.5},
+    {"separate_bn": False},
 )
 
 

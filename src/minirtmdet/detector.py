@@ -123,7 +123,7 @@ class RTMDet(nn.Module):
 
         Returns:
             ``(cls_scores, bbox_preds)``: class logits ``[B, C, H, W]`` and (left, top, right, bottom) distances in
-            pixels ``[B, 4, H, W]``, one a level; with ground truth, a dict with the scalars ``loss_cls`` and
+            pixels ``[B, 4, H, W]``, one per level; with ground truth, a dict with the scalars ``loss_cls`` and
             ``loss_bbox`` to add and train on, and ``num_pos``, positives per image.  A detector that finds masks gives
             :class:`~minirtmdet.structures.InsOutputs`, and ``loss_mask`` as a third one to add.
 

@@ -123,6 +123,12 @@ def test_what_solutions_say_of_changed_rules_is_true_of_every_seed() -> None:
     assert 0.87 < each("{}", "IoU")[0] < each("{}", "IoU")[1] < 0.895
     assert 1.15 < each("{}", "first loss_cls")[0] < each("{}", "first loss_cls")[1] < 1.26
     assert {round(value, 2) for value in each("{}", "first IoU")} == {0.46}
+    # head_construction
+    shared = '{"separate_bn": false}'
+    assert [round(value, 2) for value in each(shared, "IoU")] == [0.89, 0.92]
+    assert each(shared, "found") == (11, 11)
+    assert 250 < each(shared, "drawn")[0] < each(shared, "drawn")[1] < 400
+    assert each("{}", "drawn") == (10, 13)
     # priors
     assert each('{"prior_offset": 0.5}', "found") == (9, 11)
     assert each('{"prior_offset": 0.5}', "first positives")[1] < each("{}", "first positives")[0]

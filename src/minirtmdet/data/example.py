@@ -97,7 +97,7 @@ def faces() -> Example:
 
 
 def jam() -> Example:
-    """Six cars in two queues, bumper on door: one outline in one size, and centres that are near each other.
+    """Six vehicles in two queues, bumper on door: outlines of one size, and centres that are near each other.
 
     >>> jam().box_names
     ['car', 'taxi', 'car', 'ambulance', 'taxi', 'car']
@@ -140,7 +140,7 @@ def _on_the_wall(things: list[Thing]) -> Example:
 
 
 class Maps(NamedTuple):
-    """What the network says to a batch: a map a level, finest first.
+    """What the network says to a batch: a map per level, finest first.
 
     Attributes:
         cls_scores: logits.

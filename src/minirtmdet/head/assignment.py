@@ -1,4 +1,4 @@
-"""Which prior learns which box: three costs, a number of positives a box, and one owner a prior.
+"""Which prior learns which box: three costs, a number of positives per box, and one owner per prior.
 
 The whole batch at once: a cost for every pair of box and prior, ``[B,G,N]``, where impossible pairs cost
 infinity.  :mod:`minirtmdet.reference.assignment` says the same for one image, step by step.
@@ -227,7 +227,7 @@ def class_cost(
     """Quality focal loss of each prior, had it this box: target IoU for the box's class, 0 for all others.
 
     MMDetection sums the loss over the classes of every pair, ``N*G*C`` numbers.  All classes but the box's own
-    have target 0 whatever the box is, so their sum is taken once a prior; the box's class ``y`` then swaps its
+    have target 0 whatever the box is, so their sum is taken once per prior; the box's class ``y`` then swaps its
     background loss for its real one, with ``b = softplus(s_y)``, ``p = sigmoid(s_y)`` and IoU ``t``:
     ``(b - s_y t) (t - p)^2 - b p^2 = t (b (t - 2 p) - s_y (t - p)^2)``.
 

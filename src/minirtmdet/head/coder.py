@@ -51,7 +51,7 @@ class DistancePointBBoxCoder:
         Args:
             points: ``(x, y)`` in pixels.
             distances: pixels to the left, top, right and bottom side.
-            max_shape: ``(height, width)`` that boxes are clipped to, in pixels; one for all, or one an image
+            max_shape: ``(height, width)`` that boxes are clipped to, in pixels; one for all, or one per image
                 where the first axis of the boxes is images.
 
         >>> DistancePointBBoxCoder().decode(torch.tensor([16., 16.]), torch.tensor([8., 16., 24., 8.])).tolist()
@@ -59,7 +59,7 @@ class DistancePointBBoxCoder:
         """
         x, y = points.unbind(-1)
         left, top, right, bottom = distances.unbind(-1)
-        # each side in memory of its own: who works with sides then reads whole rows
+        # each side in memory of its own: code that works with sides then reads whole rows
         boxes = torch.stack([x - left, y - top, x + right, y + bottom]).movedim(0, -1)
         if max_shape is None or not self.clip_border:
             return boxes

@@ -2,7 +2,7 @@
 
 ``RTMDetSepBNHead`` is the official one: its 3x3 convolutions are the same weights on every level, but each level has
 BatchNorms of its own, because the statistics of the levels differ.  ``RTMDetHead`` shares everything and keeps one
-factor a level.  ``RTMDetInsSepBNHead`` finds masks too.
+factor per level.  ``RTMDetInsSepBNHead`` finds masks too.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class RTMDetSepBNHead(nn.Module):
         with_objectness: a third output says whether there is an object at all; the class score becomes the geometric
             mean of both probabilities.
         exp_on_reg: exponentiate the distances.
-        strides: pixels a cell of each level.
+        strides: pixels per cell of each level.
 
     Raises:
         ValueError: for an even ``pred_kernel_size``.
@@ -92,11 +92,11 @@ class RTMDetSepBNHead(nn.Module):
         """Predict every level.
 
         Args:
-            feats: one map a stride, ``[B, C_in, H, W]``.
+            feats: one map per stride, ``[B, C_in, H, W]``.
 
         Returns:
-            Class logits ``[B, C, H, W]`` a level, and distances (left, top, right, bottom) in pixels
-            ``[B, 4, H, W]`` a level, both at least fp32.
+            Class logits ``[B, C, H, W]`` per level, and distances (left, top, right, bottom) in pixels
+            ``[B, 4, H, W]`` per level, both at least fp32.
         """
         cls_scores, bbox_preds = [], []
         for level, (feat, stride) in enumerate(zip(feats, self.strides, strict=True)):
@@ -114,7 +114,7 @@ class RTMDetSepBNHead(nn.Module):
 
 
 class RTMDetHead(nn.Module):
-    """Everything shared across levels, but for one factor a level on the distances (MMDetection: ``RTMDetHead``).
+    """Everything shared across levels, but for one factor per level on the distances (MMDetection: ``RTMDetHead``).
 
     MMDetection's always exponentiates and has no depthwise form; both are settings here.  Arguments, errors and
     outputs are those of :class:`RTMDetSepBNHead`.
@@ -178,7 +178,7 @@ class RTMDetInsSepBNHead(nn.Module):
         num_classes: classes, background not counted.
         in_channels: channels of every feature map, and of the head's own maps.
         stacked_convs: 3x3 convolutions in each branch.
-        strides: pixels a cell of each level.
+        strides: pixels per cell of each level.
 
     >>> head = RTMDetInsSepBNHead(num_classes=80, in_channels=16)
     >>> outputs = head([torch.zeros(2, 16, size, size) for size in (8, 4, 2)])
@@ -209,7 +209,7 @@ class RTMDetInsSepBNHead(nn.Module):
         """Predict every level, and the mask features once.
 
         Args:
-            feats: one map a stride, ``[B, C_in, H, W]``.
+            feats: one map per stride, ``[B, C_in, H, W]``.
 
         Returns:
             All at least fp32.

@@ -1,7 +1,7 @@
 """From logits and distances to detections: threshold, best candidates a level, boxes, NMS; then masks.
 
 The whole batch at once, as in training.  How many detections there are depends on the data, so that the host has to
-wait for the device now and then: a few times a batch, however many images it has.
+wait for the device now and then: a few times per batch, however many images it has.
 """
 
 import math
@@ -178,7 +178,7 @@ def _best_candidates(
     config: PredictConfig,
     prior_offset: float,
 ) -> _Candidates:
-    """Those over the threshold, at most ``nms_pre`` a level (MMDetection: ``filter_scores_and_topk``)."""
+    """Those over the threshold, at most ``nms_pre`` per level (MMDetection: ``filter_scores_and_topk``)."""
     featmap_sizes = [(level.shape[-2], level.shape[-1]) for level in cls_scores]
     dtype = torch.promote_types(bbox_preds[0].dtype, torch.float32)
     levels = MlvlPointGenerator(offset=prior_offset).grid_priors(featmap_sizes, dtype, bbox_preds[0].device)

@@ -1,4 +1,4 @@
-"""Grid priors: one point a cell on each level, and which of them lie in the padded image."""
+"""Grid priors: one point per cell on each level, and which of them lie in the padded image."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ class MlvlPointGenerator:
     """Points on the grids of several levels (MMDetection: ``MlvlPointGenerator``).
 
     Args:
-        strides: pixels a cell, one a level.
+        strides: pixels per cell, one per level.
         offset: where the point lies in its cell, in strides: 0 the top-left corner, 0.5 the centre.
     """
 
@@ -61,7 +61,7 @@ class MlvlPointGenerator:
         Raises:
             ValueError: where the number of maps is not the number of strides.
 
-        MMDetection counts ``ceil(pad / stride)`` cells an axis, for one image at a time: the same cells.
+        MMDetection counts ``ceil(pad / stride)`` cells per axis, for one image at a time: the same cells.
 
         >>> MlvlPointGenerator(strides=[8]).valid_flags([(2, 2)], torch.tensor([[16, 8]]))[0].tolist()
         [[True, False, True, False]]
@@ -77,7 +77,9 @@ class MlvlPointGenerator:
 
     def _check_levels(self, levels: int) -> None:
         if levels != len(self.strides):
-            raise ValueError(f"{levels} feature maps for {len(self.strides)} strides {self.strides}: one map a stride")
+            raise ValueError(
+                f"{levels} feature maps for {len(self.strides)} strides {self.strides}: one map per stride"
+            )
 
 
 def border_flags(

@@ -89,7 +89,7 @@ def valid_flags(
     """
     grid = levels(points)
     height, width = image_size(images[0])
-    title = f"{int(flags.sum()):,} of {flags.numel():,} priors are valid (filled) in this batch of {len(images)}"
+    title = f"{int(flags.sum()):,} of {flags.numel():,} priors are valid (filled)"
     figure, axes = panels(title, len(images), len(grid), height / width)
     for row, image in zip(axes, images, strict=True):
         for ax in row:

@@ -10,12 +10,12 @@ from torch import Tensor
 def grid_priors(
     height: int, width: int, stride: int, offset: float = 0.0, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "cells 4"]:
-    """One prior a cell, row by row: ``(x, y, stride, stride)`` in pixels.
+    """One prior per cell, row by row: ``(x, y, stride, stride)`` in pixels.
 
     Args:
         height: rows of cells.
         width: columns of cells.
-        stride: pixels a cell.
+        stride: pixels per cell.
         offset: where the prior lies in its cell, in strides.
         device: where to put them.
 
@@ -39,7 +39,7 @@ def valid_flags(
     Args:
         height: rows of cells.
         width: columns of cells.
-        stride: pixels a cell.
+        stride: pixels per cell.
         pad_shape: ``(height, width)`` of the image after its own padding, in pixels.
         device: where to put them.
 
