@@ -11,8 +11,9 @@ into asking the kernel for memory.  Compilation and warm-up are not timed; how l
 Before anything is timed all sides answer the same inputs, and the answers are compared: assignments must be the same
 but for ties (``tests/parity/ties.py``), all other numbers within 1e-5.  A goal is reached where one lane reaches it.
 
-Peak memory is the kernel's count for a fresh process with its usual allocator: it sees what every operation takes, also
-inside a kernel, and works alike on both sides.  Writes ``benchmarks/results/cpu.json`` and prints a table.
+Peak memory is the kernel's count for a fresh process with its usual allocator (one process for all that is grown): it
+sees what every operation takes, also inside a kernel, and works alike on both sides.  Writes
+``benchmarks/results/cpu.json`` and prints a table.
 """
 
 import argparse
@@ -77,6 +78,7 @@ GROWTH = {
     "boxes": [f"assign 640 1 {boxes} 80" for boxes in (1, 10, 30, 100, 300, 600, 1000)],
     "images": [f"loss 640 {images} 20 80" for images in (1, 4, 8, 16, 32, 64)],
     "classes": [f"assign 640 1 50 {classes}" for classes in (1, 80, 320, 1203)],
+    "priors": [f"assign {side} 1 100 80" for side in (320, 480, 640, 960, 1280)],
 }
 # what is undone, one step at a time
 STEPS = {
@@ -100,11 +102,16 @@ STEPS_COMPILED = ("nothing", "coordinates in rows")
 class Side:
     """A worker of one environment."""
 
+    worker = "head_worker.py"
+
     def __init__(self, python: str, name: str, threads: int, folder: Path, allocator: dict[str, str]) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "OMP_", "MKL_"))}
-        environment |= {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": str(threads), **allocator}
+        # this environment's workers find what this process finds; the reference environment must not
+        own = [os.environ["PYTHONPATH"]] if python == sys.executable and "PYTHONPATH" in os.environ else []
+        path = os.pathsep.join([str(TESTS), *own])
+        environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), **allocator}
         environment |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "compiled")}  # nothing compiled before is found
-        command = [python, "-W", "ignore", str(HERE / "head_worker.py"), name, "--threads", str(threads)]
+        command = [python, "-W", "ignore", str(HERE / self.worker), name, "--threads", str(threads)]
         self.name, self.folder = name, folder
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -278,17 +285,24 @@ def memory_row(row: Row, pythons: dict[str, str], folder: Path, threads: int) ->
     }
 
 
-def growth(axis: str, lanes: list[Side], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """This package alone: time of both lanes against the number of boxes, images or classes."""
-    place = {"boxes": 3, "images": 2, "classes": 4}[axis]
+def growth(axis: str, lanes: list[Side], memory: Side, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """This package alone: time of both lanes, and peak memory eager, against the number of one thing."""
     points = []
     for case in GROWTH[axis]:
         answer = lanes[0].answer(case)
         check_alone(case, answer)
         check(case, lanes[1].answer(case), answer)
         eager, compiled = (spread(one["seconds"]) for one in alternate(lanes, options.repeats, options.budget / 4))
-        points.append({axis: int(case.split()[place]), "case": case, **eager, "compiled": compiled})
+        peak = round(memory.ask(memory=case)["MiB"], 1)
+        points.append({axis: number_of(axis, case), "case": case, **eager, "MiB": peak, "compiled": compiled})
     return points
+
+
+def number_of(axis: str, case: str) -> int:
+    """How many boxes, images, classes or priors a case has."""
+    side, images, boxes, classes = map(int, case.split()[1:5])
+    priors = sum((side // stride) ** 2 for stride in (8, 16, 32))
+    return {"boxes": boxes, "images": images, "classes": classes, "priors": priors}[axis]
 
 
 def steps(lanes: list[Side], options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -340,6 +354,9 @@ def table(record: dict[str, Any]) -> str:
         for lane, of in (("eager", lambda point: point), ("compiled", lambda point: point["compiled"])):
             times = "  ".join(f"{point[axis]}: {of(point)['median_ms']:.1f}" for point in points)
             lines.append(f"  {lane:<9} {times}")
+        if all("MiB" in point for point in points):
+            peaks = "  ".join(f"{point[axis]}: {point['MiB']:.1f}" for point in points)
+            lines.append(f"  {'MiB':<9} {peaks}")
     if "compilations" in record:
         lines += [
             "",
@@ -429,7 +446,9 @@ def main() -> int:
             if wanted("steps"):
                 record["steps"] = steps(sides[1:], options)
             if wanted("growth"):
-                record["growth"] = {axis: growth(axis, sides[1:], options) for axis in GROWTH}
+                memory = Side(sys.executable, "ours", options.threads, folder, RETURN_MEMORY)
+                sides.append(memory)
+                record["growth"] = {axis: growth(axis, sides[1:3], memory, options) for axis in GROWTH}
             record["compilations"] = sides[2].ask(compilations=1)
         finally:
             for side in sides:

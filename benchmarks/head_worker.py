@@ -575,7 +575,8 @@ def main() -> None:
         elif "compilations" in request:
             reply = {"graphs": compilations(), "seconds": round(compiling, 1)}
         elif "memory" in request:
-            prepare("assign 64 1 3 80", side).run()  # what is loaded on first use is not counted
+            kind = "loss" if request["memory"].startswith("loss") else "assign"
+            prepare(f"{kind} 64 1 3 80", side).run()  # what is loaded on first use is not counted
             reply = {"MiB": peak_memory(prepare(request["memory"], side).run)}
         elif "versions" in request:
             reply = {"torch": torch.__version__, "threads": torch.get_num_threads()}

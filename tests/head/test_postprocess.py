@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.toy import random_boxes
 from parity import cases
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minirtmdet.configs import INS_PREDICT, PredictConfig
 from minirtmdet.head import postprocess
@@ -206,21 +207,34 @@ def test_no_detection_has_no_mask_of_the_images_size():
     assert stretch_masks(torch.zeros(0, 16, 20), (43, 61), (2.6, 2.6)).pixels().shape == (0, 43, 61)
 
 
-def test_memory_is_that_of_a_strip(monkeypatch):
-    largest = []
+class Largest(TorchDispatchMode):
+    """The bytes of the largest tensor of numbers with a fraction."""
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor) and result.is_floating_point():
-                largest.append(result.untyped_storage().nbytes())
-            return result
+    nbytes = 0
 
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.is_floating_point():
+            self.nbytes = max(self.nbytes, result.untyped_storage().nbytes())
+        return result
+
+
+def test_memory_is_that_of_a_strip():
     logits = cases.normal("memory", 100, 16, 20)
-    with Watch():
+    with Largest() as seen:
         masks = stretch_masks(logits, (720, 900), (160 / 900, 128 / 720)).pixels()
     assert masks.shape == (100, 720, 900)
-    assert max(largest) <= 4 * CACHED  # of 100 masks in numbers it would be 259 MB
+    assert seen.nbytes <= 4 * CACHED  # of 100 masks in numbers it would be 259 MB
+
+
+def test_nms_on_a_processor_compares_as_many_pairs_as_a_cache_holds():
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(1500, 120, 160, generator, smallest=20)
+    scores, labels = torch.rand(1500, generator=generator), torch.zeros(1500, dtype=torch.int64)
+    with Largest() as seen:
+        kept = batched_nms(boxes, scores, labels, 0.4, 300)
+    assert len(kept) < 250  # so that every candidate is looked at
+    assert seen.nbytes <= 4 * postprocess.NMS_CACHED  # with 1,024 candidates at a time 4 MiB
 
 
 def test_a_mask_is_made_of_its_own_priors_kernel():

@@ -71,6 +71,17 @@ def test_growth_is_a_share_of_the_largest_case() -> None:
     assert list(other.get_ydata()) == [0, 0.5]
 
 
+def test_memory_is_shown_below_the_time_where_it_was_measured() -> None:
+    points = [{**point, "MiB": 3.0 * point["boxes"]} for point in POINTS]
+    figure = plots.growth({"boxes": points})
+    time, memory = figure.axes
+    assert "Time and memory" in figure.get_suptitle()
+    proportion, peaks = memory.lines
+    assert peaks.get_ydata().tolist() == [3, 27, 297]
+    assert list(proportion.get_ydata()) == [0, 297]
+    assert (time.get_xlabel(), memory.get_xlabel(), memory.get_ylabel()) == ("", "boxes", "MiB at the peak")
+
+
 def test_a_timeline_has_a_panel_a_run_and_hatched_waiting() -> None:
     runs = {
         "reads": {"host": [("launch", 0.0, 1.0), ("waiting", 1.0, 4.0)], "device": [("run", 1.0, 4.0)]},

@@ -21,10 +21,10 @@ from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.masks import StretchedMasks
 from minirtmdet.structures import Detections, InsOutputs
 
-# candidates of an image that NMS compares at a time, and pairs of them in all images: large enough to keep a device
-# busy, small enough for the memory of one
+# pairs of candidates that NMS compares at a time: what a core's cache holds, and what keeps a GPU busy and fits its
+# memory; and candidates of an image, of which the first few hundred are often enough
+NMS_CACHED, NMS_PAIRS = 2**16, 2**25
 NMS_CHUNK = 1024
-NMS_PAIRS = 2**25
 
 
 @torch.no_grad()
@@ -275,7 +275,8 @@ def _nms_together(
 ) -> tuple[Int[Tensor, "batch kept"], list[int]]:
     """Chunk by chunk, all images side by side, until each has ``max_out`` or nothing is left."""
     batch, candidates = counts.shape
-    size = min(NMS_CHUNK, math.isqrt(NMS_PAIRS // max(batch, 1)))
+    pairs = NMS_CACHED if boxes.device.type == "cpu" else NMS_PAIRS
+    size = min(NMS_CHUNK, math.isqrt(pairs // max(batch, 1)))
     left = counts.sum(1)  # [B]: candidates still to come
     number = torch.zeros_like(left)  # [B]: kept so far
     keep = torch.zeros(batch, max_out + 1, dtype=torch.int64, device=boxes.device)  # the last column is for what goes
@@ -286,8 +287,8 @@ def _nms_together(
         alive = counts[:, start : start + size]
         left = left - alive.sum(1)
         if start:
-            before = boxes.gather(1, keep[:, :max_out, None].expand(-1, -1, 4))  # [B,kept,4]
-            rivals = (place < number[:, None])[..., None]  # [B,kept,1]
+            before = boxes.gather(1, keep[:, : max(found), None].expand(-1, -1, 4))  # [B,kept,4]
+            rivals = (place[: max(found)] < number[:, None])[..., None]  # [B,kept,1]
             alive = alive & ~((bbox_overlaps(before, chunk) > iou_threshold) & rivals).any(1)
         suppresses = (bbox_overlaps(chunk, chunk) > iou_threshold).triu(1)  # [B,K,K]: row suppresses column
         alive = _greedy(suppresses, alive)

@@ -26,7 +26,8 @@ class OpenVinoDetector(OnnxDetector):
                 f"{path} ends with detections, which OpenVINO cannot cut at the image: export it without --nms"
             )
         openvino = import_optional("openvino", f"running {path} by OpenVINO")
-        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        # single precision: on processors with bf16 OpenVINO takes that by itself, and boxes move by whole pixels
+        settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def _run(self, names: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -113,34 +113,47 @@ def steps_undone(steps: Sequence[Mapping[str, Any]]) -> "matplotlib.figure.Figur
 
 @styled
 def growth(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> "matplotlib.figure.Figure":
-    """Time of both lanes against the number of boxes, images and classes, in multiples of the largest case's, eager.
+    """Time of both lanes against the number of boxes, images or the like, in multiples of the largest case's, eager.
 
     Args:
         record: by axis, points with the number under the axis's name, and ``median_ms``, ``low_ms``, ``high_ms``;
-            the same under ``compiled``.
+            the same under ``compiled``.  Where every point has the peak memory of the eager lane as ``MiB``, a second
+            row shows it.
 
     Raises:
         ValueError: where there is no axis.
     """
     if not record:
         raise ValueError("no axis to draw: give the growth of a record of benchmarks/head.py")
-    figure = new_figure(f"Time against the number of {', '.join(record)}; dashed: proportional", 2.8)
-    axes = figure.subplots(1, len(record), squeeze=False)[0]
-    for ax, (axis, points) in zip(axes, record.items(), strict=True):
+    memory = all("MiB" in point for points in record.values() for point in points)
+    title = f"Time{' and memory' * memory} against the number of {', '.join(record)}; dashed: proportional"
+    figure = new_figure(title, 5.0 if memory else 2.8)
+    panels = figure.subplots(2 if memory else 1, len(record), squeeze=False, sharex="col")
+    for column, (axis, points) in zip(panels.T, record.items(), strict=True):
         x = np.array([point[axis] for point in points])
         unit = points[-1]["median_ms"]
         for lane, color in ((points, EAGER), ([point["compiled"] for point in points], COMPILED)):
             low, middle, high = (
                 np.array([point[f"{name}_ms"] for point in lane]) / unit for name in ("low", "median", "high")
             )
-            ax.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
-            ax.plot([0, x[-1]], [0, middle[-1]], "--", color=MUTED, lw=1)
-            ax.plot(x, middle, "o-", color=color, lw=1.6, ms=3.5)
-        ax.set(xlabel=axis, xlim=(0, 1.04 * x[-1]), ylim=(0, None), title=f"up to {x[-1]:,} {axis}")
-        ax.locator_params(nbins=5)
-    axes[0].set_ylabel("share of the largest\ncase's time, eager")
+            column[0].fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+            _grown(column[0], x, middle, color)
+        if memory:
+            _grown(column[1], x, np.array([point["MiB"] for point in points]), EAGER)
+        column[0].set(title=f"up to {x[-1]:,} {axis}", xlim=(0, 1.04 * x[-1]))
+        column[-1].set(xlabel=axis)
+    for ax, label in zip(panels[:, 0], ("share of the largest\ncase's time, eager", "MiB at the peak"), strict=False):
+        ax.set_ylabel(label)
     _legend(figure, {"eager": {"color": EAGER}, "compiled": {"color": COMPILED}})
     return figure
+
+
+def _grown(ax: "matplotlib.axes.Axes", x: "np.ndarray", y: "np.ndarray", color: str) -> None:
+    """A line through its points, and the straight one from nothing to the last of them."""
+    ax.plot([0, x[-1]], [0, y[-1]], "--", color=MUTED, lw=1)
+    ax.plot(x, y, "o-", color=color, lw=1.6, ms=3.5)
+    ax.set_ylim(0, None)
+    ax.locator_params(nbins=5)
 
 
 @styled
