@@ -7,6 +7,8 @@ There are three sides: MMDetection, this package operation by operation (eager),
 ``compile=step`` compiles a training step.  Each has a process of its own; they take turns, run by run.  All get the
 same number of threads and an allocator that keeps what it was given, since otherwise half of the original's time goes
 into asking the kernel for memory.  Compilation and warm-up are not timed; how long compiling took is printed once.
+Nor is MMDetection's NMS in a prediction, ours is: the reference environment has a loop in Python in place of mmcv's
+compiled operation.
 
 Before anything is timed all sides answer the same inputs, and the answers are compared: assignments must be the same
 but for ties (``tests/parity/ties.py``), all other numbers within 1e-5.  A goal is reached where one lane reaches it.
@@ -219,7 +221,10 @@ def ratio_row(row: Row, sides: list[Side], options: argparse.Namespace) -> dict[
     theirs, *lanes = (side.answer(row.case) for side in sides)
     ties = max(check(row.case, ours, theirs) for ours in lanes)
     times = alternate(sides, options.repeats, options.budget)
-    found: dict[str, Any] = {side.name: spread(one["seconds"]) for side, one in zip(sides, times, strict=True)}
+    # a part is what counts, where one is told
+    found: dict[str, Any] = {
+        side.name: spread(one["part"] or one["seconds"]) for side, one in zip(sides, times, strict=True)
+    }
     ratios = {side.name: round(found["original"]["median_ms"] / found[side.name]["median_ms"], 2) for side in sides[1:]}
     reached = [name for name, ratio in ratios.items() if ratio >= row.goal]
     found = {

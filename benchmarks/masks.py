@@ -6,7 +6,8 @@
 Two things are measured: all losses of a batch with masks and their gradients, and a hundred masks of one image from the
 network's maps.  Both sides take turns, as in ``head.py``; the answers are compared first.  MMDetection's truth are
 bitmaps, made before the clock starts, and ours is what the loader hands on.  Masks of this package are made a few at a
-time and dropped, as for drawing or for RLE; MMDetection hands all of them on.
+time and dropped, as for drawing or for RLE; MMDetection hands all of them on.  Its NMS is not counted, since the
+reference environment has a loop in Python in place of mmcv's compiled operation; ours is.
 
 Peak memory is the kernel's count for a fresh process with its usual allocator.  Writes
 ``benchmarks/results/masks.json`` and prints a table.

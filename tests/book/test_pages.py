@@ -159,7 +159,7 @@ def test_the_readme_has_the_numbers_of_the_records() -> None:
             ratios[2 * place : 2 * place + 2] = row.get("ratio"), row.get("ratio_compiled")
     number = r" \| ?([\d.]*)"
     table = re.findall(rf"^\| (\w[^|:]*?\d[^|:]*?)(?:: times less)?{number * 4} \|$", README, flags=re.MULTILINE)
-    assert len(table) == 11
+    assert len(table) == 10
     for name, *numbers in table:
         assert [float(number) if number else None for number in numbers] == recorded[name], name
 

@@ -718,11 +718,14 @@ def test_loss_curve_draws_every_step_and_its_mean() -> None:
     assert [ax.get_title(loc="left") for ax in below] == ["learning rate", "positives per image", "AP"]
     assert below[2].lines[0].get_xydata().tolist() == [[40, 0.25], [80, 0.5]]
     assert "AP 0.500" in figure.get_suptitle()
+    single = plots.loss_curve(rows[:-1])
+    assert [ax.get_title(loc="left") for ax in single.axes[1:]] == ["learning rate", "positives per image"]
+    assert "AP 0.250" in single.get_suptitle()
 
 
 def test_loss_curve_reads_a_log_file_and_leaves_out_what_is_empty(tmp_path) -> None:
     path = tmp_path / "log.csv"
-    path.write_text("epoch,step,lr,loss_cls,loss_bbox,AP\n0,1,0.1,2,1,\n0,2,0.1,1,0.5,\n0,2,,,,0.75\n")
+    path.write_text("epoch,step,lr,loss_cls,loss_bbox,AP\n0,1,0.1,2,1,\n0,1,,,,0.5\n0,2,0.1,1,0.5,\n0,2,,,,0.75\n")
     figure = plots.loss_curve(path)
     assert [ax.get_title(loc="left") for ax in figure.axes[1:]] == ["learning rate", "AP"]
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 2], [2, 1]]

@@ -115,7 +115,7 @@ def coordinates(
         image = ax.imshow(one, cmap=DIVERGING, vmin=-limit, vmax=limit, extent=(0, width * stride, height * stride, 0))
         _mark(ax, points[number // 2])
         bare(ax)
-        ax.set_title(f"{axis} from {name}")
+        ax.set_title(f"{axis}, {name}")
     figure.colorbar(image, ax=axes, aspect=25)
     return figure
 

@@ -51,7 +51,7 @@ def loss_curve(rows: Sequence[Mapping[str, Any]] | Path, *, window: int | None =
 
     Args:
         rows: ``step``, ``loss_cls``, ``loss_bbox``, ``lr``, ``num_pos`` and now and then ``AP``, or the CSV file
-            with these columns; an absent or empty entry is left out.
+            with these columns; an absent or empty entry is left out, and so is a single AP.
         window: steps that the smoothed line averages over; a twentieth of the run where left out.
 
     A loss that is not finite has a cross at the top edge, at its step.
@@ -64,7 +64,8 @@ def loss_curve(rows: Sequence[Mapping[str, Any]] | Path, *, window: int | None =
             rows = list(csv.DictReader(file))
     if not rows or not all("step" in row for row in rows):
         raise ValueError("a loss curve needs at least one row, and a 'step' in each")
-    counters = {key: column for key in COUNTERS if len((column := _column(rows, key))[0])}
+    # one AP is a number, and no curve
+    counters = {key: column for key in COUNTERS if len((column := _column(rows, key))[0]) > (key == "AP")}
     figure = new_figure(f"Training: {_course(rows)}", 4.0 if counters else 2.6)
     top, *below = figure.subplot_mosaic(
         [["losses"] * max(len(counters), 1), list(counters)] if counters else [["losses"]],
