@@ -27,7 +27,8 @@ from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.splits import resolve_splits
 from minirtmdet.engine.runlog import METRIC_COLUMNS
-from minirtmdet.evaluation.coco import read_ground_truth, run_evaluation
+from minirtmdet.evaluation.coco import run_evaluation
+from minirtmdet.evaluation.entries import read_ground_truth
 from minirtmdet.evaluation.matching import Match, match_images, mistakes
 from minirtmdet.files import write_json
 from minirtmdet.presets import PRESETS

@@ -6,7 +6,8 @@
 Without ``--data`` the images are scenes of the embedded glyphs: squares of one scene, of 2 x 2, 4 x 4 and 6 x 6, with
 the same things at the same size in all of them, on a background of their own.  A scene is as large as the input, so
 that one alone shows what the detector can do, and the larger ones what is left of that.  Sizes are those of COCO, in
-pixels of the image: small is below 32 x 32.  All ways see the same images, one after the other.  Writes
+pixels of the image: small is below 32 x 32.  All ways see the same images; in tiles they are evaluated as by
+``minirtmdet eval --tiles``.  Writes
 ``benchmarks/results/small_objects.json``.
 """
 
@@ -20,7 +21,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 from train import RESULTS, surroundings
 
 from minirtmdet import load_detector
@@ -30,13 +30,13 @@ from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.compose import compose
 from minirtmdet.data.scenes import CLASSES, plan_scene
 from minirtmdet.data.splits import Split, find_images
-from minirtmdet.evaluation.coco import coco_metrics, coco_results, read_ground_truth
+from minirtmdet.evaluation.coco import evaluate_images
 from minirtmdet.files import write_json
 from minirtmdet.inference.detect import Pixels, detect
 from minirtmdet.inference.exported import OnnxDetector
 from minirtmdet.inference.images import inside_image
 from minirtmdet.inference.load import LoadedDetector
-from minirtmdet.inference.tiles import Tiles, detect_in_tiles
+from minirtmdet.inference.tiles import Tiles
 from minirtmdet.structures import Detections
 
 SHOWN = ("AP", "AP50", "APs", "APm", "APl")
@@ -69,37 +69,26 @@ def write_scenes(folder: Path, side: int, cells: int, count: int) -> Split:
 
 
 def ways(loaded: LoadedDetector, side: int, overlaps: Sequence[float]) -> dict[str, Way]:
-    """By name, from an image to its detections."""
-    model, limits = loaded.model, loaded.limits
+    """By name, from an image to its detections, which end where the image ends."""
 
     def at_full_size(image: Pixels) -> Detections:
         fits = -(-max(image.shape[:2]) // STRIDES[-1]) * STRIDES[-1]
-        return detect(model, [image], limits, input_size=fits, resize=False)[0]
+        return inside_image(detect(loaded.model, [image], loaded.limits, input_size=fits, resize=False)[0], image)
 
-    def in_tiles(overlap: float) -> Way:
-        return lambda image: detect_in_tiles(model, image, limits, input_size=side, tiles=Tiles(overlap))
-
-    found: dict[str, Way] = {"resized": lambda image: detect(model, [image], limits, input_size=side)[0]}
-    found |= {f"tiles, overlap {overlap:g}": in_tiles(overlap) for overlap in overlaps}
+    found = {"resized": loaded.finder(input_size=side)}
+    found |= {f"tiles, overlap {one:g}": loaded.finder(input_size=side, tiles=Tiles(one)) for one in overlaps}
     # a file is made for one size
-    return found if isinstance(model, OnnxDetector) else found | {"whole, at full size": at_full_size}
+    return found if isinstance(loaded.model, OnnxDetector) else found | {"whole, at full size": at_full_size}
 
 
 def measure(loaded: LoadedDetector, split: Split, side: int, overlaps: Sequence[float]) -> list[dict[str, Any]]:
     """A row for each way, on the same images."""
     dataset = CocoDataset(*split, categories=loaded.classes)
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways(loaded, side, overlaps)}
-    for index in tqdm(range(len(dataset)), desc=split.images.name, leave=False):
-        sample = dataset.load(index)
-        for name, way in ways(loaded, side, overlaps).items():
-            found = inside_image(way(sample.image), sample.image)
-            results[name] += coco_results(found, sample.image_id, dataset.category_ids)
-    truth = read_ground_truth(split.json_file)
     sizes = [max(dataset.entry(index).size) for index in range(len(dataset))]
     about = {"images": len(dataset), "longer side": int(np.median(sizes)), "boxes": sum(dataset.count_boxes().values())}
     rows = []
-    for name, found in results.items():
-        metrics = coco_metrics(truth, found, dataset.category_ids, dataset.image_ids).metrics
+    for name, way in ways(loaded, side, overlaps).items():
+        metrics = evaluate_images(way, dataset).metrics
         rows.append({**about, "way": name, **{key: metrics[key] for key in SHOWN}})
         numbers = "  ".join(f"{key} {'-' if metrics[key] < 0 else format(metrics[key], '.3f'):>5}" for key in SHOWN)
         print(f"{about['longer side']:5} px  {name:<20} {numbers}", flush=True)

@@ -11,10 +11,16 @@ import torch
 from helpers.tiny_sets import write_random_set
 from helpers.weights import SMALL
 
-from minirtmdet import build_detector
+from minirtmdet import build_detector, load_detector
+from minirtmdet.cli import main
 from minirtmdet.configs import DataConfig, TrainConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.scenes import CLASSES
+from minirtmdet.data.splits import Split
+from minirtmdet.evaluation.coco import coco_metrics, coco_results
+from minirtmdet.evaluation.entries import read_ground_truth
+from minirtmdet.inference.images import inside_image
+from minirtmdet.inference.tiles import Tiles, detect_in_tiles
 from minirtmdet.weights.checkpoint import save_checkpoint
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
@@ -68,6 +74,32 @@ def test_data_of_ones_own(script: ModuleType, tmp_path: Path):
     assert [row["way"] for row in record["rows"]] == [WAYS[0], WAYS[1], WAYS[3]]
     assert record["rows"][0]["images"] == 3
     assert str(tmp_path) not in json.dumps({**record, "command": record["command"].split("--out")[0]})
+
+
+def test_rows_of_tiles_are_what_eval_says(script: ModuleType, tmp_path: Path):
+    """And what both were before: detections of all images, compared by the COCO tools."""
+    run, side = write_run(tmp_path / "run", ("cat", "dog", "hen")), 64
+    source, images = write_random_set(tmp_path / "data", 3)
+    loaded = load_detector(run, device="cpu")
+    dataset = CocoDataset(source, images)
+    results = []
+    for sample in map(dataset.load, range(3)):
+        tiled = detect_in_tiles(loaded.model, sample.image, loaded.limits, input_size=side, tiles=Tiles(0.25))
+        results += coco_results(inside_image(tiled, sample.image), sample.image_id, dataset.category_ids)
+    content = json.loads(source.read_text())
+    # boxes that it finds, so that there is an AP
+    content["annotations"] = [
+        {"id": i, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row}
+        for i, row in enumerate(sorted(results, key=lambda row: -row["score"])[::7][:9], 1)
+    ]
+    source.write_text(json.dumps(content))
+    expected = coco_metrics(read_ground_truth(source), results, dataset.category_ids).metrics
+    assert 0 < expected["AP"] < 1
+    row = script.measure(loaded, Split(source, images), side, [0.25])[1]
+    assert {key: row[key] for key in script.SHOWN} == {key: expected[key] for key in script.SHOWN}
+    data = ["--data.val-json", str(source), "--data.val-images", str(images)]
+    assert main(["eval", str(run), *data, "--tiles", "--out", str(tmp_path / "eval"), "--device", "cpu"]) == 0
+    assert json.loads((tmp_path / "eval/metrics-tiles.json").read_text())["metrics"] == expected
 
 
 def test_the_record_says_what_the_book_says():

@@ -137,3 +137,64 @@ def test_warnings_are_one_line(run: Path, tmp_path: Path, capsys: Output):
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
     assert line.startswith("minirtmdet: warning: ")
     assert "1 of 2 boxes left out" in line
+
+
+def test_eval_in_tiles_is_what_predict_finds_in_tiles(run: Path, data: Path, tmp_path: Path, capsys: Output):
+    """Beside what an evaluation without tiles has written, which stays as it was."""
+    args = ["--device", "cpu"]
+    out, tiles = tmp_path / "eval", ["--tiles", "--overlap", "0.5"]
+    assert main(["eval", str(run), "--out", str(out), *args]) == 0
+    plain = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main(["eval", str(run), "--out", str(out), *tiles, *args]) == 0
+    printed = capsys.readouterr().out
+    assert f"3 images of {data / 'val.json'}, in tiles of 64 px that overlap by 0.5\n" in printed
+    written = {path.name for path in out.iterdir()} - plain.keys()
+    assert written == {name.replace(".", "-tiles.") for name in plain}
+    assert {name: (out / name).read_bytes() for name in plain} == plain
+    assert all(name in printed for name in written)
+    content = json.loads((out / "metrics-tiles.json").read_text())
+    assert content["tiles"] == {"overlap": 0.5, "whole": True}
+    assert json.loads(plain["metrics.json"])["tiles"] is None
+    # all that the limits of the run let through, by predict
+    least = ["--threshold", "0.001", "--out", str(tmp_path / "found")]
+    assert main(["predict", str(run), str(data / "val"), *least, *tiles, *args]) == 0
+    found = json.loads((tmp_path / "found/predictions.json").read_text())["images"]
+    results = json.loads((out / "detections-tiles.json").read_text())
+    ids = {entry["file_name"]: entry["id"] for entry in json.loads((data / "val.json").read_text())["images"]}
+    expected = [
+        {"image_id": ids[Path(image["file"]).name], "category_id": row["label"] + 1, "score": row["score"]}
+        | {"bbox": [*row["box"][:2], row["box"][2] - row["box"][0], row["box"][3] - row["box"][1]]}
+        for image in found
+        for row in image["detections"]
+    ]
+    assert results == expected
+    assert len(results) > 3
+    assert len(results) != len(json.loads(plain["detections.json"]))
+    # and the threshold of tiles is that of predict in tiles
+    for name, best in (("metrics.json", 0.2), ("metrics-tiles.json", 0.4)):
+        choice = {"threshold": best, "precision": 1, "recall": 1, "f1": 1}
+        chosen = {"best_threshold": choice, "best_threshold_per_class": dict.fromkeys(CLASSES, choice)}
+        (out / name).write_text(json.dumps(chosen))
+    words = ["predict", str(run), str(data / "val"), *args, "--threshold", "best", "--evaluation", str(out)]
+    for more, said in (
+        ([], f"threshold of {out / 'metrics.json'}: 0.200"),
+        (["--tiles"], f"threshold of {out / 'metrics-tiles.json'}: 0.400"),
+        (["--tiles", "--evaluation", str(out / "metrics.json")], "metrics.json, measured without tiles: 0.200"),
+    ):
+        assert main([*words, "--out", str(tmp_path / "found"), *more]) == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_an_overlap_without_tiles_is_refused(command: str, run: Path, data: Path, capsys: Output):
+    words = [command, run, *([data / "val"] if command == "predict" else []), "--overlap", "0.5"]
+    assert "--overlap 0.5 is that of tiles: add --tiles, or leave it out" in fails(capsys, *words)
+
+
+def test_eval_says_where_coco_counts_too_few(run: Path, tmp_path: Path, capsys: Output):
+    """Of 101 boxes of a class in one image it looks at 100 detections."""
+    boxes = [box_entry(i, 1 + i // 101, [i % 10, i // 10, 20.0, 15.0], 2) for i in range(200)]
+    categories = [{"id": i, "name": name} for i, name in enumerate(["hen", "dog", "cat"])]
+    write_set(tmp_path, [image_entry(1), image_entry(2)], boxes, categories, name="val")
+    assert main(["eval", str(run), "--data.root", str(tmp_path), "--device", "cpu"]) == 0
+    assert "! 1 images have more than 100 boxes of a class" in capsys.readouterr().out

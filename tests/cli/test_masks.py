@@ -24,8 +24,12 @@ def test_masks_are_trained_and_evaluated(tmp_path: Path, capsys: Output):
     content = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert set(content["metrics"]) == {*METRICS, *(f"mask_{name}" for name in METRICS)}
     assert {"AP", "mask_AP"} <= set(content["per_class"]["cat"])
+    assert main(["eval", str(tmp_path / "run"), "--out", str(tmp_path / "eval"), "--tiles", "--device", "cpu"]) == 0
+    tiled = json.loads((tmp_path / "eval" / "metrics-tiles.json").read_text())
+    assert tiled["metrics"].keys() == content["metrics"].keys()
     truth = json.loads((data / "val.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
-    results = json.loads((tmp_path / "eval" / "detections.json").read_text())
-    assert results
-    assert all(decode_mask(row["segmentation"]).shape == sizes[row["image_id"]] for row in results)
+    for name in ("detections.json", "detections-tiles.json"):
+        results = json.loads((tmp_path / "eval" / name).read_text())
+        assert results
+        assert all(decode_mask(row["segmentation"]).shape == sizes[row["image_id"]] for row in results)

@@ -192,7 +192,7 @@ def test_the_threshold_of_an_evaluation(run: Path, data: Path, tmp_path: Path, c
         assert content["threshold"] == expected
         labels = {row["label"] for row in content["images"][0]["detections"]}
         assert labels <= ({0, 1, 2} if word == "best" else {1, 2})
-    assert f"threshold of {folder}: cat 1.000, dog 0.001, hen 0.001" in capsys.readouterr().out
+    assert f"threshold of {folder / 'metrics.json'}: cat 1.000, dog 0.001, hen 0.001" in capsys.readouterr().out
 
 
 def choices(best: float | None, **by_class: float | None) -> str:

@@ -11,7 +11,8 @@ from helpers.tiny_sets import box_entry, image_entry, write_json, write_set
 
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.coco_json import read_annotations, read_images, read_json
-from minirtmdet.evaluation.coco import coco_metrics, read_ground_truth
+from minirtmdet.evaluation.coco import coco_metrics
+from minirtmdet.evaluation.entries import read_ground_truth
 from minirtmdet.evaluation.matching import match_images
 
 BOX = [5.0, 5.0, 10.0, 10.0]

@@ -11,16 +11,19 @@ from minirtmdet.configs import ModelConfig, PredictConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.detector import RTMDet
+from minirtmdet.distributed import World
 from minirtmdet.evaluation.coco import (
     METRICS,
+    CocoNumbers,
     coco_metrics,
     coco_results,
     evaluate,
-    metrics_table,
-    read_ground_truth,
+    evaluate_images,
     run_evaluation,
 )
+from minirtmdet.evaluation.entries import read_ground_truth
 from minirtmdet.evaluation.matching import match_images
+from minirtmdet.evaluation.table import metrics_table
 from minirtmdet.structures import Detections
 
 
@@ -248,3 +251,64 @@ def test_only_the_images_of_the_loader_count(tmp_path: Path):
     loader = EvalLoader(dataset, input_size=64, batch_size=1)
     metrics = evaluate(Oracle(dataset), loader, dataset, PredictConfig(), progress=False)
     assert metrics["AP"] == pytest.approx(1.0)
+
+
+@pytest.fixture
+def finder(tmp_path: Path) -> tuple[CocoDataset, Any]:
+    """Seven images, and a function that finds in an image what is annotated, and something more."""
+    dataset = CocoDataset(*write_random_set(tmp_path, 7), bad_images="skip")
+    samples = {dataset.load(i).image.tobytes(): dataset.load(i) for i in range(7)}
+
+    def find(image: np.ndarray) -> Detections:
+        sample = samples[image.tobytes()]
+        boxes = torch.from_numpy(sample.boxes)
+        boxes = torch.cat([boxes, torch.tensor([[1.0, 2.0, 9.0, 9.0]])])
+        scores = torch.linspace(0.9, 0.1, len(boxes))
+        return Detections(boxes, scores, torch.cat([torch.from_numpy(sample.labels), torch.tensor([0])]))
+
+    return dataset, find
+
+
+def test_whole_images_have_the_numbers_of_their_results(finder: tuple[CocoDataset, Any]):
+    dataset, find = finder
+    evaluation = evaluate_images(find, dataset, progress=False)
+    results = [
+        row
+        for index in range(7)
+        for row in coco_results(find(dataset.load(index).image), dataset.image_ids[index], dataset.category_ids)
+    ]
+    assert evaluation.results == results
+    expected = coco_metrics(read_ground_truth(dataset.json_file), results, dataset.category_ids)
+    assert evaluation.metrics == expected.metrics
+    assert 0.5 < evaluation.metrics["AP"] < 1
+    assert evaluation.image_ids == list(dataset.image_ids)
+
+
+def test_a_whole_image_that_goes_bad_is_left_out_or_named(finder: tuple[CocoDataset, Any]):
+    dataset, find = finder
+    dataset.entry(2).path.write_bytes(b"broken")
+    with pytest.warns(UserWarning, match=r"an image is left out: .*003\.png cannot be decoded"):
+        evaluation = evaluate_images(find, dataset, progress=False)
+    assert evaluation.image_ids == [1, 2, 4, 5, 6, 7]
+    dataset.bad_images = "raise"
+    with pytest.raises(ValueError, match=r"003\.png cannot be decoded"):
+        evaluate_images(find, dataset, progress=False)
+
+
+def test_processes_share_whole_images(finder: tuple[CocoDataset, Any]):
+    dataset, find = finder
+    alone = evaluate_images(find, dataset, progress=False)
+    numbers = CocoNumbers(alone.metrics, list(alone.by_class.values()), alone.precision)
+    shares = []
+
+    class OneOfTwo(World):
+        def gather(self, value: Any) -> list[Any]:
+            shares.insert(0, value)
+            return shares if self.is_writer else [value]
+
+        def broadcast(self, value: Any) -> Any:
+            return numbers if value is None else value
+
+    second, first = (evaluate_images(find, dataset, progress=False, world=OneOfTwo(rank, 2)) for rank in (1, 0))
+    assert second.image_ids == [2, 4, 6]
+    assert (first.image_ids, first.results, first.metrics) == (alone.image_ids, alone.results, alone.metrics)

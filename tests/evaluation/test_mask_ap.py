@@ -18,10 +18,10 @@ from minirtmdet.evaluation.coco import (
     METRICS,
     coco_metrics,
     coco_results,
-    metrics_table,
-    read_ground_truth,
     run_evaluation,
 )
+from minirtmdet.evaluation.entries import read_ground_truth
+from minirtmdet.evaluation.table import metrics_table
 from minirtmdet.structures import Detections
 
 SIZE = 120

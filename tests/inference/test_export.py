@@ -294,8 +294,20 @@ def test_files_that_are_no_export_are_named(tmp_path: Path):
     onnx.save(foreign, tmp_path / "newer.onnx")
     with pytest.raises(ExportError, match=r"newer\.onnx was written by another version"):
         OnnxDetector(tmp_path / "newer.onnx")
-    with pytest.raises(ValueError, match=r"this onnxruntime runs on .*the CPU"):
-        OnnxDetector(tmp_path / "newer.onnx", device="mps")
+    for device in ("mps", "tensorrt"):
+        with pytest.raises(ValueError, match=rf"'{device}' was asked for, and this onnxruntime runs on .*the CPU"):
+            OnnxDetector(tmp_path / "newer.onnx", device=device)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.parametrize("device", exported.GPU)
+def test_a_gpu_that_cannot_be_started_is_no_cpu(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An onnxruntime whose libraries are missing would go on with the CPU, and say so in its log alone."""
+    onnx.save(export._suppression(3, 2, 64, PredictConfig()), tmp_path / "a.onnx")
+    there = [*exported.GPU.values(), "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: there)
+    with pytest.raises(ValueError, match=f"'{device}' was asked for, and onnxruntime cannot start it: are its libr"):
+        OnnxDetector(tmp_path / "a.onnx", device=device)
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------

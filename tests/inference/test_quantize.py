@@ -124,9 +124,23 @@ def test_images_are_taken_from_everywhere(folder: Path):
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     args = ["quantize", str(folder / "raw.onnx"), str(folder / "images"), "--count", "3"]
     assert main([*args, "--out", str(tmp_path / "out.onnx")]) == 0
-    assert re.search(r"int8, all priors; [\d.]+ MB in place of [\d.]+\n$", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"int8, all priors; [\d.]+ MB in place of [\d.]+\n", printed)
+    assert f"python -m minirtmdet eval {tmp_path / 'out.onnx'} --data.root FOLDER" in printed
     assert OnnxDetector(tmp_path / "out.onnx", "cpu").info.precision == "int8"
     assert "is read from" in fails(capsys, *args, "--out", folder / "raw.onnx")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "best.pt").write_bytes(b"weights")
+    for source, images, words in (
+        (folder, folder / "images", "it is a folder, and a file is needed that `minirtmdet export` writes"),
+        (tmp_path / "best.pt", folder / "images", "best.pt is no ONNX file that onnxruntime can run"),
+        (folder / "raw.onnx", tmp_path / "empty", "empty holds no image (.avif"),
+        (folder / "raw.onnx", folder / "raw.onnx", "raw.onnx cannot be decoded"),
+    ):
+        message = fails(capsys, "quantize", source, images, "--out", tmp_path / "new.onnx")
+        assert words in message
+        assert message.count("\n") == 1
+    assert not (tmp_path / "new.onnx").exists()
 
 
 def test_files_say_how_pixels_become_an_input_and_nothing_of_the_machine(folder: Path, int8: Path):
@@ -210,7 +224,7 @@ def test_openvino_is_asked_for_single_precision(folder: Path, monkeypatch: pytes
 def test_openvino_takes_raw_files_and_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ExportError, match=r"nms\.onnx ends with detections, .* export it without --nms"):
         load_detector(folder / "nms.onnx", device="openvino")
-    with pytest.raises(ValueError, match="tiny is no exported file: OpenVINO runs what"):
+    with pytest.raises(ValueError, match="tiny is no exported file: device openvino runs what"):
         load_detector("tiny", device="openvino")
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ExportError, match=r"by OpenVINO needs openvino, which is not installed: .* openvino$"):

@@ -172,6 +172,24 @@ def test_what_two_tiles_saw_becomes_one_set(left: list, right: list, expected: l
     assert [tuple(box) for box in merged.boxes.tolist()] == expected
 
 
+def test_many_boxes_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    """With the same result."""
+    random = torch.Generator().manual_seed(0)
+    tiles = tile_grid(200, 180, SIZE, 16)
+    seen = []
+    for tile in tiles:
+        corner = torch.rand(40, 2, generator=random) * 40
+        boxes = torch.cat([corner, (corner + 8 + 30 * torch.rand(40, 2, generator=random)).clamp(max=SIZE)], 1)
+        origin = torch.tensor([tile.left, tile.top] * 2)
+        seen.append((tile, Detections(boxes + origin, torch.rand(40, generator=random), torch.arange(40) % 2)))
+    expected = merge(seen, (180, 200), 1.0, 0.65)
+    monkeypatch.setattr("minirtmdet.inference.tiles.PAIRS", 100)
+    found = merge(seen, (180, 200), 1.0, 0.65)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert 100 < len(found.scores) < 40 * len(tiles)
+
+
 def test_classes_are_merged_apart():
     one, other = found(((20, 5, 60, 35), 0.9)), found(((40, 5, 90, 35), 0.8))
     merged = merge([(A, one), (B, Detections(other.boxes, other.scores, torch.tensor([1])))], (40, 100), 1.0, 0.65)

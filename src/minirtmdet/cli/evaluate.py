@@ -12,18 +12,32 @@ import numpy as np
 import tyro
 
 from minirtmdet import plots
-from minirtmdet.cli.loading import ARGUMENTS, Device, Size, checked, folders_of, load, run_of
+from minirtmdet.cli.loading import ARGUMENTS, Device, Size, checked, folders_of, load, run_of, tiles_of
 from minirtmdet.configs import DataConfig, Side
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import EvalLoader
 from minirtmdet.data.splits import resolve_val
+from minirtmdet.data.tile_grid import Overlap
 from minirtmdet.distributed import joined
-from minirtmdet.evaluation.coco import Evaluation, metrics_table, read_ground_truth, run_evaluation
+from minirtmdet.evaluation.coco import Evaluation, evaluate_images, run_evaluation
+from minirtmdet.evaluation.entries import read_ground_truth
 from minirtmdet.evaluation.matching import Match, match_images
-from minirtmdet.evaluation.thresholds import calibration, choices, confusion_matrix, count_mistakes, threshold_curve
+from minirtmdet.evaluation.table import metrics_table
+from minirtmdet.evaluation.thresholds import (
+    METRICS_FILE,
+    calibration,
+    choices,
+    confusion_matrix,
+    count_mistakes,
+    of_tiles,
+    threshold_curve,
+)
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.settings import Count, Share, Whole
+
+MOST = 100
+"""Detections per image and class that COCO's numbers count."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +74,16 @@ def evaluate(
     classes: tuple[str, ...] | None = None,
     out: Path | None = None,
     threshold: Share | Literal["best"] = 0.3,
+    tiles: bool = False,
+    overlap: Overlap | None = None,
     worst: Count = 12,
     batch_size: Count = 16,
     device: Device = "auto",
 ) -> None:
     """Print the COCO numbers of a run, a checkpoint or an exported file.
 
-    Processes that torchrun starts share the images; one of them prints and writes.
+    Processes that torchrun starts share the images; one of them prints and writes.  In tiles, images are read by each
+    process itself, without loading processes.
 
     Args:
         checkpoint: a run's folder (its best weights), a file, MMDetection's or an exported one too, or a size for its
@@ -78,10 +95,15 @@ def evaluate(
             thresholds.png, confusion.png, mistakes.png, calibration.png and worst.png.
         threshold: for worst.png, confusions and mistakes, the score over which a detection counts; best: that of the
             highest F1.
+        tiles: look at images that are larger than the input piece by piece, as predict --tiles does; what is written
+            then has -tiles in its name (metrics-tiles.json, ...), beside what an evaluation without has written.
+        overlap: share of a tile's side that neighbours have in common; 0.25 where left out.
         worst: images in worst.png: those of the most misses and false detections at IoU 0.5.
-        batch_size: images per forward pass, on each process.
-        device: auto takes the GPU where there is one; openvino runs an exported file by OpenVINO.
+        batch_size: images, or tiles, per forward pass, on each process.
+        device: auto takes the GPU where there is one; openvino runs an exported file by OpenVINO, tensorrt by TensorRT,
+            which nobody has tried yet.
     """
+    pieces = tiles_of(tiles, overlap, batch_size)
     with joined(device, "start it again") as world, redirect_stdout(sys.stdout if world.is_writer else None):
         loaded = load(checkpoint, model, classes, device, world)
         settings = _eval_data(loaded, data)
@@ -95,23 +117,40 @@ def evaluate(
                 f"{checkpoint} predicts {loaded.num_classes} classes and does not name them, {val.json_file} has "
                 f"{len(dataset.classes)}: name them with --classes"
             )
-        size = {"input_size": settings.input_size, "batch_size": batch_size, "workers": settings.workers}
-        gpu = loaded.model.device.type == "cuda"
-        loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size, pin_memory=gpu)
-        evaluation = run_evaluation(loaded.model, loader, dataset, loaded.limits, world=world)
+        if pieces is None:
+            size = {"input_size": settings.input_size, "batch_size": batch_size, "workers": settings.workers}
+            gpu = loaded.model.device.type == "cuda"
+            loader = EvalLoader(dataset, **size, rank=world.rank, world_size=world.size, pin_memory=gpu)
+            evaluation = run_evaluation(loaded.model, loader, dataset, loaded.limits, world=world)
+        else:
+            find = loaded.finder(input_size=settings.input_size, tiles=pieces)
+            evaluation = evaluate_images(find, dataset, world=world)
     if not world.is_writer:
         return
-    print(f"{len(dataset)} images of {val.json_file}")
+    way = f", in tiles of {settings.input_size} px that overlap by {pieces.overlap:g}" if pieces else ""
+    print(f"{len(dataset)} images of {val.json_file}{way}")
     print(metrics_table(evaluation.metrics, evaluation.by_class))
+    if crowded := _count_crowded(dataset):
+        print(
+            f"  ! {crowded} images have more than {MOST} boxes of a class: COCO's numbers count {MOST} detections per "
+            "image and class, so that AP cannot reach 1"
+        )
     if out is not None:
         about = {
             "command": shlex.join(["minirtmdet", *ARGUMENTS.get()]),
             "checkpoint": str(loaded.source),
             "data": {"json": str(val.json_file), "images": str(val.images), "num_images": len(dataset)},
             "input_size": settings.input_size,
+            "tiles": None if pieces is None else {"overlap": pieces.overlap, "whole": pieces.whole},
             "predict": dataclasses.asdict(loaded.limits),
         }
         _write_evaluation(out, about, evaluation, dataset, threshold, worst, loaded.limits.score_threshold)
+
+
+def _count_crowded(dataset: CocoDataset) -> int:
+    """How many images have more boxes of one class than COCO's numbers count detections."""
+    entries = (dataset.entry(index) for index in range(len(dataset)))
+    return sum(bool((np.bincount(one.labels[~one.ignore], minlength=1) > MOST).any()) for one in entries)
 
 
 def _write_evaluation(
@@ -154,12 +193,13 @@ def _write_evaluation(
         "mistakes": {kind: int(values.sum()) for kind, values in wrong.items()},
         "confusion": {"rows": "true", "names": [*dataset.classes, "background"], "counts": confused.tolist()},
     }
-    write_json(out / "metrics.json", {**about, **numbers, "worst_first": rows})
-    write_json(out / "detections.json", evaluation.results)
+    name = of_tiles if about["tiles"] else str
+    write_json(out / name(METRICS_FILE), {**about, **numbers, "worst_first": rows})
+    write_json(out / name("detections.json"), evaluation.results)
     shown = list(matches)[:worst]
     images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
     curves = {name: threshold_curve(everything, label) for label, name in enumerate(dataset.classes)}
-    figures = {
+    drawn = {
         "precision_recall.png": plots.precision_recall_by_iou(evaluation.precision, dataset.classes),
         "thresholds.png": plots.threshold_curves(threshold_curve(everything), curves, best),
         "confusion.png": plots.confusions(confused, dataset.classes),
@@ -169,14 +209,15 @@ def _write_evaluation(
             images, [matches[i] for i in shown], dataset.classes, [files[image_id] for image_id in shown]
         ),
     }
-    for name, figure in figures.items():
-        plots.save(figure, out / name)
+    figures = {name(file): figure for file, figure in drawn.items()}
+    for file, figure in figures.items():
+        plots.save(figure, out / file)
     if best is not None:
         print(
             f"best threshold {best.threshold:.3f}: F1 {best.f1:.3f}, precision {best.precision:.3f}, recall "
             f"{best.recall:.3f} at IoU 0.5"
         )
-    print(f"written to {out}: metrics.json, detections.json, {', '.join(figures)}")
+    print(f"written to {out}: {', '.join([name(METRICS_FILE), name('detections.json'), *figures])}")
 
 
 def _eval_data(loaded: LoadedDetector, data: EvalData) -> DataConfig:

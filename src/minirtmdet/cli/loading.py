@@ -11,11 +11,12 @@ from typing import Literal, ParamSpec, get_type_hints
 from minirtmdet.data.splits import Split
 from minirtmdet.distributed import ALONE, World
 from minirtmdet.inference.load import LoadedDetector, load_detector
+from minirtmdet.inference.tiles import Tiles
 from minirtmdet.settings import out_of_range
 from minirtmdet.weights.published import OFFICIAL, download_weights, published_size, weights_path
 
 P = ParamSpec("P")
-Device = Literal["auto", "cpu", "cuda", "mps", "openvino"]
+Device = Literal["auto", "cpu", "cuda", "mps", "openvino", "tensorrt"]
 Size = Literal["nano", "tiny", "s", "m", "l", "x", "ins-tiny", "ins-s", "ins-m", "ins-l", "ins-x"]
 ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
 """The words of the command line that is running."""
@@ -61,6 +62,15 @@ def _announce_download(size: str | None) -> None:
     """A line before anything is downloaded; none where it is there already, or no size is meant."""
     if size is not None and not (path := weights_path(size)).is_file():
         print(f"downloading {OFFICIAL[size].url} to {path.parent}", file=sys.stderr)
+
+
+def tiles_of(tiles: bool, overlap: float | None, batch_size: int) -> Tiles | None:
+    """How the command line wants images divided; None where it does not."""
+    if not tiles and overlap is not None:
+        raise ValueError(f"--overlap {overlap:g} is that of tiles: add --tiles, or leave it out")
+    if not tiles:
+        return None
+    return Tiles(batch_size=batch_size) if overlap is None else Tiles(overlap, batch_size=batch_size)
 
 
 def folders_of(*splits: Split) -> list[Path]:

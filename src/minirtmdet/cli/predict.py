@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import tyro
 
-from minirtmdet.cli.loading import Device, PartialFailure, Size, checked, load, run_of
+from minirtmdet.cli.loading import Device, PartialFailure, Size, checked, load, run_of, tiles_of
 from minirtmdet.configs import Side
 from minirtmdet.data.tile_grid import Overlap
 from minirtmdet.distributed import check_alone
-from minirtmdet.evaluation.thresholds import read_choices
+from minirtmdet.evaluation.thresholds import METRICS_FILE, find_choices, read_choices
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.inference.detect import over_threshold
 from minirtmdet.inference.exported import OnnxDetector
@@ -45,7 +45,7 @@ def predict(
     threshold: Share | Literal["best", "per-class"] = 0.3,
     evaluation: Path | None = None,
     tiles: bool = False,
-    overlap: Overlap = 0.25,
+    overlap: Overlap | None = None,
     follow: bool = False,
     model: Size | None = None,
     classes: tuple[str, ...] | None = None,
@@ -67,17 +67,20 @@ def predict(
         out: folder to write into.
         threshold: detections that score more are kept; best: the threshold of the highest F1 in an evaluation, of all
             classes together; per-class: that of each class.
-        evaluation: the folder that eval --out wrote, for these two.
+        evaluation: the folder that eval --out wrote, for these two; with --tiles, what eval --tiles wrote there comes
+            first.
         tiles: look at images that are larger than the input piece by piece, at full size, for small objects; what is
             longer than the overlap is looked for in the whole image too.
-        overlap: share of a tile's side that neighbours have in common; what is no longer is whole in one of them.
+        overlap: share of a tile's side that neighbours have in common, 0.25 where left out; what is no longer is whole
+            in one of them.
         follow: keep looking for new images in the folders, as a camera writes them, until Ctrl-C; what is found goes
             into predictions.jsonl at once, a line per image.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say.
         input_size: side of the square network input, in pixels; the run's, or 640, where left out.
         batch_size: images per forward pass.
-        device: auto takes the GPU where there is one; openvino runs an exported file by OpenVINO.
+        device: auto takes the GPU where there is one; openvino runs an exported file by OpenVINO, tensorrt by TensorRT,
+            which nobody has tried yet.
     """
     check_alone("predict")
     if not images:
@@ -86,7 +89,7 @@ def predict(
         raise ValueError(f"--threshold {threshold} needs --evaluation, the folder that eval --out wrote")
     if evaluation is not None and not isinstance(threshold, str):
         raise ValueError(f"--evaluation {evaluation} is not read without --threshold best or per-class")
-    pieces = Tiles(overlap=overlap, batch_size=batch_size) if tiles else None
+    pieces = tiles_of(tiles, overlap, batch_size)
     videos = find_videos([path for path in images if is_video(path)])
     others = [path for path in images if not is_video(path)]
     found = find_images(others) if others and not follow else []
@@ -96,7 +99,7 @@ def predict(
     check_not_read([out, *outputs], [*folders, *(one.path for one in [*found, *videos])])
     loaded = load(checkpoint, model, classes, device)
     check_not_read([out], run_of(loaded.source))
-    least = _thresholds(loaded, threshold, evaluation)
+    least = _thresholds(loaded, threshold, evaluation, tiles)
     use = _Use(loaded, out, least, loaded.input_side(input_size), batch_size, pieces)
     for video in videos:
         _predict_video(use, video)
@@ -119,20 +122,22 @@ class _Use:
 
 
 def _thresholds(
-    loaded: LoadedDetector, threshold: float | Literal["best", "per-class"], evaluation: Path | None
+    loaded: LoadedDetector, threshold: float | Literal["best", "per-class"], evaluation: Path | None, tiled: bool
 ) -> float | list[float]:
     """The number, or the numbers of the classes, that the command line means."""
     chosen: float | list[float]
     if isinstance(threshold, str):
         assert evaluation is not None
-        best, by_class = read_choices(evaluation, loaded.names)
+        file = find_choices(evaluation, tiled=tiled)
+        best, by_class = read_choices(file, loaded.names)
         chosen = best if threshold == "best" else by_class
         numbers = (
             [f"{best:.3f}"]
             if threshold == "best"
             else [f"{name} {one:.3f}" for name, one in zip(loaded.names, by_class, strict=True)]
         )
-        print(f"threshold of {evaluation}: {', '.join(numbers)}")
+        other = ", measured without tiles" * (tiled and file.name == METRICS_FILE)
+        print(f"threshold of {file}{other}: {', '.join(numbers)}")
     else:
         chosen = threshold
     lowest, least = chosen if isinstance(chosen, float) else min(chosen), loaded.limits.score_threshold

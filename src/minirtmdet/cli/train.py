@@ -12,7 +12,7 @@ from minirtmdet.configs import TrainConfig
 from minirtmdet.data.splits import resolve_splits
 from minirtmdet.distributed import joined
 from minirtmdet.engine.trainer import Trainer
-from minirtmdet.evaluation.coco import metrics_table
+from minirtmdet.evaluation.table import metrics_table
 from minirtmdet.files import check_not_read, check_writable
 from minirtmdet.presets import AUGMENTS, PRESETS
 from minirtmdet.weights.checkpoint import find_checkpoint

@@ -1,27 +1,19 @@
 """COCO average precision of a detector, by a COCO evaluation library."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from faster_coco_eval import COCO
 from faster_coco_eval.core.faster_eval_api import COCOeval_faster
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from minirtmdet.configs import PredictConfig
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.coco_json import (
-    Annotation,
-    read_annotations,
-    read_categories,
-    read_image_ids,
-    read_images,
-    read_json,
-)
+from minirtmdet.data.coco_json import Annotation, read_image_ids, read_images
 from minirtmdet.data.loader import Batch
 from minirtmdet.data.masks import encode_stored
 from minirtmdet.detector import Detector
@@ -30,10 +22,10 @@ from minirtmdet.evaluation.entries import (
     SOURCE,
     fields_of,
     mask_of_result,
+    read_ground_truth,
     results_that_count,
     truths_that_count,
     truths_with_masks,
-    usable_mask,
 )
 from minirtmdet.structures import Detections, on_host
 
@@ -143,18 +135,65 @@ def run_evaluation(
     Raises:
         ValueError: naming the image for masks of another size than it has: their AP would be 0, whatever they show.
     """
+
+    def found() -> Iterator[tuple[int, Detections]]:
+        for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **_quiet(progress, world)):
+            images = batch.to(model.device).images
+            detections = on_host(model.predict(images, config, batch.img_shapes, batch.scale_factors))
+            yield from zip(batch.image_ids, detections, strict=True)
+
+    return _judge(found(), dataset, world)
+
+
+def evaluate_images(
+    find: Callable[[UInt8[np.ndarray, "height width 3"]], Detections],
+    dataset: CocoDataset,
+    *,
+    progress: bool = True,
+    world: World = ALONE,
+) -> Evaluation:
+    """Numbers of whatever looks at one image at a time at its full size, such as a detector in tiles.
+
+    Args:
+        find: from BGR pixels to detections in these pixels; its class indices are the labels of ``dataset``.
+        dataset: what is looked at; an image that turns out broken is left out with a warning, where its bad images are
+            skipped.
+        progress: show a progress bar.
+        world: the processes that evaluate together, as in :func:`run_evaluation`.
+
+    Raises:
+        FileNotFoundError, ValueError: naming an image that cannot be read; as :func:`run_evaluation`.
+    """
+
+    def found() -> Iterator[tuple[int, Detections]]:
+        share = range(world.rank, len(dataset), world.size)
+        for index in tqdm(share, desc="evaluating", unit="image", leave=False, **_quiet(progress, world)):
+            try:
+                sample = dataset.load(index)
+            except (OSError, ValueError) as error:
+                if dataset.bad_images == "raise":
+                    raise
+                warnings.warn(f"an image is left out: {error}", stacklevel=2)
+                continue
+            yield sample.image_id, on_host([find(sample.image)])[0]
+
+    return _judge(found(), dataset, world)
+
+
+def _quiet(progress: bool, world: World) -> dict[str, Any]:
+    """What switches a progress bar off; nothing else is named: an argument would win over TQDM_DISABLE."""
+    return {} if progress and world.is_writer else {"disable": True}
+
+
+def _judge(found: Iterable[tuple[int, Detections]], dataset: CocoDataset, world: World) -> Evaluation:
+    """Compare what was found in each image, by its id, with what the data set says."""
     results: list[dict[str, Any]] = []
     image_ids: list[int] = []
     masks = False
-    # named only to switch it off: an argument would win over TQDM_DISABLE
-    quiet = {} if progress and world.is_writer else {"disable": True}
-    for batch in tqdm(loader, desc="evaluating", unit="batch", leave=False, **quiet):
-        images = batch.to(model.device).images
-        detections = on_host(model.predict(images, config, batch.img_shapes, batch.scale_factors))
-        image_ids += batch.image_ids
-        masks = masks or any(found.stored_masks is not None for found in detections)
-        for image_id, found in zip(batch.image_ids, detections, strict=True):
-            results += coco_results(found, image_id, dataset.category_ids)
+    for image_id, detections in found:
+        image_ids.append(image_id)
+        masks = masks or detections.stored_masks is not None
+        results += coco_results(detections, image_id, dataset.category_ids)
     shares = world.gather((results, image_ids, masks))
     masks = any(share[2] for share in shares)
     if len(shares) > 1:
@@ -208,45 +247,6 @@ def coco_results(detections: Detections, image_id: int, category_ids: Sequence[i
     return results
 
 
-def read_ground_truth(json_file: Path, *, masks: bool = False) -> dict[str, Any]:
-    """A COCO JSON made ready for evaluation: annotations numbered from 1, areas and crowd flags filled in.
-
-    ``iscrowd`` is 1 for annotations with ``ignore`` too.  Boxes that are missing or are not four finite numbers are
-    left out, which the COCO tools would stop at.
-
-    Args:
-        json_file: what to read.
-        masks: keep ``segmentation`` too, in RLE; where it cannot be used the annotation has none, and a warning counts
-            these, ignore regions aside.
-
-    Raises:
-        ValueError: as for :mod:`minirtmdet.data.coco_json`; naming annotation and image for a mask of another size than
-            its image.
-    """
-    content, source = read_json(json_file), str(json_file)
-    images = {image.id: image for image in read_images(content, source)}
-    boxes = (entry for entry in read_annotations(content, source) if entry.box is not None)
-    annotations = [
-        {
-            "id": number,
-            **fields_of(entry),
-            **(usable_mask(entry, images.get(entry.image_id), source) if masks else {}),
-        }
-        for number, entry in enumerate(boxes, 1)
-    ]
-    without = sum(not entry["iscrowd"] and "segmentation" not in entry for entry in annotations)
-    if masks and without:
-        warnings.warn(f"{json_file}: {without} of {len(annotations)} boxes have no mask to judge by", stacklevel=2)
-    return {
-        "images": [
-            {"id": image_id, "file_name": file_name, "width": width, "height": height}
-            for image_id, file_name, (height, width) in images.values()
-        ],
-        "categories": [category._asdict() for category in read_categories(content, source)],
-        "annotations": annotations,
-    }
-
-
 def coco_metrics(
     ground_truth: dict[str, Any],
     results: Sequence[dict[str, Any]],
@@ -261,8 +261,8 @@ def coco_metrics(
     one that nobody found.  So they are given numbers from 1 in the order of the ids.
 
     Args:
-        ground_truth: what :func:`read_ground_truth` gives, or a dict like it; an annotation with ``ignore`` set is
-            one with ``iscrowd``.
+        ground_truth: what :func:`~minirtmdet.evaluation.entries.read_ground_truth` gives, or a dict like it; an
+            annotation with ``ignore`` set is one with ``iscrowd``.
         results: detections in the COCO results format; may be empty.
         category_ids: the categories that count; classes come in this order.
         image_ids: the images that count; all where left out.
@@ -343,46 +343,6 @@ def coco_metrics(
     )
 
 
-def metrics_table(metrics: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]) -> str:
-    """The twelve numbers with what they say, and those of each class, best first, to print.
-
-    >>> print(metrics_table(dict.fromkeys(METRICS, 0.5) | {"APl": -1.0}, {"cat": {"AP": 0.25}, "a dog": {"AP": 0.75}}))
-    AP     0.500  mean over IoU .50 to .95
-    AP50   0.500  at IoU .50
-    AP75   0.500  at IoU .75
-    APs    0.500  of boxes below 32 x 32 pixels
-    APm    0.500  of boxes between
-    APl        -  of boxes from 96 x 96 pixels
-    AR1    0.500  recall with 1 detection per image and class
-    AR10   0.500  with 10
-    AR100  0.500  with 100
-    ARs    0.500  of boxes below 32 x 32 pixels
-    ARm    0.500  of boxes between
-    ARl    0.500  of boxes from 96 x 96 pixels
-    <BLANKLINE>
-    class     AP
-    a dog  0.750
-    cat    0.250
-    """
-    masks = f"{OF_MASKS}AP" in metrics
-    rows = [f"{'':<5} {'boxes':>6} {'masks':>6}"] if masks else []
-    for name, meaning in METRICS.items():
-        beside = f" {_shown(metrics[OF_MASKS + name])}" if masks else ""
-        what = meaning.replace("boxes", "objects") if masks else meaning
-        rows.append(f"{name:<5} {_shown(metrics[name])}{beside}  {what}")
-    if metrics["AP"] < 0:
-        rows.append("no numbers: in these images no box is annotated that counts")
-    width = max(map(len, ["class", *by_class]))
-    columns = list(next(iter(by_class.values()), {}))
-    if masks:  # as many as a line holds
-        columns = [name for name in ("AP", "mask_AP", "AP50", "mask_AP50", "AP75", "mask_AP75") if name in columns]
-    rows += ["", " ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]
-    for name, numbers in sorted(by_class.items(), key=lambda item: -item[1]["AP"]):
-        shown = (f"{_shown(numbers[column]):>{len(column)}}" for column in columns)
-        rows.append(" ".join([f"{name:<{width}}", *shown]))
-    return "\n".join(rows)
-
-
 def _numbers(ids: Iterable[int]) -> dict[int, int]:
     """A number from 1 for each id, in their order: detections of equal scores keep the order of their images."""
     return {value: number for number, value in enumerate(sorted(set(ids)), 1)}
@@ -392,7 +352,3 @@ def _mean(values: np.ndarray) -> float:
     """Of the values that are there; the COCO tools write -1 where nothing is annotated."""
     values = values[values > -1]
     return float(values.mean()) if len(values) else -1.0
-
-
-def _shown(value: float) -> str:
-    return f"{'-' if value < 0 else f'{value:.3f}':>6}"

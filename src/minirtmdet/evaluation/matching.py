@@ -161,7 +161,7 @@ def match_images(
     Worst is the most misses and false detections together; of equal ones, the lowest F1.
 
     Args:
-        ground_truth: what :func:`~minirtmdet.evaluation.coco.read_ground_truth` gives.
+        ground_truth: what :func:`~minirtmdet.evaluation.entries.read_ground_truth` gives.
         results: detections in the COCO results format.
         category_ids: the categories that count, in label order.
         image_ids: the images that count.

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from minirtmdet.evaluation.matching import Match, mistakes
 
+METRICS_FILE = "metrics.json"
+"""Numbers and thresholds of an evaluation, in its folder."""
 LEAST = 0.05
 """Score from which detections count for calibration: the many below are background that nobody will look at."""
 
@@ -199,6 +201,28 @@ def choices(
     return best_choice(threshold_curve(everything), least), by_class
 
 
+def of_tiles(name: str) -> str:
+    """How a file of an evaluation in tiles is called, so that both lie in one folder.
+
+    >>> of_tiles("metrics.json")
+    'metrics-tiles.json'
+    """
+    return str(Path(name).with_stem(f"{Path(name).stem}-tiles"))
+
+
+def find_choices(path: Path, *, tiled: bool = False) -> Path:
+    """The file with the thresholds of an evaluation, of which the folder or the file is named.
+
+    Args:
+        path: the one or the other.
+        tiled: of a folder take the evaluation in tiles, where there is one.
+    """
+    in_tiles = path / of_tiles(METRICS_FILE)
+    if tiled and in_tiles.is_file():
+        return in_tiles
+    return path if path.is_file() or path.suffix == ".json" else path / METRICS_FILE
+
+
 def read_choices(path: Path, classes: Sequence[str]) -> tuple[float, list[float]]:
     """The best thresholds that an evaluation wrote: of all classes together, and of each in label order.
 
@@ -212,9 +236,9 @@ def read_choices(path: Path, classes: Sequence[str]) -> tuple[float, list[float]
         FileNotFoundError: where there is no such file.
         ValueError: for a file that an evaluation did not write, one of other classes, or one where nothing was right.
     """
-    file = path / "metrics.json" if path.is_dir() else path
+    file = find_choices(path)
     if not file.is_file():
-        raise FileNotFoundError(f"no {file}: `minirtmdet eval ... --out {path}` writes it")
+        raise FileNotFoundError(f"no {file}: `minirtmdet eval ... --out {file.parent}` writes it")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         best, of_classes = content["best_threshold"], content["best_threshold_per_class"]

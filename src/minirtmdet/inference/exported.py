@@ -37,6 +37,9 @@ PREPROCESSING: dict[str, Any] = {
 }
 """How an image becomes an input; mean and standard deviation of BGR pixels are for information, the graph has them."""
 
+GPU = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+"""Devices beside the CPU, and who runs them in onnxruntime.  Nobody has tried TensorRT yet."""
+
 Kind = Literal["raw", "nms"]
 
 
@@ -103,7 +106,8 @@ class OnnxDetector:
 
     Args:
         path: a file that :func:`~minirtmdet.inference.export.export_onnx` wrote.
-        device: ``cuda`` and ``auto`` run on the GPU where onnxruntime has one.
+        device: ``cuda`` and ``auto`` run on the GPU where onnxruntime has one; ``tensorrt`` compiles the file for it
+            first, by onnxruntime's provider, which nobody has tried yet.
 
     Attributes:
         path: the file.
@@ -117,7 +121,8 @@ class OnnxDetector:
 
     def __init__(self, path: Path, device: str = "auto"):
         if not path.is_file():
-            raise FileNotFoundError(f"no exported detector {path}")
+            folder = ": it is a folder, and a file is needed that `minirtmdet export` writes" * path.is_dir()
+            raise FileNotFoundError(f"no exported detector {path}{folder}")
         runtime = import_optional("onnxruntime", f"running {path}")
         self.path = path
         options = runtime.SessionOptions()
@@ -128,6 +133,11 @@ class OnnxDetector:
         except Exception as error:  # the runtime's own classes have no common ancestor
             reason = str(error).splitlines()[0]
             raise ExportError(f"{path} is no ONNX file that onnxruntime can run: {reason}") from None
+        if device in GPU and GPU[device] not in self._session.get_providers():  # it goes on with the CPU by itself
+            raise ValueError(
+                f"device {device!r} was asked for, and onnxruntime cannot start it: are its libraries installed, in "
+                "the versions that this onnxruntime was built for?"
+            )
         metadata = self._session.get_modelmeta().custom_metadata_map
         if KEY not in metadata:
             raise ExportError(f"{path} is no export of this package: its metadata has no {KEY!r}")
@@ -243,12 +253,13 @@ def _in_batches(given: dict[str, np.ndarray], batch: int | None) -> Iterator[dic
 
 def _providers(runtime: Any, device: str) -> list[str]:
     """What onnxruntime is to run on, the best first."""
-    has_gpu = "CUDAExecutionProvider" in runtime.get_available_providers()
-    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not has_gpu):
-        raise ValueError(
-            f"device {device!r} was asked for, and this onnxruntime runs on {'CUDA and ' * has_gpu}the CPU"
-        )
-    return ["CUDAExecutionProvider"] * (has_gpu and device != "cpu") + ["CPUExecutionProvider"]
+    there = {name: provider for name, provider in GPU.items() if provider in runtime.get_available_providers()}
+    if device not in ("auto", "cpu", *there):
+        runs_on = [*there, "the CPU"]
+        raise ValueError(f"device {device!r} was asked for, and this onnxruntime runs on {' and '.join(runs_on)}")
+    # what TensorRT does not take is left to CUDA; chosen by itself it is not, since it compiles for minutes
+    wanted = {"cpu": (), "auto": ("cuda",), "cuda": ("cuda",), "tensorrt": ("tensorrt", "cuda")}[device]
+    return [there[name] for name in wanted if name in there] + ["CPUExecutionProvider"]
 
 
 def import_optional(name: str, purpose: str) -> Any:

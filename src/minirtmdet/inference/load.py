@@ -1,6 +1,6 @@
 """From whatever names a detector to something that predicts: the one way in, for the commands and for other code."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +18,7 @@ from minirtmdet.inference.images import find_images, inside_image
 from minirtmdet.inference.openvino import OpenVinoDetector
 from minirtmdet.inference.results import ImageDetections
 from minirtmdet.inference.tiles import Tiles, detect_all
+from minirtmdet.structures import Detections
 from minirtmdet.weights.build import build_from_checkpoint
 from minirtmdet.weights.checkpoint import find_checkpoint
 from minirtmdet.weights.describe import describe_weights
@@ -116,6 +117,18 @@ class LoadedDetector:
                 source = {"path": one} if isinstance(one, Path) else {"pixels": image}
                 yield ImageDetections(inside, self.names, image.shape[:2], **source)
 
+    def finder(self, *, input_size: int | None = None, tiles: Tiles | None = None) -> Callable[[Pixels], Detections]:
+        """As :meth:`predict` for one image after the other, with all that the limits let through: to be evaluated.
+
+        :func:`~minirtmdet.evaluation.coco.evaluate_images` takes it.
+        """
+        settings = {"threshold": self.limits.score_threshold, "input_size": input_size, "tiles": tiles}
+
+        def find(image: Pixels) -> Detections:
+            return self.predict(image, **settings)[0].detections  # type: ignore[arg-type]
+
+        return find
+
     def limits_for(self, threshold: float | Sequence[float]) -> PredictConfig:
         """Limits that let through all that the threshold, or those of the classes, may keep.
 
@@ -166,7 +179,8 @@ def load_detector(
             for its published weights, which are downloaded once.  A file or folder of a size's name comes first.
         model: the size, for files that do not say.
         classes: names in label order, for files that do not say, or to rename them.
-        device: ``auto`` takes the GPU where there is one; ``openvino`` runs an exported file by OpenVINO.
+        device: ``auto`` takes the GPU where there is one; ``openvino`` runs an exported file by OpenVINO, ``tensorrt``
+            by TensorRT, which nobody has tried yet.
         world: of several processes, each has a GPU of its own.
 
     Raises:
@@ -178,8 +192,8 @@ def load_detector(
     path = Path(what)
     if path.suffix == ".onnx":
         return _load_exported(path, model, classes, device)
-    if device == "openvino":
-        raise ValueError(f"{path} is no exported file: OpenVINO runs what `minirtmdet export` writes")
+    if device in ("openvino", "tensorrt"):
+        raise ValueError(f"{path} is no exported file: device {device} runs what `minirtmdet export` writes")
     target = world.device(pick_device(device))
     size = published_size(path)
     if size is not None:
