@@ -133,9 +133,17 @@ def test_show_of_some_classes(tmp_path: Path, capsys: Output):
 def test_what_is_missing_or_in_the_way_is_named(data: Path, tmp_path: Path, capsys: Output):
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     out = tmp_path / "out"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    lost, folder = write_set(tmp_path / "lost")
+    (folder / "001.png").unlink()
     for args, words in (
         (["check", tmp_path / "nope"], "there is no such file or folder"),
         (["check", tmp_path], "has no annotations to train on"),
+        (["check", tmp_path], "name the COCO JSON in place of the folder"),
+        (["check", lost], "(001.png is not in"),
+        (["check", lost], "give the folder with --images"),
+        (["tile", lost.parent, "--out", out], f"name {lost} itself, and --images"),
         (["check", data, "--images", data], "--images goes with one JSON"),
         (["check", data, "--out", data / "train"], "is read from"),
         (["check", data, "--input-size", "100"], "--input-size is 100: expected a multiple of 32"),
@@ -145,6 +153,7 @@ def test_what_is_missing_or_in_the_way_is_named(data: Path, tmp_path: Path, caps
         (["split", data / "train.json", "--out", out, "--group", "key:video"], "says nothing of 001.png"),
         (["convert", tmp_path / "nope", "--out", out], "there is no such file or folder"),
         (["convert", data / "train", "--out", out], "holds no labels of a known format (VOC, YOLO, CVAT"),
+        (["convert", empty, "--out", out], f"{empty} is empty: give the folder of the labels, or one file\n"),
         (["convert", data / "train", "--out", out], ", but 4 .png; --format NAME says what they are"),
         (["split", data, "--out", out], "it is a folder, and one COCO JSON is needed"),
         (["split", data, "--out", out], f"data split {data / 'train.json'} --out {data / 'parts'}"),
@@ -183,7 +192,7 @@ def test_what_is_missing_or_in_the_way_is_named(data: Path, tmp_path: Path, caps
         ("labels/0.txt", "0,0.5,0.5,0.4,0.4", "--format yolo", "'0,0.5,0.5,0.4,0.4' is not all numbers"),
         ("labels/0.txt", "0 0.5 0.5 0.4 0.4".encode("utf-16"), "", "labels/0.txt is no text in UTF-8"),
         ("labels/0.txt", "0 0.5 0.5 0.4 0.4", "--format voc", "holds no .xml file: --format yolo reads what is there"),
-        ("images/1.png", None, "", "1 of 2 labelled images are not in images: 1 of labels/1.txt; give the folder"),
+        ("images/1.png", None, "", "labels: 1 of 2 images are not in images: 1 of labels/1.txt; give the folder"),
         ("images/1.png", "no image", "", "images/1.png cannot be decoded"),
         ("n.txt", "", "--images labels", "labels holds no image (.avif"),
         ("n.txt", "", "--images labels", "give the folder of the images with --images"),
@@ -209,6 +218,21 @@ def test_a_mistake_in_a_yolo_set_is_one_line_that_names_the_file(
     assert said in message
     assert message.count("\n") == 1
     assert not Path("all.json").exists()
+
+
+@pytest.mark.parametrize("images", ["images", ".", "labels", "img"])
+def test_images_are_found_where_people_put_them(tmp_path: Path, capsys: Output, images: str):
+    """In a folder of their own, above the labels, among them."""
+    pytest.importorskip("globox", reason="labels of other formats are read by globox, of the extra 'convert'")
+    write_yolo_set(tmp_path)
+    for path in list((tmp_path / "images").iterdir()):
+        (tmp_path / images).mkdir(exist_ok=True)
+        path.rename(tmp_path / images / path.name)
+    if images != "images":
+        (tmp_path / "images").rmdir()
+    out = tmp_path / "all.json"
+    assert main(["data", "convert", str(tmp_path / "labels"), "--out", str(out)]) == 0
+    assert f"{out}: 2 images, 2 boxes" in capsys.readouterr().out
 
 
 def test_what_windows_puts_before_a_text_is_no_part_of_it(tmp_path: Path, capsys: Output):
@@ -249,3 +273,5 @@ def test_tile_makes_a_set_to_train_on(data: Path, tmp_path: Path, capsys: Output
     assert main(["data", "tile", str(data / "val.json"), "--out", str(tmp_path / "val"), "--size", "32"]) == 0
     assert capsys.readouterr().out.splitlines()[-2].startswith("val: 3 images in ")
     assert len(CocoDataset(tmp_path / "val/val.json", tmp_path / "val/val")) > 3
+    assert main(["data", "tile", str(data / "val.json"), "--out", str(tmp_path / "same"), "--size", "96"]) == 0
+    assert "  ! no image is larger than a tile of 96 px: nothing was cut\n" in capsys.readouterr().out

@@ -273,12 +273,12 @@ def test_images_that_are_not_there(tmp_path: Path):
     write_image(tmp_path / "images/a.png")
     for name in ("a", "b", "c", "d", "e"):
         write(tmp_path / f"labels/{name}.xml", voc(f"{name}.png", ("x", 2, 2, 9, 9)))
-    words = r"4 of 5 labelled images are not in .*images: b\.png of .*b\.xml, .*and 1 more; give the folder"
+    words = r"labels: 4 of 5 images are not in .*images: b\.png of .*b\.xml, .*and 1 more; give the folder"
     with pytest.raises(FileNotFoundError, match=words):
         convert_labels(tmp_path / "labels", tmp_path / "images", "voc")
-    conversion = convert_labels(tmp_path / "labels", tmp_path / "images", "voc", missing="skip")
+    conversion = convert_labels(tmp_path / "labels", tmp_path / "images", "voc", bad_images="skip")
     assert list(boxes_of(conversion)) == ["a.png"]
-    assert any(note.startswith("4 labelled images are not there and are left out") for note in conversion.notes)
+    assert any("4 of 5 images are not in" in note and note.endswith("; left out") for note in conversion.notes)
     with pytest.raises(FileNotFoundError, match="there is no such folder of images"):
         convert_labels(tmp_path / "labels", tmp_path / "nowhere", "voc")
     with pytest.raises(FileNotFoundError, match="holds no image"):
@@ -432,7 +432,7 @@ def test_integer_ids_stay(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda c: c["images"][0].update(file_name="no.png"), r"s: no\.png is not in"),
+        (lambda c: c["images"][0].update(file_name="no.png"), r"s: 1 of 1 images are not in .*: no\.png; give the f"),
         (lambda c: c["images"][0].update(width=41), "001.png is said to have 41 x 30 pixels, and has 40 x 30"),
         (
             lambda c: c["annotations"][0].update(image_id=9),

@@ -137,5 +137,7 @@ def test_other_text_is_no_data_set(tmp_path):
 def test_two_annotation_files_that_fit_are_a_question(tmp_path):
     for year in (2014, 2017):
         write_set(tmp_path, name=f"annotations/instances_train{year}")
-    with pytest.raises(ValueError, match=r"instances_train2014\.json, .*2017\.json: say which one with data\.train_j"):
+    with pytest.raises(
+        ValueError, match=r"instances_train2014\.json, .*2017\.json, and one of them is meant: give data\.t"
+    ):
         resolve_splits(DataConfig(root=tmp_path))

@@ -1,6 +1,10 @@
 """``minirtmdet scenes`` and ``minirtmdet data``: the embedded data set, and what comes before training on one's own."""
 
+import warnings
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,9 +21,9 @@ from minirtmdet.data.coco_json import read_json
 from minirtmdet.data.convert import check_output, convert_labels, repair_coco
 from minirtmdet.data.divide import describe_division, divide_set
 from minirtmdet.data.file_names import SUFFIXES
-from minirtmdet.data.inspect import describe_set, inspect_part, inspect_set
+from minirtmdet.data.inspect import describe_set, inspect_part, inspect_set, open_part
 from minirtmdet.data.label_files import FORMATS, Format, guess_format
-from minirtmdet.data.loader import epoch_order
+from minirtmdet.data.loader import epoch_order, load_or_next
 from minirtmdet.data.pipeline import TrainPipeline
 from minirtmdet.data.scenes import make_scenes
 from minirtmdet.data.splits import Split, find_images, find_parts, resolve_splits
@@ -32,6 +36,7 @@ from minirtmdet.settings import Count, Share, Whole
 IMAGE_FOLDERS = ("images", "JPEGImages", "Images", "img")
 """How folders of images are called beside folders of labels."""
 
+BadImages = Literal["raise", "skip"]
 PositionalPath = Annotated[Path, tyro.conf.Positional]
 
 app = tyro.extras.SubcommandApp()
@@ -58,7 +63,7 @@ def check(
     copies: bool = True,
     out: Path | None = None,
 ) -> None:
-    """Count, measure and compare what a data set holds, and say what is wrong with it.
+    """Count, measure and compare what a data set holds, and say what is wrong with it; bad images are listed.
 
     Args:
         data: a folder with train.json and val.json or test.json, as data.root of a training, or one COCO JSON.
@@ -92,6 +97,7 @@ def split(
     test: Share = 0.0,
     group: str = "",
     seed: Whole = 0,
+    bad_images: BadImages = "raise",
     overwrite: bool = False,
 ) -> None:
     """Divide one COCO JSON into train.json, val.json and, where asked for, test.json; images stay where they are.
@@ -106,11 +112,14 @@ def split(
             the file name), key:NAME (of the image's entry), regex:PATTERN (what its first group, or all of it, finds in
             the file name).
         seed: another one divides otherwise.
+        bad_images: an image that is missing, broken, or of another size than the JSON says: stop, and write nothing; or
+            skip it with its boxes, and count it.
         overwrite: write over parts that are there already; never over the COCO JSON itself.
     """
     folder = _images_of(data, images)
     shares = {"train": 1 - val - test, "val": val} | ({"test": test} if test else {})
-    division = divide_set(data, out, shares, images=folder, group=group, seed=seed, overwrite=overwrite)
+    settings = {"group": group, "seed": seed, "overwrite": overwrite, "bad_images": bad_images}
+    division = divide_set(data, out, shares, images=folder, **settings)  # type: ignore[arg-type]
     print(describe_division(division))
     print("to train: python -m minirtmdet train few-256 " + _data_switches(out, folder))
 
@@ -126,7 +135,7 @@ def convert(
     names: Path | None = None,
     one_based: Literal["auto", "yes", "no"] = "auto",
     unlabelled: Literal["auto", "keep", "drop"] = "auto",
-    missing: Literal["raise", "skip"] = "raise",
+    bad_images: BadImages = "raise",
     overwrite: bool = False,
 ) -> None:
     """Turn labels of another format into COCO JSON, with sizes read from the images; one part at a time.
@@ -140,15 +149,18 @@ def convert(
         names: a file with the names in order: a name a line, a YAML with 'names', or the COCO JSON of another part.
         one_based: whether VOC counts pixels from 1; auto decides by the smallest and the largest number.
         unlabelled: images without a label file: keep them as background, as YOLO means them, or drop them.
-        missing: labels of images that are not there: raise an error, or skip them.
+        bad_images: an image that is missing, broken, or of another size than its labels say: stop, and write nothing;
+            or skip it with its labels, and count it.
         overwrite: write over what is there; never over what is read.
     """
     if not labels.exists():
         raise FileNotFoundError(f"{labels}: there is no such file or folder")
     below = [path for path in labels.rglob("*") if path.is_file()] if labels.is_dir() else []
     found = guess_format(labels) if format == "auto" else format
+    if found is None and labels.is_dir() and not below:
+        raise FileNotFoundError(f"{labels} is empty: give the folder of the labels, or one file")
     if found is None:
-        there = Counter(path.suffix.lower() or "without ending" for path in [*below, *([labels] if not below else [])])
+        there = Counter(path.suffix.lower() or "without ending" for path in below or [labels])
         holds = ", ".join(f"{count} {ending}" for ending, count in sorted(there.items()))
         raise FileNotFoundError(
             f"{labels}: holds no labels of a known format ({FORMATS}), but {holds}; --format NAME says what they are"
@@ -156,7 +168,7 @@ def convert(
     folder = images or _images_beside(labels)
     check_output(out, [labels, *below, *([names] if names else [])], overwrite=overwrite)
     if found == "coco":
-        conversion = repair_coco(read_json(labels), folder, str(labels))
+        conversion = repair_coco(read_json(labels), folder, str(labels), bad_images=bad_images)
     else:
         conversion = convert_labels(
             labels,
@@ -166,7 +178,7 @@ def convert(
             names=names,
             one_based=one_based,
             unlabelled=unlabelled,
-            missing=missing,
+            bad_images=bad_images,
         )
     write_json(out, conversion.content)
     made = conversion.content
@@ -191,6 +203,8 @@ def show(
 ) -> None:
     """Draw a contact sheet: some images with their labels, as they are, or as training sees them.
 
+    Bad images are named, and others shown.
+
     Args:
         data: a folder with train.json and so on, or one COCO JSON.
         out: the image to write.
@@ -211,7 +225,7 @@ def show(
         raise ValueError(f"--out is {out}: expected the name of an image, such as {out.with_suffix('.png')}")
     check_writable(out.parent)
     check_not_read([out], [data, parts[part].json_file])
-    dataset = CocoDataset(*parts[part], bad_images="skip")
+    dataset = open_part(parts[part], bad_images="skip")
     check_not_read([out], [dataset.entry(index).path for index in range(len(dataset))])
     samples = _draw(dataset, count, classes, augment, input_size, seed)
     plots.save(plots.contact_sheet(samples, dataset.classes, names=[sample.path.name for sample in samples]), out)
@@ -230,6 +244,7 @@ def tile(
     pieces: Literal["ignore", "drop"] = TileRule.pieces,
     empty: Share = TileRule.empty,
     seed: Whole = TileRule.seed,
+    bad_images: BadImages = "raise",
     max_pixels: Count = DataConfig.max_pixels,
 ) -> None:
     """Cut large images into tiles with their boxes and masks, as a new data set: small objects keep their size.
@@ -248,11 +263,13 @@ def tile(
             background (iscrowd), drop forgets them.
         empty: share that is kept of the tiles without an object; val, valid and test keep all of theirs.
         seed: another one keeps other empty tiles.
+        bad_images: an image that is missing, broken, or of another size than the JSON says: stop, and write nothing; or
+            skip it with its boxes, and count it.
         max_pixels: an image of more is not decoded.
     """
     parts = _find_parts(data, images)
     rule = TileRule(size, overlap, min_visible, pieces, empty, seed)
-    made = tile_set(parts, out, rule, max_pixels=max_pixels)
+    made = tile_set(parts, out, rule, bad_images=bad_images, max_pixels=max_pixels)
     for name, part in made.items():
         print(describe_tiles(name, part, rule))
     if "train" in made and len(made) > 1:
@@ -302,7 +319,13 @@ def _images_beside(labels: Path) -> Path:
     for folder in [*swapped, *(place / name for place in (own, own.parent) for name in IMAGE_FOLDERS)]:
         if folder.is_dir():
             return folder
-    return own
+    above = own.absolute().parent
+    is_above = not any(map(_is_image, own.rglob("*"))) and any(map(_is_image, above.iterdir()))
+    return own.parent if is_above else own
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def _draw(
@@ -315,12 +338,30 @@ def _draw(
         )
     wanted = {dataset.classes.index(name) for name in classes}
     order = epoch_order(seed, 0, len(dataset), len(dataset))
-    chosen = [i for i in order.tolist() if not wanted or wanted & set(dataset.entry(i).labels.tolist())][:count]
+    chosen = [i for i in order.tolist() if not wanted or wanted & set(dataset.entry(i).labels.tolist())]
     if not chosen:
         raise ValueError(f"{dataset.json_file} has no image that shows {' or '.join(classes)}")
+    problems: list[str] = []
     if augment == "off":
-        return [dataset.load(index) for index in chosen]
-    pipeline = TrainPipeline(AUGMENTS[augment], input_size, seed, epochs=100)
-    # in the midst of an epoch, where there are partners for mosaics
-    positions = np.resize(np.concatenate([order, chosen]), len(order) + len(chosen))
-    return [pipeline(0, len(order) + i, positions, dataset.load) for i in range(len(chosen))]
+        samples = list(islice(_readable(dataset, chosen, problems), count))
+    else:
+        pipeline = TrainPipeline(AUGMENTS[augment], input_size, seed, epochs=100)
+        chosen = chosen[:count]
+        # in the midst of an epoch, where there are partners for mosaics
+        positions = np.resize(np.concatenate([order, chosen]), len(order) + len(chosen))
+        load = partial(load_or_next, dataset, problems=problems)
+        samples = [pipeline(0, len(order) + i, positions, load) for i in range(len(chosen))]
+    for problem in dict.fromkeys(problems):
+        warnings.warn(f"an image is left out: {problem}", stacklevel=2)
+    if not samples:
+        raise ValueError(f"{dataset.images}: no image can be read; {problems[-1]}")
+    return samples
+
+
+def _readable(dataset: CocoDataset, indices: Sequence[int], problems: list[str]) -> Iterator[Sample]:
+    """Images that can be read; ``problems`` gets what is wrong with the others."""
+    for index in indices:
+        try:
+            yield dataset.load(index)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))

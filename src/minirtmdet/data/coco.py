@@ -9,7 +9,6 @@ import reprlib
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,7 +27,14 @@ from minirtmdet.data.coco_json import (
     read_json,
 )
 from minirtmdet.data.file_names import is_within, local_name, similar_file
-from minirtmdet.data.images import Expected, Header, find_damage, inspect_image, read_image, used_bits
+from minirtmdet.data.image_checks import (
+    BadImages,
+    MissingImages,
+    OutsideFiles,
+    describe_bad_images,
+    inspect_images,
+)
+from minirtmdet.data.images import Expected, read_image, used_bits
 from minirtmdet.data.segmentations import Mask, MaskProblem, MaskStore, read_mask
 from minirtmdet.data.splits import Split
 from minirtmdet.messages import shorten
@@ -279,50 +285,32 @@ class CocoDataset:
         folder = os.path.abspath(self.images)
         outside = [name for name in self._file_names if not is_within(os.path.join(folder, name), folder)]
         if outside:
-            raise ValueError(
-                f"{self.json_file} names {len(outside)} files outside of {self.images}: {shorten(outside)}; "
+            raise OutsideFiles.of(
+                f"{self.json_file} names {len(outside)} files outside of {self.images}: {shorten(outside)}",
                 "give the folder that has them all, or outside_files='allow' (--data.outside-files allow) if you "
-                "trust the file"
+                "trust the file",
             )
 
     def _check_images(self, check: str) -> None:
         """Look at every image before any is used: raise for the bad ones, or leave them out."""
         if self.bad_images == "raise":
             self._raise_for_missing_images()
-        problems, headers = self._inspect()
-        if check == "full":
-            whole = [index for index in range(len(self)) if index not in problems]
-            paths, expected = [self._path(i) for i in whole], [self._expected(i) for i in whole]
-            damaged = find_damage(paths, max_pixels=self.max_pixels, expected=expected)
-            problems |= {whole[place]: problem for place, problem in damaged.items()}
+        every = range(len(self))
+        paths, expected = [self._path(i) for i in every], [self._expected(i) for i in every]
+        problems, headers = inspect_images(paths, expected, max_pixels=self.max_pixels, full=check == "full")
         self._warn_of_dark_images([i for i, header in headers.items() if header.deep and i not in problems][:SHOWN])
         if not problems:
             return
-        shown = shorten([problem for _, problem in sorted(problems.items())], separator="; ")
         if self.bad_images == "raise":
-            raise ValueError(
-                f"{self.json_file}: {len(problems)} of {len(self)} images cannot be used: {shown}; "
-                "bad_images='skip' (--data.bad-images skip) leaves them out"
+            raise BadImages.of(
+                f"{self.json_file}: {describe_bad_images(problems.values(), len(self), 'cannot be used')}",
+                "bad_images='skip' (--data.bad-images skip) leaves them out",
             )
-        message = f"{self.json_file}: {len(problems)} of {len(self)} images left out: {shown}"
+        message = f"{self.json_file}: {describe_bad_images(problems.values(), len(self), 'left out')}"
         if len(problems) == len(self):
             raise ValueError(message)
         _warn(message)
         self._leave_out(problems)
-
-    def _inspect(self) -> tuple[dict[int, str], dict[int, Header]]:
-        """What the headers of all files say: what is wrong with an image, or its header."""
-
-        def inspect(index: int) -> Header | str | None:
-            try:
-                return inspect_image(self._path(index), max_pixels=self.max_pixels, expected=self._expected(index))
-            except (OSError, ValueError) as error:
-                return str(error)
-
-        with ThreadPoolExecutor() as pool:
-            found = dict(enumerate(pool.map(inspect, range(len(self)))))
-        problems = {index: problem for index, problem in found.items() if isinstance(problem, str)}
-        return problems, {index: header for index, header in found.items() if isinstance(header, Header)}
 
     def _warn_of_dark_images(self, indices: Sequence[int]) -> None:
         """Warn of images of 16 bits that hold fewer, as many cameras and microscopes write them."""
@@ -353,10 +341,10 @@ class CocoDataset:
     def _raise_for_missing_images(self) -> None:
         missing = [name for name in self._file_names if not os.path.isfile(self.images / name)]
         if missing:
-            raise FileNotFoundError(
+            raise MissingImages.of(
                 f"{len(missing)} of the {len(self)} images of {self.json_file} are not in {self.images}: "
-                f"{shorten(missing)}{similar_file(self.images / missing[0])}; give the folder that has them, or "
-                "bad_images='skip' (--data.bad-images skip)"
+                f"{shorten(missing)}{similar_file(self.images / missing[0])}",
+                "give the folder that has them, or bad_images='skip' (--data.bad-images skip)",
             )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from minirtmdet.data.coco_json import whole_number
+from minirtmdet.data.image_checks import note_bad_images, note_missing_images
 from minirtmdet.data.image_folder import ImageFolder
 from minirtmdet.data.label_files import (
     Format,
@@ -53,7 +54,7 @@ def convert_labels(
     names: Path | None = None,
     one_based: Literal["auto", "yes", "no"] = "auto",
     unlabelled: Literal["auto", "keep", "drop"] = "auto",
-    missing: Literal["raise", "skip"] = "raise",
+    bad_images: Literal["raise", "skip"] = "raise",
 ) -> Conversion:
     """Labels as COCO JSON.
 
@@ -69,7 +70,8 @@ def convert_labels(
         one_based: whether the pixels of VOC count from 1: ``auto`` decides by the smallest and the largest number.
         unlabelled: images that have no label file: they stay as background, as YOLO has it, or are left out; ``auto``
             keeps those of YOLO alone.
-        missing: what to do with labels of images that are not there.
+        bad_images: what to do with labels of images that are missing, broken, or of another size than the labels say:
+            ``raise``, or ``skip`` them with a note that counts them.
 
     Raises:
         FileNotFoundError: for images or names that are missing, naming the label file.
@@ -86,26 +88,25 @@ def convert_labels(
             )
         classes = read_class_names(names)
         notes.append(f"class names of {names}: {', '.join(classes)}")
-    found = _find_images(list(read_labels(labels, format, folder, classes)), folder, missing, notes)
+    found = _find_images(list(read_labels(labels, format, folder, classes)), folder, labels, bad_images, notes)
     rest = [name for name in folder.names if name not in found]
     if rest:
         keep = unlabelled == "keep" or (unlabelled == "auto" and format == "yolo")
         what = "stay as background (--unlabelled drop)" if keep else "are left out (--unlabelled keep)"
         notes.append(f"{len(rest)} images without labels {what}: {shorten(rest)}")
         found |= {name: [] for name in rest} if keep else {}
-    sizes = {name: folder.size(name) for name in sorted(found)}
-    _check_sizes(found, sizes, images, notes)
+    sizes = _read_sizes(found, folder, bad_images, notes)
     boxes = {name: _in_pixels(found[name], sizes[name]) for name in sizes}
     if format == "voc":
         boxes = _from_zero(boxes, sizes, one_based, notes)
-    others = sum((Counter(labels.others) for several in found.values() for labels in several), Counter[str]())
+    others = sum((Counter(labels.others) for name in sizes for labels in found[name]), Counter[str]())
     if others:
         notes.append(f"left out, since they are no boxes: {', '.join(f'{n} {kind}' for kind, n in others.items())}")
     return Conversion(_as_coco(boxes, sizes, classes), notes)
 
 
 def _find_images(
-    labels: Sequence[ImageLabels], folder: ImageFolder, missing: str, notes: list[str]
+    labels: Sequence[ImageLabels], folder: ImageFolder, source: Path, bad_images: str, notes: list[str]
 ) -> dict[str, list[ImageLabels]]:
     """The labels by the image that they belong to."""
     found: dict[str, list[ImageLabels]] = {}
@@ -119,34 +120,39 @@ def _find_images(
             lost.append(f"{entry.image} of {entry.source}")
         else:
             found.setdefault(name, []).append(entry)
-    if lost and (missing == "raise" or not found):
-        raise FileNotFoundError(
-            f"{len(lost)} of {len(labels)} labelled images are not in {folder.folder}: {shorten(lost)}; give the "
-            "folder that has them with --images, or --missing skip"
-        )
-    if lost:
-        notes.append(f"{len(lost)} labelled images are not there and are left out: {shorten(lost)}")
+    notes += note_missing_images(lost, len(labels), folder.folder, source, bad_images)
     return found
 
 
-def _check_sizes(
-    found: dict[str, list[ImageLabels]], sizes: dict[str, tuple[int, int]], images: Path, notes: list[str]
-) -> None:
-    """Labels that say another size than their image has lie elsewhere in it."""
-    unsaid = 0
-    for name, several in found.items():
-        height, width = sizes[name]
-        for labels in several:
-            if labels.size is None:
-                unsaid += not labels.relative
-            elif labels.size != (height, width):
-                turned = " (the photo lies on its side: EXIF)" if labels.size == (width, height) else ""
-                raise ValueError(
-                    f"{labels.source} was drawn on {labels.size[1]} x {labels.size[0]} pixels, but {images / name} has "
-                    f"{width} x {height}{turned}: its boxes would lie elsewhere"
-                )
+def _read_sizes(
+    found: dict[str, list[ImageLabels]], folder: ImageFolder, bad_images: str, notes: list[str]
+) -> dict[str, tuple[int, int]]:
+    """(height, width) of each image that can be used, in the order of their names."""
+    sizes, problems = {}, []
+    for name in sorted(found):
+        try:
+            sizes[name] = folder.size(name)
+            for labels in found[name]:
+                _check_size(labels, sizes[name], folder.folder / name)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            sizes.pop(name, None)
+    notes += note_bad_images(problems, len(found), folder.folder, bad_images)
+    unsaid = sum(labels.size is None and not labels.relative for name in sizes for labels in found[name])
     if unsaid:
         notes.append(f"{unsaid} label files say no size, or 0 x 0: sizes are those of the images")
+    return sizes
+
+
+def _check_size(labels: ImageLabels, size: tuple[int, int], image: Path) -> None:
+    """Labels that say another size than their image has lie elsewhere in it."""
+    height, width = size
+    if labels.size is not None and labels.size != size:
+        turned = " (the photo lies on its side: EXIF)" if labels.size == (width, height) else ""
+        raise ValueError(
+            f"{labels.source} was drawn on {labels.size[1]} x {labels.size[0]} pixels, but {image} has "
+            f"{width} x {height}{turned}: its boxes would lie elsewhere"
+        )
 
 
 def _in_pixels(several: Sequence[ImageLabels], size: tuple[int, int]) -> list[LabelledBox]:
@@ -216,7 +222,9 @@ def _as_coco(
     }
 
 
-def repair_coco(content: dict[str, Any], images: Path, source: str) -> Conversion:
+def repair_coco(
+    content: dict[str, Any], images: Path, source: str, *, bad_images: Literal["raise", "skip"] = "raise"
+) -> Conversion:
     """COCO JSON as it should be: ids that are integers, file names that are there, sizes of the images, boxes of masks.
 
     Every other key stays.
@@ -225,6 +233,7 @@ def repair_coco(content: dict[str, Any], images: Path, source: str) -> Conversio
         content: of the file.
         images: the folder of the images.
         source: what messages call the file.
+        bad_images: as in :func:`convert_labels`.
 
     Raises:
         FileNotFoundError, ValueError: for what cannot be repaired, named.
@@ -233,34 +242,44 @@ def repair_coco(content: dict[str, Any], images: Path, source: str) -> Conversio
     notes: list[str] = []
     image_ids = _renumbered(content["images"], f"{source}: image", notes)
     category_ids = _renumbered(content["categories"], f"{source}: category", notes)
-    new_images, renamed, resized = [], [], []
-    for entry, image_id in zip(content["images"], image_ids.values(), strict=True):
-        name = folder.find(str(entry["file_name"]))
+    names = [folder.find(str(entry["file_name"])) for entry in content["images"]]
+    lost = [str(entry["file_name"]) for entry, name in zip(content["images"], names, strict=True) if name is None]
+    notes += note_missing_images(lost, len(names), images, source, bad_images)
+    new_images, renamed, resized, problems = [], [], [], []
+    for entry, image_id, name in zip(content["images"], image_ids.values(), names, strict=True):
         if name is None:
-            raise FileNotFoundError(f"{source}: {entry['file_name']} is not in {images}: give the folder that has it")
-        height, width = folder.size(name)
-        renamed += [name] if name != entry["file_name"] else []
-        said = whole_number(entry.get("height")), whole_number(entry.get("width"))
-        if said != (height, width):
-            if said not in ((None, None), (0, 0)):
+            continue
+        try:
+            (height, width), said = folder.size(name), _said_size(entry)
+            if said is not None and said != (height, width):
                 raise ValueError(
-                    f"{source}: {name} is said to have {said[1]} x {said[0]} pixels, and has {width} x {height}: "
+                    f"{name} is said to have {said[1]} x {said[0]} pixels, and has {width} x {height}: "
                     "its boxes would lie elsewhere"
                 )
-            resized.append(name)
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        renamed += [name] if name != entry["file_name"] else []
+        resized += [name] if said is None else []
         new_images.append({**entry, "id": image_id, "file_name": name, "width": width, "height": height})
-    new_annotations, boxed = [], 0
+    notes += note_bad_images(problems, len(names), source, bad_images)
+    kept = {entry["id"] for entry in new_images}
+    new_annotations: list[dict[str, Any]] = []
+    boxed = 0
     for number, entry in enumerate(content["annotations"], 1):
         where = f"{source}: annotation {entry.get('id', f'no. {number}')}"
         for key, ids in (("image_id", image_ids), ("category_id", category_ids)):
             if str(entry.get(key)) not in ids:
                 raise ValueError(f"{where} has {key!r}: {entry.get(key)!r}, which the file does not have")
+        if image_ids[str(entry["image_id"])] not in kept:
+            continue
         box = entry.get("bbox")
         if not box and (points := _points(entry.get("segmentation"))):
             xs, ys = points[0::2], points[1::2]
             box, boxed = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)], boxed + 1
         ids_of = {"image_id": image_ids[str(entry["image_id"])], "category_id": category_ids[str(entry["category_id"])]}
-        new_annotations.append({**entry, "id": number, **ids_of, "bbox": box, "iscrowd": entry.get("iscrowd") or 0})
+        fixed = {"id": len(new_annotations) + 1, **ids_of, "bbox": box, "iscrowd": entry.get("iscrowd") or 0}
+        new_annotations.append({**entry, **fixed})
     for count, words in (
         (len(renamed), "file names are now those of the folder"),
         (len(resized), "sizes were missing or 0 x 0, and are those of the images"),
@@ -273,6 +292,12 @@ def repair_coco(content: dict[str, Any], images: Path, source: str) -> Conversio
     return Conversion(
         {**content, "images": new_images, "annotations": new_annotations, "categories": categories}, notes
     )
+
+
+def _said_size(entry: dict[str, Any]) -> tuple[int | None, int | None] | None:
+    """(height, width) as an entry says; None where it says nothing, or 0 x 0."""
+    said = whole_number(entry.get("height")), whole_number(entry.get("width"))
+    return None if said in ((None, None), (0, 0)) else said
 
 
 def _renumbered(entries: Sequence[dict[str, Any]], what: str, notes: list[str]) -> dict[str, int]:

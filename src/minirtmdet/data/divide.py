@@ -4,13 +4,22 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
 
-from minirtmdet.data.coco_json import Image, read_annotations, read_categories, read_images, read_json
+from minirtmdet.data.coco_json import (
+    Image,
+    read_annotations,
+    read_categories,
+    read_image_ids,
+    read_images,
+    read_json,
+)
 from minirtmdet.data.file_names import local_name
+from minirtmdet.data.image_checks import inspect_images, note_bad_images
+from minirtmdet.data.images import Expected
 from minirtmdet.data.inspect import read_thumbnails, similar_groups
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.messages import shorten
@@ -25,6 +34,7 @@ class Division(NamedTuple):
         groups: how many groups each has.
         boxes: by part and class.
         left_out: annotations that name an image which the file does not have.
+        notes: what was found out on the way, a line each.
     """
 
     files: dict[str, Path]
@@ -32,6 +42,7 @@ class Division(NamedTuple):
     groups: dict[str, int]
     boxes: dict[str, dict[str, int]]
     left_out: int
+    notes: list[str]
 
 
 def divide_set(
@@ -43,6 +54,7 @@ def divide_set(
     group: str = "",
     seed: int = 0,
     overwrite: bool = False,
+    bad_images: Literal["raise", "skip"] | None = None,
 ) -> Division:
     """Write annotations for each part: ``out/train.json`` and so on; images stay where they are.
 
@@ -52,16 +64,18 @@ def divide_set(
         json_file: the annotations of all images, COCO JSON.
         out: a folder.
         shares: of the images, by part; their sum is 1.
-        images: the folder of the images, which are read where ``group`` is ``similar`` alone.
+        images: the folder of the images, which are read where ``group`` is ``similar`` or ``bad_images`` is given.
         group: which images stay together: ``similar``, those that show the same, or see :func:`group_images`; each is
             on its own where empty.
         seed: of the choice among groups that fit alike.
         overwrite: write over annotations that are there, but never over ``json_file``.
+        bad_images: what to do with images that are missing, broken, or of another size than the file says: ``raise``,
+            or ``skip`` them with a note that counts them; where left out, nobody looks.
 
     Raises:
         FileExistsError: for annotations that are there already.
         FileNotFoundError, ValueError: for a file that is missing or not COCO's, shares that make no sense, images that
-            cannot be grouped, or fewer groups than parts.
+            cannot be used or grouped, or fewer groups than parts.
         OSError: for a folder that cannot be written into.
     """
     _check_shares(shares)
@@ -73,13 +87,17 @@ def divide_set(
         raise FileExistsError(f"{', '.join(there)}: there already; choose another --out, or --overwrite")
     content = read_json(json_file)
     source = str(json_file)
+    notes: list[str] = []
+    named = set(read_image_ids(content, source))
+    content["images"] = _usable(content, images, source, bad_images, notes)
     entries = read_images(content, source)
     ids = [entry.id for entry in entries]
     categories = read_categories(content, source)
     groups = _group_similar(entries, images) if group == "similar" else group_images(content["images"], group, source)
     place, column = {image_id: i for i, image_id in enumerate(ids)}, {entry.id: i for i, entry in enumerate(categories)}
     counts = np.zeros((len(ids), len(categories)), dtype=np.int64)
-    rows = [(place.get(entry.image_id), column.get(entry.category_id)) for entry in read_annotations(content, source)]
+    found = list(read_annotations(content, source))
+    rows = [(place.get(entry.image_id), column.get(entry.category_id)) for entry in found]
     for row, label in rows:
         if row is not None and label is not None:
             counts[row, label] += 1
@@ -108,8 +126,23 @@ def divide_set(
         boxes={
             part: dict(zip(names, counts[parts == i].sum(0).tolist(), strict=True)) for i, part in enumerate(shares)
         },
-        left_out=sum(row is None for row, _ in rows),
+        left_out=sum(entry.image_id not in named for entry in found),
+        notes=notes,
     )
+
+
+def _usable(
+    content: dict[str, Any], images: Path, source: str, bad_images: str | None, notes: list[str]
+) -> list[dict[str, Any]]:
+    """The entries of images that can be used, as far as anybody asks."""
+    given: list[dict[str, Any]] = content["images"]
+    if bad_images is None:
+        return given
+    entries = read_images(content, source)
+    paths = [images / local_name(images, entry.file_name) for entry in entries]
+    problems, _ = inspect_images(paths, [Expected(entry.size, source) for entry in entries])
+    notes += note_bad_images(problems.values(), len(given), source, bad_images)
+    return [entry for place, entry in enumerate(given) if place not in problems]
 
 
 def group_images(images: Sequence[Mapping[str, Any]], group: str, source: str) -> list[str]:
@@ -226,6 +259,7 @@ def describe_division(division: Division) -> str:
         missing = [part for part, count in zip(parts, counts, strict=True) if not count]
         note = f"  ! none in {', '.join(missing)}" if missing and any(counts) else ""
         lines.append(f"  {name}: {' + '.join(map(str, counts))}{note}")
+    lines += [f"  ! {note}" for note in division.notes]
     if division.left_out:
         lines.append(f"  ! {division.left_out} annotations name an image that the file does not have, and are left out")
     return "\n".join(lines)

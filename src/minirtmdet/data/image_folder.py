@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from minirtmdet.data.file_names import SUFFIXES
-from minirtmdet.data.images import read_header, read_image
+from minirtmdet.data.images import inspect_image, read_image
 
 SHOWN = 3
 """Examples that a message names."""
@@ -72,11 +72,10 @@ class ImageFolder:
         """(height, width) as viewers show the image, its EXIF orientation applied.
 
         Raises:
-            ValueError: for a file that is no image.
+            ValueError: for a file that is no image, or is cut off.
         """
         path = self.folder / name
-        with path.open("rb") as file:
-            header = read_header(file)
+        header = inspect_image(path)
         if header is not None:
             return header.size
         height, width = read_image(path).shape[:2]

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Float32
 
 from minirtmdet.boxes import bbox_overlaps
-from minirtmdet.configs import STRIDES
+from minirtmdet.configs import STRIDES, DataConfig
 from minirtmdet.data.augment import fit, resize_boxes
 from minirtmdet.data.coco import CocoDataset, Entry
+from minirtmdet.data.image_checks import SKIP, BadImages, MissingImages, OutsideFiles
 from minirtmdet.data.splits import Split
 from minirtmdet.messages import shorten
 
@@ -36,6 +37,24 @@ SMALLEST_SHARE = 0.1
 """Share of the boxes that may be smaller than that at a good input size."""
 SHOWN = 5
 """Examples that a line names."""
+
+
+def open_part(
+    split: Split, *, bad_images: Literal["skip", "raise"] = "raise", max_pixels: int = DataConfig.max_pixels
+) -> CocoDataset:
+    """A part of a data set for the commands that prepare data, whose errors name what these can do.
+
+    Raises:
+        FileNotFoundError, ValueError: as :class:`~minirtmdet.data.coco.CocoDataset`.
+    """
+    try:
+        return CocoDataset(*split, bad_images=bad_images, max_pixels=max_pixels)
+    except OutsideFiles as error:
+        raise error.instead("give the folder that has them all with --images") from None
+    except MissingImages as error:
+        raise error.instead(f"give the folder that has them with --images, or {SKIP}") from None
+    except BadImages as error:
+        raise error.instead(SKIP) from None
 
 
 class ClassReport(NamedTuple):

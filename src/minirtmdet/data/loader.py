@@ -311,7 +311,7 @@ class _TrainBatches(Dataset):
         first = step * together + self.rank * self.batch_size
         problems: list[str] = []
 
-        load = partial(_load_or_next, self.dataset, problems=problems)
+        load = partial(load_or_next, self.dataset, problems=problems)
         try:
             samples = [
                 self.pipeline(epoch, position, order, load) for position in range(first, first + self.batch_size)
@@ -344,7 +344,7 @@ class _EvalBatches(Dataset):
         return _Answer(collate(samples, len(self.dataset.classes)) if samples else None, problems=problems)
 
 
-def _load_or_next(dataset: CocoDataset, index: int, problems: list[str]) -> Sample:
+def load_or_next(dataset: CocoDataset, index: int, problems: list[str]) -> Sample:
     """Image ``index``, or the next one that can be read where bad ones are skipped; ``problems`` gets the others'."""
     for neighbour in range(min(len(dataset), NEIGHBOURS)):
         try:

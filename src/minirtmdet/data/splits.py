@@ -72,11 +72,11 @@ def find_parts(root: Path) -> dict[str, Split]:
     parts, missing = {}, None
     for name in ("train", "val", "valid", "test"):
         try:
-            json_file, _ = _find_json(root, (name,), "train" if name == "train" else "val")
+            json_file, _ = _find_json(root, (name,), "name the COCO JSON in place of the folder")
         except FileNotFoundError as error:
             missing = missing or error
             continue
-        parts[name] = Split(json_file, _find_images(root, json_file, (name,), "train" if name == "train" else "val"))
+        parts[name] = Split(json_file, _find_images(root, json_file, (name,), f"name {json_file} itself, and --images"))
     if not parts and missing is not None:
         raise missing
     return parts
@@ -91,7 +91,7 @@ def find_images(json_file: Path) -> Path:
     """
     if not json_file.is_file():
         raise FileNotFoundError(f"{json_file}: {_no_file(json_file)}")
-    return _find_images(None, json_file, (), "train")
+    return _find_images(None, json_file, (), "give the folder with --images")
 
 
 def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, images: Path | None, key: str) -> Split:
@@ -104,30 +104,26 @@ def _resolve(root: Path | None, names: tuple[str, ...], json_file: Path | None, 
         raise FileNotFoundError(f"data.{key}_images {images}: there is no such folder")
     if json_file is None:
         assert root is not None
-        json_file, name = _find_json(root, names, key)
+        json_file, name = _find_json(root, names, f"give data.{key}_json")
         names = (name,)
-    return Split(json_file, images or _find_images(root, json_file, names, key))
+    return Split(json_file, images or _find_images(root, json_file, names, f"give data.{key}_images"))
 
 
-def _find_json(root: Path, names: tuple[str, ...], key: str) -> tuple[Path, str]:
-    """The annotations of the first split that has any, and the split's name."""
+def _find_json(root: Path, names: tuple[str, ...], remedy: str) -> tuple[Path, str]:
+    """The annotations of the first split that has any, and the split's name; ``remedy`` is what a message advises."""
     patterns = ("{}.json", "annotations/{}.json", "annotations/instances_{}*.json", "{}/_annotations.coco.json")
     for name in names:
         for pattern in patterns:
             found = sorted(root.glob(pattern.format(name)))
             if len(found) > 1:
-                raise ValueError(
-                    f"{root} has {', '.join(str(path.relative_to(root)) for path in found)}: "
-                    f"say which one with data.{key}_json"
-                )
+                several = ", ".join(str(path.relative_to(root)) for path in found)
+                raise ValueError(f"{root} has {several}, and one of them is meant: {remedy}")
             if found:
                 return found[0], name
     tried = ", ".join(pattern.format(name) for name in names for pattern in patterns)
-    purpose = "train" if key == "train" else "evaluate"
+    purpose = "train" if names[0] == "train" else "evaluate"
     hint = _not_divided(root) or _other_format(root)
-    raise FileNotFoundError(
-        f"{root} has no annotations to {purpose} on (looked for {tried}): give data.{key}_json{hint}"
-    )
+    raise FileNotFoundError(f"{root} has no annotations to {purpose} on (looked for {tried}): {remedy}{hint}")
 
 
 def _no_file(path: Path) -> str:
@@ -149,8 +145,8 @@ def _to_divide(path: Path) -> str:
     return f".  To divide one: python -m minirtmdet data split {path} --out {path.parent / 'parts'}"
 
 
-def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key: str) -> Path:
-    """The first likely folder that holds one of the JSON's first images."""
+def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], remedy: str) -> Path:
+    """The first likely folder that holds one of the JSON's first images; ``remedy`` is what a message advises."""
     base = root or json_file.parent
     names = (json_file.stem.removeprefix("instances_"), *names)
     folders = [base / part / name for name in names for part in ("", "images")]
@@ -167,8 +163,7 @@ def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], key
         )
     hint = next(filter(None, (similar_file(folder / files[0]) for folder in folders)), "")
     raise FileNotFoundError(
-        f"the images of {json_file} are not found ({files[0]} is not in "
-        f"{', '.join(map(str, folders))}{hint}): give data.{key}_images"
+        f"the images of {json_file} are not found ({files[0]} is not in {', '.join(map(str, folders))}{hint}): {remedy}"
     )
 
 

@@ -6,7 +6,6 @@ not be learned as background either: it becomes a region to be left alone, as cr
 
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,26 +15,22 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Float
 from tqdm import tqdm
 
 from minirtmdet.configs import DataConfig, Side
-from minirtmdet.data.box_checks import box_problem
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.coco_json import Annotation, read_annotations, read_json
+from minirtmdet.data.coco_json import read_images, read_json
 from minirtmdet.data.file_names import name_of_output, unused_name
-from minirtmdet.data.masks import encode_masks
-from minirtmdet.data.segmentations import MaskProblem, MaskStore, read_mask
-from minirtmdet.data.shapes import Bitmap, Shapes, cut_polygon, without_spikes
+from minirtmdet.data.image_checks import SKIP, BadImages, note_bad_images
+from minirtmdet.data.inspect import open_part
 from minirtmdet.data.splits import Split
 from minirtmdet.data.tile_grid import Overlap, Tile, tile_grid
+from minirtmdet.data.tile_pieces import Piece, TiledObject, cut_objects, read_objects
 from minirtmdet.files import atomic_folder, check_writable, write_json
 from minirtmdet.settings import Share, Whole, check_settings
 
 EVALUATED = ("val", "valid", "test")
 """Parts that keep all tiles: what is found where nothing is counts against a detector."""
-MIN_SIDE = 1.0
-"""Pixels of a piece's shorter side below which it is nothing that could be seen."""
 THREADS = 4
 """At most; each has a large image in memory."""
 
@@ -91,6 +86,7 @@ def tile_set(
     out: Path,
     rule: TileRule = TileRule(),
     *,
+    bad_images: Literal["raise", "skip"] = "raise",
     max_pixels: int = DataConfig.max_pixels,
     progress: bool = True,
 ) -> dict[str, TiledPart]:
@@ -98,13 +94,15 @@ def tile_set(
 
     JPEG stays JPEG (of quality 95, OpenCV's own), everything else becomes PNG; an image no larger than a tile is copied
     as it is.  Entries of images and annotations keep their other keys, but for key points.  Each tile says where it is
-    from: ``tile_of``, the file name of its image, ``tile_left`` and ``tile_top``.  All of a part's images are looked at
-    before any is cut.
+    from: ``tile_of``, the file name of its image, ``tile_left`` and ``tile_top``.  All images are looked at before any
+    is cut.
 
     Args:
         parts: by name; those of :data:`EVALUATED` keep all empty tiles.
         out: a folder that is empty or not there.
         rule: sizes and shares.
+        bad_images: what to do with images that are missing, broken, or of another size than the JSON says: ``raise``,
+            or ``skip`` them with a warning or a note that counts them.
         max_pixels: an image of more is not decoded.
         progress: show a progress bar.
 
@@ -118,11 +116,11 @@ def tile_set(
     check_writable(out)
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is there already and holds something: choose another folder")
+    datasets = {name: open_part(split, bad_images=bad_images, max_pixels=max_pixels) for name, split in parts.items()}
     made = {}
     with atomic_folder(out) as making:
-        for name, split in parts.items():
-            dataset = CocoDataset(*split, max_pixels=max_pixels)
-            content = read_json(split.json_file)
+        for name, dataset in datasets.items():
+            content = read_json(dataset.json_file)
             notes: list[str] = []
             plans = _plan(dataset, content, rule, notes)
             empty = [(plan, cut) for plan in plans for cut in plan.cuts if not cut.objects]
@@ -130,43 +128,10 @@ def tile_set(
             chosen = np.random.default_rng(rule.seed).permutation(len(empty))[round(kept * len(empty)) :]
             for place in chosen.tolist():
                 empty[place][0].cuts.remove(empty[place][1])
-            write_json(making / f"{name}.json", _as_coco(content, plans, split.json_file))
-            _write_images(dataset, plans, making / name, progress)
+            plans = _write_images(dataset, plans, making / name, progress, notes)
+            write_json(making / f"{name}.json", _as_coco(content, plans, dataset.json_file))
             made[name] = _count(out / f"{name}.json", plans, len(chosen), notes)
     return made
-
-
-# ------------------------------------------------------------------------------------------------ cutting
-
-
-class _Object(NamedTuple):
-    """An annotation that can be used.
-
-    Attributes:
-        entry: what it says.
-        given: as the file has it.
-        box: ``xyxy``, cut at the border of the image.
-        shape: of its mask; None where none is known.
-    """
-
-    entry: Annotation
-    given: dict[str, Any]
-    box: Float[np.ndarray, "4"]
-    shape: Shapes | None
-
-
-class _Piece(NamedTuple):
-    """What a tile shows of an object.
-
-    Attributes:
-        number: of the object in its image.
-        is_object: whether it is enough; else it is to be left alone.
-        fields: of its annotation, in pixels of the tile.
-    """
-
-    number: int
-    is_object: bool
-    fields: dict[str, Any]
 
 
 class _Cut(NamedTuple):
@@ -174,7 +139,7 @@ class _Cut(NamedTuple):
 
     tile: Tile
     name: Path
-    pieces: list[_Piece]
+    pieces: list[Piece]
 
     @property
     def objects(self) -> list[int]:
@@ -194,14 +159,15 @@ class _Plan(NamedTuple):
 
     place: int
     given: dict[str, Any]
-    objects: list[_Object]
+    objects: list[TiledObject]
     cuts: list[_Cut]
 
 
 def _plan(dataset: CocoDataset, content: dict[str, Any], rule: TileRule, notes: list[str]) -> list[_Plan]:
     """All tiles of a part, before any pixel is read."""
-    objects = _read_objects(dataset, content, notes)
-    given = dict(zip(dataset.image_ids, content["images"], strict=True))
+    objects = read_objects(dataset, content, notes)
+    images = read_images(content, str(dataset.json_file))
+    given = {image.id: entry for image, entry in zip(images, content["images"], strict=True)}
     taken: set[str] = set()
     plans = []
     for index, image_id in enumerate(dataset.image_ids):
@@ -212,103 +178,11 @@ def _plan(dataset: CocoDataset, content: dict[str, Any], rule: TileRule, notes: 
         for tile in tile_grid(width, height, rule.size, int(rule.overlap * rule.size)):
             alone = tile == (0, 0, width, height)
             of_tile = name if alone else name_of_output(name.with_stem(f"{name.stem}_{tile.left}_{tile.top}"))
-            cuts.append(_Cut(tile, unused_name(of_tile, taken), _cut(own, tile, rule)))
+            pieces = cut_objects(own, tile, rule.min_visible)
+            kept = [piece for piece in pieces if rule.pieces == "ignore" or not piece.is_rest]
+            cuts.append(_Cut(tile, unused_name(of_tile, taken), kept))
         plans.append(_Plan(index, given[image_id], own, cuts))
     return plans
-
-
-def _read_objects(dataset: CocoDataset, content: dict[str, Any], notes: list[str]) -> dict[int, list[_Object]]:
-    """The annotations of each image; those that the data set leaves out, with a warning, are left out here too."""
-    source = str(dataset.json_file)
-    sizes = {image_id: dataset.entry(index).size for index, image_id in enumerate(dataset.image_ids)}
-    found, unusable = defaultdict(list), 0
-    for entry, given in zip(read_annotations(content, source), content["annotations"], strict=True):
-        size = sizes.get(entry.image_id)
-        if size is None or entry.category_id not in dataset.category_ids or box_problem(entry, size):
-            continue
-        assert entry.box is not None
-        x, y, width, height = entry.box
-        box = np.clip([x, y, x + width, y + height], 0, [size[1], size[0], size[1], size[0]])
-        shape = None
-        if entry.segmentation:
-            try:
-                mask = read_mask(entry.segmentation, size, f"{source}: {entry.name}")
-                shape = MaskStore([mask]).shapes(slice(0, 1), size)
-            except MaskProblem:
-                unusable += 1
-        found[entry.image_id].append(_Object(entry, given, box, shape))
-    if unusable:
-        notes.append(f"{unusable} masks cannot be used and are left out; their boxes stay")
-    return found
-
-
-def _cut(objects: Sequence[_Object], tile: Tile, rule: TileRule) -> list[_Piece]:
-    """What a tile shows of the objects of its image."""
-    boxes = np.array([one.box for one in objects]).reshape(-1, 4)
-    inside = np.clip(boxes, [*tile[:2]] * 2, [*tile[2:]] * 2)
-    pieces = []
-    for number in np.flatnonzero((inside[:, 2:] > inside[:, :2]).all(1)).tolist():
-        piece = _cut_object(objects[number], tile, number, rule)
-        if piece is not None:
-            pieces.append(piece)
-    return pieces
-
-
-def _cut_object(one: _Object, tile: Tile, number: int, rule: TileRule) -> _Piece | None:
-    """What a tile shows of an object; None where that is nothing, or is to be dropped."""
-    whole = bool((one.box[:2] >= tile[:2]).all() and (one.box[2:] <= tile[2:]).all())
-    box = np.clip(one.box, [*tile[:2]] * 2, [*tile[2:]] * 2) - [tile.left, tile.top] * 2
-    area, segmentation = float((box[2:] - box[:2]).prod()), None
-    share = area / float((one.box[2:] - one.box[:2]).prod())
-    if one.shape is not None:
-        segmentation, area, share = _cut_shape(one.shape, tile)
-        if not whole:
-            box = _shape_in(one.shape, tile).boxes(box[None])[0]
-    if not whole and (share <= 0 or (box[2:] - box[:2]).min() < MIN_SIDE):
-        return None
-    enough = whole or share >= rule.min_visible
-    if not enough and not one.entry.ignore and rule.pieces == "drop":
-        return None
-    x1, y1, x2, y2 = box.tolist()
-    fields: dict[str, Any] = {
-        "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
-        "area": one.entry.area if whole else round(area, 3),
-        **({"segmentation": segmentation} if segmentation is not None else {}),
-        **({} if enough or one.entry.ignore else {"iscrowd": 1}),
-    }
-    return _Piece(number, enough and not one.entry.ignore, fields)
-
-
-def _shape_in(shape: Shapes, tile: Tile) -> Shapes:
-    """A shape as a tile shows it."""
-    return shape.moved(-tile.left, -tile.top).cut((tile.bottom - tile.top, tile.right - tile.left))
-
-
-def _cut_shape(shape: Shapes, tile: Tile) -> tuple[Any, float, float]:
-    """Of a mask in a tile: the segmentation, its area in pixels, and its share of the whole mask."""
-    (source,) = shape.sources
-    if isinstance(source, Bitmap):
-        pixels = np.zeros((tile.bottom - tile.top, tile.right - tile.left), dtype=bool)
-        left, top = source.corner[0] - tile.left, source.corner[1] - tile.top
-        seen = source.pixels[max(-top, 0) :, max(-left, 0) :]
-        target = pixels[max(top, 0) :, max(left, 0) :]
-        rows, columns = min(len(seen), len(target)), min(seen.shape[1], target.shape[1])
-        target[:rows, :columns] = seen[:rows, :columns]
-        return encode_masks(pixels[None])[0], float(pixels.sum()), float(pixels.sum() / source.pixels.sum())
-    window = np.array(tile, dtype=np.float64)
-    parts = [without_spikes(cut_polygon(part, window)) - window[:2] for part in source]
-    areas = [_polygon_area(part) for part in parts]
-    kept = [part.round(3).ravel().tolist() for part, area in zip(parts, areas, strict=True) if area > 0]
-    return kept, sum(areas), sum(areas) / max(sum(map(_polygon_area, source)), 1e-9)
-
-
-def _polygon_area(polygon: Float[np.ndarray, "vertices 2"]) -> float:
-    """In square pixels, by the shoelace formula."""
-    x, y = polygon.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
-
-
-# ------------------------------------------------------------------------------------------------ writing
 
 
 def _as_coco(content: dict[str, Any], plans: Sequence[_Plan], source: Path) -> dict[str, Any]:
@@ -330,21 +204,33 @@ def _as_coco(content: dict[str, Any], plans: Sequence[_Plan], source: Path) -> d
     return {**content, "images": images, "annotations": annotations}
 
 
-def _write_images(dataset: CocoDataset, plans: Sequence[_Plan], folder: Path, progress: bool) -> None:
-    """The pixels of all tiles, a few images in memory at a time."""
+def _write_images(
+    dataset: CocoDataset, plans: Sequence[_Plan], folder: Path, progress: bool, notes: list[str]
+) -> list[_Plan]:
+    """Write the pixels of all tiles, a few images in memory at a time; returns the plans of images that can be read."""
     quiet = {} if progress else {"disable": True}  # left to TQDM_DISABLE otherwise
-    wanted = [plan for plan in plans if plan.cuts]
+    kept: list[_Plan] = []
+    problems: list[str] = []
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         try:
-            done = pool.map(partial(_write_tiles, dataset, folder), wanted)
-            for _ in tqdm(done, total=len(wanted), desc=folder.name, unit="image", leave=False, **quiet):
-                pass
+            done = pool.map(partial(_write_tiles, dataset, folder), plans)
+            done = tqdm(done, total=len(plans), desc=folder.name, unit="image", leave=False, **quiet)
+            for plan, problem in zip(plans, done, strict=True):
+                if problem and dataset.bad_images == "raise":
+                    raise BadImages.of(problem, SKIP)
+                if problem:
+                    problems.append(problem)
+                else:
+                    kept.append(plan)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    notes += note_bad_images(problems, len(plans), dataset.json_file, dataset.bad_images)
+    return kept
 
 
-def _write_tiles(dataset: CocoDataset, folder: Path, plan: _Plan) -> None:
+def _write_tiles(dataset: CocoDataset, folder: Path, plan: _Plan) -> str:
+    """Write the tiles of an image; what is wrong with it where it cannot be decoded, and nothing is written."""
     entry = dataset.entry(plan.place)
     image = None
     for tile, name, _ in plan.cuts:
@@ -353,11 +239,16 @@ def _write_tiles(dataset: CocoDataset, folder: Path, plan: _Plan) -> None:
         if tile[2:] == entry.size[::-1] and tile[:2] == (0, 0):
             shutil.copyfile(entry.path, path)
             continue
-        image = dataset.load(plan.place).image if image is None else image
+        if image is None:
+            try:
+                image = dataset.load(plan.place).image
+            except (OSError, ValueError) as error:
+                return str(error)
         kind = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
         piece = image[tile.top : tile.bottom, tile.left : tile.right]
         # by the bytes, because cv2.imwrite cannot write every Unicode path
         path.write_bytes(cv2.imencode(kind, piece)[1].tobytes())
+    return ""
 
 
 def _count(json_file: Path, plans: Sequence[_Plan], left_out: int, notes: list[str]) -> TiledPart:
@@ -372,7 +263,7 @@ def _count(json_file: Path, plans: Sequence[_Plan], left_out: int, notes: list[s
         left_out=left_out,
         objects=sum(objects),
         boxes=sum(len(cut.objects) for cut in cuts),
-        pieces=sum("iscrowd" in piece.fields for cut in cuts for piece in cut.pieces),
+        pieces=sum(piece.is_rest for cut in cuts for piece in cut.pieces),
         lost=sum(objects) - sum(seen),
         notes=notes,
     )
@@ -385,6 +276,8 @@ def describe_tiles(name: str, part: TiledPart, rule: TileRule) -> str:
         f"boxes; {part.pieces} pieces that show less than {rule.min_visible:g} of an object are left alone",
         f"  {part.empty} tiles show no object; {part.left_out} more that show none are left out",
     ]
+    if part.tiles + part.left_out == part.images:
+        lines.append(f"  ! no image is larger than a tile of {rule.size} px: nothing was cut")
     if part.lost:
         lines.append(
             f"  ! {part.lost} objects are shown to {rule.min_visible:g} in no tile: raise --overlap or --size, or "
