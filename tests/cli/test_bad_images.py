@@ -121,8 +121,16 @@ def test_nothing_but_bad_images_is_one_line(four_images: None, capsys: Output):
     for words in [*WRITING.values(), LISTING["show"]]:
         skip = ["--bad-images", "skip"] if words in WRITING.values() else []
         message = fails(capsys, "data", *words, *skip)
-        assert "4 of 4 images left out: images/001.png cannot be decoded" in message
+        assert "4 of 4 images " in message
+        assert "images/001.png cannot be decoded" in message
         assert message.count("\n") == 1
+    Path("elsewhere").mkdir()
+    for command in ("split", "tile"):
+        for skip in ([], ["--bad-images", "skip"]):
+            words = [word.replace("images", "elsewhere") if word == "images" else word for word in WRITING[command]]
+            message = fails(capsys, "data", *words, *skip)
+            assert "4 of 4 images" in message or "4 of the 4 images" in message
+            assert "skip) leaves" not in message or command == "tile"
     assert main(["data", *LISTING["check"]]) == 1
     assert "all: cannot be used\n  ! all.json: 4 of 4 images left out" in capsys.readouterr().out
     assert not Path("out").exists()

@@ -295,7 +295,7 @@ def test_files_that_are_no_export_are_named(tmp_path: Path):
     with pytest.raises(ExportError, match=r"newer\.onnx was written by another version"):
         OnnxDetector(tmp_path / "newer.onnx")
     for device in ("mps", "tensorrt"):
-        with pytest.raises(ValueError, match=rf"'{device}' was asked for, and this onnxruntime runs on .*the CPU"):
+        with pytest.raises(ValueError, match=rf"^device '{device}' was asked for, and this onnxruntime runs"):
             OnnxDetector(tmp_path / "newer.onnx", device=device)
 
 
@@ -306,7 +306,7 @@ def test_a_gpu_that_cannot_be_started_is_no_cpu(device: str, tmp_path: Path, mon
     onnx.save(export._suppression(3, 2, 64, PredictConfig()), tmp_path / "a.onnx")
     there = [*exported.GPU.values(), "CPUExecutionProvider"]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: there)
-    with pytest.raises(ValueError, match=f"'{device}' was asked for, and onnxruntime cannot start it: are its libr"):
+    with pytest.raises(ValueError, match=f"^device '{device}' was asked for, and onnxruntime cannot start it"):
         OnnxDetector(tmp_path / "a.onnx", device=device)
 
 

@@ -18,7 +18,7 @@ from minirtmdet.data.coco_json import (
     read_json,
 )
 from minirtmdet.data.file_names import local_name
-from minirtmdet.data.image_checks import inspect_images, note_bad_images
+from minirtmdet.data.image_checks import inspect_images, note_bad_images, note_missing_images
 from minirtmdet.data.images import Expected
 from minirtmdet.data.inspect import read_thumbnails, similar_groups
 from minirtmdet.files import check_not_read, check_writable, write_json
@@ -140,9 +140,13 @@ def _usable(
         return given
     entries = read_images(content, source)
     paths = [images / local_name(images, entry.file_name) for entry in entries]
-    problems, _ = inspect_images(paths, [Expected(entry.size, source) for entry in entries])
+    there = [place for place, path in enumerate(paths) if path.is_file()]
+    missing = [entry.file_name for entry, path in zip(entries, paths, strict=True) if not path.is_file()]
+    notes += note_missing_images(missing, len(given), images, source, bad_images)
+    expected = [Expected(entries[place].size, source) for place in there]
+    problems, _ = inspect_images([paths[place] for place in there], expected)
     notes += note_bad_images(problems.values(), len(given), source, bad_images)
-    return [entry for place, entry in enumerate(given) if place not in problems]
+    return [given[place] for number, place in enumerate(there) if number not in problems]
 
 
 def group_images(images: Sequence[Mapping[str, Any]], group: str, source: str) -> list[str]:

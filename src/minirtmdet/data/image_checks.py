@@ -102,12 +102,11 @@ def note_bad_images(problems: Collection[str], count: int, source: object, bad_i
     """
     if not problems:
         return []
+    if len(problems) == count:
+        raise ValueError(f"{source}: {describe_bad_images(problems, count, 'cannot be used')}")
     if bad_images == "raise":
         raise BadImages.of(f"{source}: {describe_bad_images(problems, count, 'cannot be used')}", SKIP)
-    left_out = describe_bad_images(problems, count, "left out")
-    if len(problems) == count:
-        raise ValueError(f"{source}: {left_out}")
-    return [left_out]
+    return [describe_bad_images(problems, count, "left out")]
 
 
 def note_missing_images(missing: Sequence[str], count: int, folder: Path, source: object, bad_images: str) -> list[str]:
@@ -115,6 +114,9 @@ def note_missing_images(missing: Sequence[str], count: int, folder: Path, source
     if not missing:
         return []
     lost = f"{source}: {len(missing)} of {count} images are not in {folder}: {shorten(missing)}"
-    if bad_images == "raise" or len(missing) == count:
-        raise MissingImages.of(lost, f"give the folder that has them with --images, or {SKIP}")
+    remedy = "give the folder that has them with --images"
+    if len(missing) == count:
+        raise MissingImages.of(lost, remedy)
+    if bad_images == "raise":
+        raise MissingImages.of(lost, f"{remedy}, or {SKIP}")
     return [f"{lost}; left out"]

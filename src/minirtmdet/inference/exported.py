@@ -128,8 +128,9 @@ class OnnxDetector:
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are about machines that it does not know
         options.intra_op_num_threads = torch.get_num_threads()
+        providers = _providers(runtime, device)
         try:
-            self._session = runtime.InferenceSession(path, options, providers=_providers(runtime, device))
+            self._session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the runtime's own classes have no common ancestor
             reason = str(error).splitlines()[0]
             raise ExportError(f"{path} is no ONNX file that onnxruntime can run: {reason}") from None
