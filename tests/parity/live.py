@@ -57,7 +57,7 @@ KINDS = {
     "giou": Kind(100, "GIoU loss of each box, and its gradient"),
     "losses": Kind(200, "both losses of a batch, and their gradients to all maps of the network"),
     "predict": Kind(100, "detections: thresholds, limits, clipping, scaling back, NMS"),
-    "crowd": Kind(4, "detections from some 20,000 candidates an image"),
+    "crowd": Kind(4, "detections from some 20,000 candidates per image"),
     "forward": Kind(24, "small networks, both heads and all their options, both modes; BatchNorm statistics"),
     "step": Kind(16, "the same networks: losses, and the gradient of every parameter"),
     "sizes": Kind(5, "tiny, s, m, l, x: both modes, BatchNorm statistics, losses, gradient of every parameter"),
