@@ -1,4 +1,4 @@
-"""What messages of all rooms are made of."""
+"""Parts of messages that modules of several folders share."""
 
 from collections.abc import Sequence
 

@@ -246,7 +246,7 @@ class TestViews:
         assert view.root.locator("tbody").inner_text() != ""
 
     def test_costs_say_which_moved(self, open_view: Any) -> None:
-        """A reader drags the car at the top of the chapter and is told which of the three costs moved most."""
+        """A reader drags the car at the top of the chapter and is told which of the three costs changed most."""
         view = open_view("costs", page="costs")
         start = {row[0]: row[2] for row in view.cells()}
         outputs = RTMDetLoss(16).flatten(*recorded_maps(STEP))
@@ -267,7 +267,7 @@ class TestViews:
             return [float(row[column]) for row in view.cells()[:3]]
 
         assert told(2) == pytest.approx(expected(example().boxes[1:2]), abs=0.006)
-        assert "has moved most" not in view.words()
+        assert "has changed most" not in view.words()
         view.drag((130, 112), (106, 112))
         car = view.boxes()[1:2]
         assert car[0].tolist() != example().boxes[1].tolist()
@@ -275,7 +275,7 @@ class TestViews:
         assert {row[0]: row[2] for row in view.cells()} == start
         changes = [abs(new - old) for new, old in zip(told(1), told(2), strict=True)]
         names = ("class", "IoU", "centre")
-        assert f"the {names[changes.index(max(changes))]} cost has moved most" in view.words()
+        assert f"the {names[changes.index(max(changes))]} cost has changed most" in view.words()
         view.root.get_by_role("button", name="Undo").click()
         assert view.boxes()[1].tolist() == example().boxes[1].tolist()
 
@@ -359,7 +359,7 @@ class TestViews:
         view = open_view("matching", f"#lab&boxes={rows}&step=0")
         assert view.counts() == [[9, 9], [9, 6], [3, 3]]
         told = []
-        for step in ("candidates", "costs", "k", "wishes", "conflicts", "positives"):
+        for step in ("candidates", "costs", "k", "requests", "conflicts", "positives"):
             view.root.locator(".lab-choice").get_by_text(step, exact=True).click()
             told.append(view.words())
         assert told[0].startswith("174 of 525 priors lie inside a box")

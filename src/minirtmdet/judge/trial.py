@@ -1,4 +1,4 @@
-"""From a function to a verdict: it is called on every case, and never believed.
+"""From a function to a verdict: it is called on every case, and its answers are compared.
 
 Whatever the function does, raise, write into its arguments, return something else, becomes a fault with words.
 """

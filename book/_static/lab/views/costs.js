@@ -54,7 +54,7 @@ export function view(root, lab) {
   };
 }
 
-/** Of the three costs, the one that moved most; -1 where none did. @param {number[]} changes */
+/** Of the three costs, the one that changed most; -1 where none did. @param {number[]} changes */
 function largestChange(changes) {
   const sizes = changes.map((change) => (Number.isFinite(change) ? Math.abs(change) : 0));
   const most = Math.max(...sizes);
@@ -77,7 +77,7 @@ function costsAtStart({ store, given, priors }) {
 /**
  * @param {Lab} lab
  * @param {Float32Array} row sums of the chosen box
- * @param {number} largest which cost moved most
+ * @param {number} largest which cost changed most
  */
 function sentence(lab, row, largest) {
   const { box, boxes, prior } = lab.store.state;
@@ -88,7 +88,7 @@ function sentence(lab, row, largest) {
   const rank = row.reduce((count, cost) => count + Number(cost < row[prior]), 1);
   const owner = answer.owners[prior];
   const chosen = owner === box + 1 ? "chosen" : `not chosen, it learns ${owner ? `the ${lab.owner(owner)}` : "background"}`;
-  const moved = largest < 0 ? "" : ` Since the start, the ${PARTS[largest][1]} cost has moved most.`;
+  const moved = largest < 0 ? "" : ` Since the start, the ${PARTS[largest][1]} cost has changed most.`;
   return `${who}: rank ${rank}, k is ${answer.ks[box]}, ${chosen}.${moved}`;
 }
 

@@ -5,7 +5,7 @@ import { makeBench, makeBoxes, makeChoice, makeSliders } from "../panel.js";
 import { STRIDES } from "../priors.js";
 import { createScene } from "../scene.js";
 
-const STEPS = ["candidates", "costs", "k", "wishes", "conflicts", "positives"];
+const STEPS = ["candidates", "costs", "k", "requests", "conflicts", "positives"];
 const FILM = 900; // milliseconds that a moment stays
 
 /** @type {import("../lab.js").View} */
@@ -20,7 +20,7 @@ export function view(root, lab) {
   const drawFilm = makeFilm(right, lab);
   const sayStep = liveLine(below);
   const drawSums = makeSums(below, lab);
-  const titles = ["box", "k", "wishes", "gets", ...STRIDES.map((s) => `stride ${s}`), "best IoU"];
+  const titles = ["box", "k", "requests", "gets", ...STRIDES.map((s) => `stride ${s}`), "best IoU"];
   const fill = table(below, "What each box asks for and what it gets", titles);
 
   /** @type {((n: number) => import("../scene.js").Mark | null)[]} how a prior looks in each step */
