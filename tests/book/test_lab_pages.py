@@ -191,9 +191,10 @@ class TestViews:
     ) -> None:
         context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=touch, is_mobile=touch)
         page = context.new_page()
-        page.route("**/_static/lab/lab.js", lambda route: (page.wait_for_timeout(500), route.continue_()))
+        page.route("**/_static/lab/lab.js", lambda route: (page.wait_for_timeout(1000), route.continue_()))
         page.goto(f"{address}/book/{CHAPTERS[name]}.html", wait_until="commit")
         page.wait_for_selector(f".lab[data-view={name}]")
+        page.wait_for_timeout(500)  # styles and the still image come before the lab, on a busy machine a little later
         before = page.evaluate("document.querySelector('.lab').getBoundingClientRect().height")
         page.wait_for_selector(f".lab[data-view={name}][data-shown]")
         after = page.evaluate("document.querySelector('.lab').getBoundingClientRect().height")
