@@ -7,8 +7,7 @@ Without ``--data`` the images are scenes of the embedded glyphs: squares of one 
 the same things at the same size in all of them, on a background of their own.  A scene is as large as the input, so
 that one alone shows what the detector can do, and the larger ones what is left of that.  Sizes are those of COCO, in
 pixels of the image: small is below 32 x 32.  All ways see the same images; in tiles they are evaluated as by
-``minirtmdet eval --tiles``.  Writes
-``benchmarks/results/small_objects.json``.
+``minirtmdet eval --tiles``.  Writes ``benchmarks/results/small_objects.json``.
 """
 
 import argparse
