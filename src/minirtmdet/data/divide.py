@@ -140,8 +140,9 @@ def _usable(
         return given
     entries = read_images(content, source)
     paths = [images / local_name(images, entry.file_name) for entry in entries]
-    there = [place for place, path in enumerate(paths) if path.is_file()]
-    missing = [entry.file_name for entry, path in zip(entries, paths, strict=True) if not path.is_file()]
+    found = [path.is_file() for path in paths]
+    there = [place for place, is_there in enumerate(found) if is_there]
+    missing = [entry.file_name for entry, is_there in zip(entries, found, strict=True) if not is_there]
     notes += note_missing_images(missing, len(given), images, source, bad_images)
     expected = [Expected(entries[place].size, source) for place in there]
     problems, _ = inspect_images([paths[place] for place in there], expected)
