@@ -345,8 +345,7 @@ def test_torchrun(whole: TrainConfig):
         *("--epochs", "200", "--eval-every", "100"),
         *("--model.widen-factor", "0.125", "--model.deepen-factor", "0.1"),
     ]
-    environment = os.environ | {"TQDM_DISABLE": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     last = config.out / "torchrun/last.pt"
     end = time.monotonic() + 180
     while not last.exists() and time.monotonic() < end:

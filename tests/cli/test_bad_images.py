@@ -1,7 +1,6 @@
 """Every command that prepares data, with every kind of bad image: listed, or refused before anything is written."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from helpers.commands import Output, fails
 from helpers.tiny_sets import box_entry, image_entry, write_set
-from tqdm import tqdm
 
 from minirtmdet.cli import main
 
@@ -100,12 +98,8 @@ def test_what_looks_names_a_bad_image_and_goes_on(four_images: None, capsys: Out
         assert cv2.imread("out/sheet.png") is not None
 
 
-def test_an_image_that_is_damaged_in_its_middle_is_met_when_it_is_decoded(
-    four_images: None, capsys: Output, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_image_that_is_damaged_in_its_middle_is_met_when_it_is_decoded(four_images: None, capsys: Output):
     """By its first and its last bytes it is whole."""
-    # cutting has begun, and without TQDM_DISABLE a progress bar would stand before the error
-    monkeypatch.setattr("minirtmdet.data.tile_set.tqdm", partial(tqdm, disable=True))
     place = len(PNG) // 3
     spoil(PNG[:place] + bytes(byte ^ 255 for byte in PNG[place : place + 400]) + PNG[place + 400 :])
     before = files()
