@@ -143,7 +143,19 @@ def missing(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> int:
     near = (boxes[:, None] - their_boxes).abs().amax(-1) <= TOLERANCE * their_boxes.max()
     near &= (scores[:, None] - their_scores).abs() <= TOLERANCE * their_scores.max()
     near &= labels[:, None] == their_labels
-    return int((~near.any(0)).sum() + (~near.any(1)).sum())
+    alone = ~near.any(1) & ~ties_with_last(scores), ~near.any(0) & ~ties_with_last(their_scores)
+    return sum(int(side.sum()) for side in alone)
+
+
+def ties_with_last(scores: Tensor) -> Tensor:
+    """Which scores are the last place's, where all places are taken: rounding decides which of these get one.
+
+    Padding is one colour, so that priors in it have the same score.
+    """
+    from inference_worker import LIMIT
+
+    full = len(scores) == LIMIT
+    return (scores <= scores.min() + TOLERANCE) & full
 
 
 def row_of(row: Row, sides: Sequence[Side], options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -128,6 +128,8 @@ class OnnxDetector:
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors: its warnings are about machines that it does not know
         options.intra_op_num_threads = torch.get_num_threads()
+        # its threads would go on asking for work after the graph, and take the processor from torch's, which suppress
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = _providers(runtime, device)
         try:
             self._session = runtime.InferenceSession(path, options, providers=providers)
