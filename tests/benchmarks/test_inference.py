@@ -62,6 +62,26 @@ def test_a_detection_has_a_counterpart_of_its_class_place_and_score(
     assert inference.missing(ours, (BOXES, SCORES, LABELS)) == turned
 
 
+def test_equal_scores_at_the_last_place_are_nobodys_fault(inference: ModuleType, forms: ModuleType) -> None:
+    """In padding all priors score the same; rounding decides which of them are among the 300."""
+    scores = torch.linspace(1.0, 0.5, forms.LIMIT)
+    scores[-5:] = scores[-1]
+    boxes, labels = torch.arange(forms.LIMIT * 4.0).view(-1, 4), torch.zeros(forms.LIMIT, dtype=torch.int64)
+    elsewhere = boxes + torch.where(torch.arange(forms.LIMIT) >= forms.LIMIT - 5, 50.0, 0.0)[:, None]
+    assert inference.missing((elsewhere, scores, labels), (boxes, scores, labels)) == 0
+    assert inference.missing((boxes + 50, scores, labels), (boxes, scores, labels)) == 2 * (forms.LIMIT - 5)
+    # with a place to spare, each has to be there
+    assert inference.missing((elsewhere[1:], scores[1:], labels[1:]), (boxes[1:], scores[1:], labels[1:])) == 10
+
+
+def test_the_record_has_every_row_and_form(inference: ModuleType, forms: ModuleType) -> None:
+    record = json.loads(inference.RESULT.read_text(encoding="utf-8"))
+    assert [row["name"] for row in record["rows"]] == [row.name for row in inference.ROWS]
+    for row in record["rows"]:
+        assert tuple(row["forms"]) == forms.FORMS
+        assert all(form["turned"] <= 2 * inference.TURNED * row["detections"] for form in row["forms"].values())
+
+
 def test_images_are_compared_one_by_one(inference: ModuleType) -> None:
     one = {"count": torch.tensor([2, 1]), "boxes": BOXES, "scores": SCORES, "labels": LABELS}
     assert inference.check("case", one, {name: value.clone() for name, value in one.items()}) == 0

@@ -163,6 +163,12 @@ def test_the_readme_has_the_numbers_of_the_records() -> None:
     for name, *numbers in table:
         assert [float(number) if number else None for number in numbers] == recorded[name], name
 
+    rows = json.loads((RESULTS / "inference.json").read_text(encoding="utf-8"))["rows"]
+    (head,) = re.findall(r"^\| detection on [^|]* \| (.*) \|$", README, flags=re.MULTILINE)
+    for row in rows:
+        ratios = " | ".join(str(row["forms"][form]["ratio"]) for form in head.split(" | "))
+        assert f"| {row['name']} | {ratios} |" in README
+
     parity = json.loads((RESULTS / "parity.json").read_text(encoding="utf-8"))
     assert f"MMDetection {parity['reference']['mmdet']}" in README
     assert {row["cases"] for row in parity["rows"] if row["kind"] == "assign"} == {500}

@@ -153,7 +153,8 @@ def _grown(ax: "matplotlib.axes.Axes", x: "np.ndarray", y: "np.ndarray", color: 
     ax.plot([0, x[-1]], [0, y[-1]], "--", color=MUTED, lw=1)
     ax.plot(x, y, "o-", color=color, lw=1.6, ms=3.5)
     ax.set_ylim(0, None)
-    ax.locator_params(nbins=5)
+    ax.locator_params(axis="y", nbins=5)
+    ax.locator_params(axis="x", nbins=3)
 
 
 @styled
