@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,16 @@ def test_a_share_on_the_device_blends_as_a_number_does():
     assert all(torch.equal(a, b) for a, b in zip(one.module.parameters(), model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_what_does_not_change_keeps_its_average_to_the_last_bit(kind: Callable[[float], float | torch.Tensor]):
+    """As frozen stages do, on every processor."""
+    model = nn.Linear(40, 40)
+    ema = ExpMomentumEMA(model)
+    for share in (0.0, 1 / 3, 0.7, 0.9998):
+        ema.blend(model, kind(share))
+        assert torch.equal(ema.module.weight, model.weight), share
+
+
 @pytest.mark.parametrize(("momentum", "ramp"), [(-0.1, 10), (1.1, 10), (0.1, 0)])
 def test_settings_without_sense_raise(momentum: float, ramp: int):
     with pytest.raises(ValueError, match=r"expected 0\.\.1 and above 0"):
@@ -104,7 +115,7 @@ def test_an_update_is_few_operations_and_lists_nothing_anew(monkeypatch: pytest.
     with Operations() as operations:
         ema.update(model)
     # once for what levels have of their own, once for what they share
-    assert operations.count == {"_foreach_mul_": 2, "_foreach_add_": 2, "_foreach_copy_": 1}
+    assert operations.count == {"_foreach_sub_": 2, "_foreach_mul_": 2, "_foreach_add_": 2, "_foreach_copy_": 1}
 
 
 def test_tensors_that_were_replaced_are_found():

@@ -69,11 +69,10 @@ class ExpMomentumEMA(Generic[Model]):
             self._pairs = _pair(self.module, model, self.shared_once)
         for times, (averages, sources) in self._pairs.blended.items():
             rest = kept**times
+            # by the difference: a weight that stays keeps its average to the last bit; two rounded shares of it do not
+            torch._foreach_sub_(averages, sources)
             torch._foreach_mul_(averages, rest)
-            if isinstance(rest, Tensor):
-                torch._foreach_add_(averages, torch._foreach_mul(sources, 1 - rest))
-            else:
-                torch._foreach_add_(averages, sources, alpha=1 - rest)
+            torch._foreach_add_(averages, sources)
         averages, sources = self._pairs.copied
         if averages:
             torch._foreach_copy_(averages, sources)
