@@ -67,7 +67,7 @@ book: set-up
 	@$(VENV)/bin/jupyter-book build . --all -W -n --keep-going
 	@echo
 	@echo "The book is built. Read it with: make serve"
-	@echo "(Opened as a file, $(CURDIR)/_build/html/index.html lacks symbols, a diagram and the lab.)"
+	@echo "(Opened as a file, $(CURDIR)/_build/html/index.html lacks symbols and the lab.)"
 
 serve: set-up
 	@test -f _build/html/index.html || { echo "There is no built book yet: make book" >&2; exit 1; }

@@ -4,7 +4,6 @@
 - A figure is two pixels per pixel of the page, as PNG.  Those above 60 kB become WebP, and all but a page's first wait
   until somebody scrolls towards them; their sizes are stated, so that nothing jumps when they arrive.
 - The themes' style sheets keep the rules of classes that some page has (``used_styles.py``).
-- Mermaid is half a megabyte: it waits until its diagram is nearly in the window.
 - Maps from minified scripts and styles to their sources are not part of the site.
 """
 
@@ -19,17 +18,6 @@ from used_styles import used_rules
 
 FONTAWESOME = re.compile(r"\s*<(?:link|script)[^>]*vendor/fontawesome[^>]*>(?:</script>)?")
 IMAGE = re.compile(r'<img (?![^>]*\bloading=)([^>]*?src="((?:\.\./)*_images/[^"]+)"[^>]*?)\s*/?>')
-DIAGRAMS = re.compile(r'import mermaid from ("[^"]+");(.*?)window\.addEventListener\("load", load\);', flags=re.DOTALL)
-"""sphinxcontrib-mermaid's script."""
-NEAR = """await new Promise((seen) => {{
-  const watcher = new IntersectionObserver(
-    (entries) => entries.some((entry) => entry.isIntersecting) && (watcher.disconnect(), seen()),
-    {{ rootMargin: "400px" }}
-  );
-  document.querySelectorAll("pre.mermaid").forEach((diagram) => watcher.observe(diagram));
-}});
-const {{ default: mermaid }} = await import({address});{body}load();"""
-"""The same script, from when a diagram comes near."""
 SHEETS = ("styles/bootstrap.css", "styles/pydata-sphinx-theme.css", "sphinx-design.min.css", "mystnb.*.css")
 """Style sheets of components of which the pages show a few."""
 HEAVY = 60_000
@@ -58,7 +46,6 @@ def lighten(page: Path, images: Path) -> None:
     """Rewrite a page, where there is something to leave out."""
     text = page.read_text(encoding="utf-8")
     light = FONTAWESOME.sub("", text)
-    light = DIAGRAMS.sub(lambda script: NEAR.format(address=script[1], body=script[2]), light)
     light = re.sub(
         r"(_images/[\w.-]+)\.png",
         lambda name: f"{name[1]}.webp" if (images / f"{name[1][8:]}.webp").is_file() else name[0],

@@ -1,9 +1,8 @@
-"""Pages that ask no other site for anything: their programs are copied next to them, thebe is dropped.
+"""Pages that ask no other site for anything: MathJax is copied next to them, thebe is dropped.
 
-MathJax sets formulas, when the book is built (``formulas.py``), and mermaid draws diagrams.
-
-The files come from pinned npm packages, once, into ``book/_static/vendor``, which git ignores.  Where npm is
-missing, or cannot reach its registry, the build says so and the pages load the same versions from a CDN.
+MathJax sets formulas, when the book is built (``formulas.py``).  Its files come from a pinned npm package, once, into
+``book/_static/vendor``, which git ignores.  Where npm is missing, or cannot reach its registry, the build says so and
+the pages load the same version from a CDN.
 """
 
 import base64
@@ -60,14 +59,6 @@ MATHJAX = Package(
     ),
     "tex-chtml.js",
 )
-MERMAID = Package(
-    "mermaid",
-    "11.12.1",
-    "UlIZrRariB11TY1RtTgUWp65tphtBv4CSq7vyS2ZZ2TgoMjs2nloq+wFqxiwcxlhHUvs7DPGgMjs2aeQxz5h9g==",
-    "dist",
-    ("mermaid.esm.min.mjs", "chunks/mermaid.esm.min/*.mjs"),
-    "mermaid.esm.min.mjs",
-)
 
 
 def fetch(package: Package) -> None:
@@ -118,15 +109,13 @@ def extract(archive: Path, package: Package) -> None:
 
 
 def use_local_assets(app: Sphinx, config: Config) -> None:
-    """Fetch the packages, or point the pages to a CDN."""
-    settings = {"mathjax_path": MATHJAX, "mermaid_use_local": MERMAID}
-    for setting, package in settings.items():
-        try:
-            fetch(package)
-        except OSError as error:
-            # not a warning: the strict build is complete without npm, the pages only need a network
-            logger.info("NOTE: %s. Pages will load %s %s from a CDN.", error, package.name, package.version)
-            setattr(config, setting, package.url)
+    """Fetch MathJax, or point the pages to a CDN."""
+    try:
+        fetch(MATHJAX)
+    except OSError as error:
+        # not a warning: the strict build is complete without npm, the pages only need a network
+        logger.info("NOTE: %s. Pages will load %s %s from a CDN.", error, MATHJAX.name, MATHJAX.version)
+        config.mathjax_path = MATHJAX.url
 
 
 def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:

@@ -80,6 +80,18 @@ def test_the_architecture_has_the_shapes_of_the_network() -> None:
     assert "525 priors: 16 logits, 4 distances each" in said
 
 
+def test_neck_and_head_have_the_channels_and_the_shared_layers_of_the_network() -> None:
+    """The neck: 1x1 convolutions 256 to 128 to 64, maps that meet, 3x3 ones to 64.  Two convolutions for three levels."""
+    neck = [word for sheet in drawings.DRAWINGS["neck"](place()) for word in words(ET.fromstring(str(sheet)))]
+    numbers = [word for word in neck if "→" in word]
+    assert numbers[:4] == ["256 → 128", "256 → 128", "128 → 64", "128 → 64"]
+    assert numbers[4:] == ["128 → 128", "256 → 256", "64 → 64", "128 → 64", "256 → 64"]
+    for sheet, end in zip(drawings.DRAWINGS["head"](place()), ("16 × 5 × 5", "4 × 5 × 5")):
+        said = words(ET.fromstring(str(sheet)))
+        assert said[-1] == end
+        assert (said.count("3 × 3 convolution, shared"), said.count("BatchNorm"), said.count("1 × 1")) == (2, 6, 3)
+
+
 def test_the_steps_of_the_assignment_have_the_numbers_of_the_chapter() -> None:
     said = " ".join(step.words for step in drawings.DRAWINGS["assignment"](place()))
     for number in ("195 of 525 priors", "k is 8, 8, 2", "8 + 8 + 2", "want 6 priors", "18 priors learn", "507 learn"):

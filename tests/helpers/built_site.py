@@ -10,7 +10,7 @@ SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 BROWSER = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
 )
-# make book says so when it could not copy MathJax and mermaid, and the pages then ask a CDN by design
+# make book says so when it could not copy MathJax, and the pages then ask a CDN by design
 needs_vendor = pytest.mark.skipif(
     not (SITE / "_static" / "vendor" / "mathjax").exists(), reason="built without npm: pages load scripts from a CDN"
 )

@@ -20,7 +20,7 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from drawings import architecture, assignment, deployment, layers, loop, palette, schedule
+from drawings import architecture, assignment, deployment, head, layers, loop, neck, palette, schedule
 from drawings.svg import Place, Sheet, Step
 
 SCENE = "_static/lab/data/scene.webp"
@@ -29,6 +29,8 @@ DRAWINGS: dict[str, Callable[[Place], Sequence[Sheet | Step]]] = {
     "architecture": architecture.draw,
     "assignment": assignment.draw,
     "csp-and-spp": layers.draw,
+    "neck": neck.draw,
+    "head": head.draw,
     "loop": loop.draw,
     "schedule": schedule.draw,
     "deployment": deployment.draw,

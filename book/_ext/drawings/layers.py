@@ -6,21 +6,21 @@ import torch
 
 from drawings.svg import Box, Place, Sheet
 from minirtmdet import build_detector
-from minirtmdet.backbone import CSPNeXt
+from minirtmdet.detector import RTMDet
 from minirtmdet.layers import CSPLayer, SPPBottleneck
 from minirtmdet.presets import PRESETS
 
 
 @cache
-def backbone() -> CSPNeXt:
+def network() -> RTMDet:
     """That of mini-160, without numbers."""
     with torch.device("meta"):
-        return build_detector(PRESETS["mini-160"].model).backbone
+        return build_detector(PRESETS["mini-160"].model)
 
 
 def csp_layer(place: Place) -> list[Sheet]:
     """Stage 2's."""
-    layer = backbone().stage2[1]
+    layer = network().backbone.stage2[1]
     assert isinstance(layer, CSPLayer)
     conv = layer.main_conv.conv
     block = layer.blocks[0]
@@ -59,7 +59,7 @@ def csp_layer(place: Place) -> list[Sheet]:
 
 def spp(place: Place) -> list[Sheet]:
     """Stage 4's."""
-    layer = backbone().stage4[1]
+    layer = network().backbone.stage4[1]
     assert isinstance(layer, SPPBottleneck)
     into, half = layer.conv1.conv.in_channels, layer.conv1.conv.out_channels
     pool = layer.pooling.kernel_size
