@@ -20,7 +20,7 @@ sys.path.insert(0, str(BOOK / "_ext"))
 
 import drawings  # noqa: E402
 import you_are_here  # noqa: E402
-from drawings import architecture, palette, schedule, svg  # noqa: E402
+from drawings import architecture, faults, palette, schedule, svg  # noqa: E402
 from drawings.svg import Place, Step  # noqa: E402
 
 USE = re.compile(r"```\{drawing\} (\S+)\n((?::\w+: .*\n)+)\n((?:.+\n)+)```")
@@ -81,12 +81,12 @@ def test_the_architecture_has_the_shapes_of_the_network() -> None:
 
 
 def test_neck_and_head_have_the_channels_and_the_shared_layers_of_the_network() -> None:
-    """The neck: 1x1 convolutions 256 to 128 to 64, maps that meet, 3x3 ones to 64.  Two convolutions for three levels."""
+    """The neck's channels, from reducing C5 to the last convolutions; two convolutions for all three levels."""
     neck = [word for sheet in drawings.DRAWINGS["neck"](place()) for word in words(ET.fromstring(str(sheet)))]
     numbers = [word for word in neck if "→" in word]
     assert numbers[:4] == ["256 → 128", "256 → 128", "128 → 64", "128 → 64"]
     assert numbers[4:] == ["128 → 128", "256 → 256", "64 → 64", "128 → 64", "256 → 64"]
-    for sheet, end in zip(drawings.DRAWINGS["head"](place()), ("16 × 5 × 5", "4 × 5 × 5")):
+    for sheet, end in zip(drawings.DRAWINGS["head"](place()), ("16 × 5 × 5", "4 × 5 × 5"), strict=True):
         said = words(ET.fromstring(str(sheet)))
         assert said[-1] == end
         assert (said.count("3 × 3 convolution, shared"), said.count("BatchNorm"), said.count("1 × 1")) == (2, 6, 3)
@@ -119,6 +119,27 @@ def test_the_path_to_deployment_has_the_numbers_of_the_record() -> None:
     shown = {number for word in said for number in re.findall(r"AP (0\.\d+)", word)}
     assert shown <= aps
     assert len(shown) == 3
+
+
+def test_the_sampler_s_lists_are_those_of_the_chapter() -> None:
+    said = words(ET.fromstring(str(drawings.DRAWINGS["sampling"](place())[1])))
+    by_hand = {"positives": [1, 2, 5, 6, 10], "their box": [0, 0, 0, 1, 1], "negatives": [0, 4, 8, 9, 12, 13, 14]}
+    for name, numbers in by_hand.items():
+        first = said.index(name) + 1
+        assert said[first : first + len(numbers)] == list(map(str, numbers))
+
+
+def test_each_fault_of_the_record_is_a_mark_at_what_its_runs_find() -> None:
+    """Thirteen of the chapter's fourteen; the other one, background as class 0, changes nothing and is not trained."""
+    measured = faults.runs()
+    for sheet in map(ET.fromstring, map(str, faults.draw(place()))):
+        marks, _ = sheet.findall("path[@stroke-width]")
+        heights = [float(y) for y in re.findall(r"M\S+ (\S+)h0", marks.attrib["d"])]
+        names = [name for name in measured[0] if name not in faults.NO_FAULTS]
+        assert len(heights) == len(names) == 13
+        for name, y in zip(names, heights, strict=True):
+            mean = sum(run[name]["found"] for run in measured) / len(measured)
+            assert y == pytest.approx(172 - 136 * mean / 11, abs=0.01)
 
 
 def test_colours_are_those_of_the_figures_and_can_be_seen_on_both_papers() -> None:

@@ -5,6 +5,7 @@ Chrome on the path, or named by the environment variable ``CHROMIUM``) and is sk
 """
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 from helpers.built_site import SITE, needs_vendor
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
+
+from you_are_here import CHAPTERS
 
 # pages without a text of their own: a redirect, and what Sphinx makes for search and for the code
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)
@@ -109,6 +114,48 @@ def test_a_click_shows_an_image_alone(tab: Any, address: str) -> None:
     image.click()
     tab.wait_for_url(f"**/{source.rsplit('/', 1)[-1]}")
     assert tab.evaluate("document.images[0].naturalWidth") > 2 * shown
+
+
+def test_a_closed_solution_is_as_high_as_its_title(tab: Any, address: str) -> None:
+    """What it hides may begin with a margin."""
+    tab.goto(f"{address}/book/losses.html")
+    tab.wait_for_selector(".toggle-hidden .toggle-button")
+    gaps = tab.evaluate(
+        "[...document.querySelectorAll('.admonition.toggle-hidden')].map("
+        "e => e.getBoundingClientRect().height - e.querySelector('.admonition-title').getBoundingClientRect().height)"
+    )
+    assert gaps
+    assert max(gaps) < 1
+    tab.locator(".toggle-hidden .toggle-button").first.click()
+    assert tab.locator("article .solution").first.bounding_box()["height"] > 100
+
+
+@pytest.mark.parametrize("page", ["constants", "backbone_neck", "targets"])
+def test_titles_of_neighbours_break_between_words_on_a_phone(tab: Any, address: str, page: str) -> None:
+    tab.set_viewport_size({"width": 390, "height": 900})
+    tab.goto(f"{address}/book/{page}.html")
+    broken = tab.evaluate("""
+        [...document.querySelectorAll(".prev-next-title")].flatMap((title) =>
+          [...title.firstChild.data.matchAll(/\\S+/g)].filter((word) => {
+            const range = document.createRange();
+            range.setStart(title.firstChild, word.index);
+            range.setEnd(title.firstChild, word.index + word[0].length);
+            return range.getClientRects().length > 1;
+          }).map((word) => word[0]))
+    """)
+    assert broken == []
+
+
+def test_a_chapter_begins_with_something_to_see(tab: Any, address: str) -> None:
+    """A figure, a view of the lab or what an experiment printed, on the first screen; or the commands of a project."""
+    tab.set_viewport_size({"width": 1280, "height": 900})
+    below = {}
+    for chapter in CHAPTERS:
+        tab.goto(f"{address}/book/{chapter}.html", wait_until="domcontentloaded")
+        seen = tab.locator("article").locator("figure, .lab, .cell_output, .highlight-bash").first
+        if (top := seen.bounding_box()["y"]) > 850:
+            below[chapter] = top
+    assert below == {}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("book/")])

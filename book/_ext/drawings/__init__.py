@@ -20,7 +20,19 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from drawings import architecture, assignment, deployment, head, layers, loop, neck, palette, schedule
+from drawings import (
+    architecture,
+    assignment,
+    deployment,
+    faults,
+    head,
+    layers,
+    loop,
+    neck,
+    palette,
+    sampling,
+    schedule,
+)
 from drawings.svg import Place, Sheet, Step
 
 SCENE = "_static/lab/data/scene.webp"
@@ -34,6 +46,8 @@ DRAWINGS: dict[str, Callable[[Place], Sequence[Sheet | Step]]] = {
     "loop": loop.draw,
     "schedule": schedule.draw,
     "deployment": deployment.draw,
+    "sampling": sampling.draw,
+    "faults": faults.draw,
 }
 
 
