@@ -135,11 +135,12 @@ def test_titles_of_neighbours_break_between_words_on_a_phone(tab: Any, address: 
     tab.set_viewport_size({"width": 390, "height": 900})
     tab.goto(f"{address}/book/{page}.html")
     broken = tab.evaluate("""
-        [...document.querySelectorAll(".prev-next-title")].flatMap((title) =>
-          [...title.firstChild.data.matchAll(/\\S+/g)].filter((word) => {
+        [...document.querySelectorAll(".prev-next-title, .prev-next-title *")]
+          .flatMap((element) => [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE))
+          .flatMap((text) => [...text.data.matchAll(/\\S+/g)].filter((word) => {
             const range = document.createRange();
-            range.setStart(title.firstChild, word.index);
-            range.setEnd(title.firstChild, word.index + word[0].length);
+            range.setStart(text, word.index);
+            range.setEnd(text, word.index + word[0].length);
             return range.getClientRects().length > 1;
           }).map((word) => word[0]))
     """)
