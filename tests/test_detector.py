@@ -1,9 +1,11 @@
 """The whole detector: what goes in, what comes out, and in which mode, size and precision."""
 
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -408,9 +410,15 @@ def test_nothing_found_is_a_mask_of_no_rows():
 COMPILE = """
 import torch
 from dataclasses import replace
+from helpers.toy import Levels
 from minirtmdet.configs import ModelConfig
 from minirtmdet.detector import build_detector
 from minirtmdet.structures import GroundTruth
+
+def of_another_head(**changes):
+    model = build_detector(replace(config, **changes))
+    model.backbone, model.neck = Levels(model.backbone.out_channels[0]), torch.nn.Identity()
+    return model
 
 config = ModelConfig(deepen_factor=0.1, widen_factor=0.125, neck_csp_blocks=1, num_classes=3)
 images = torch.randint(0, 256, (2, 3, 50, 64), dtype=torch.uint8)
@@ -423,13 +431,13 @@ torch.testing.assert_close(losses, model(images, ground_truth))
 (losses["loss_cls"] + losses["loss_bbox"]).backward()
 assert all(p.grad is not None for p in model.parameters())
 
-model = build_detector(replace(config, separate_bn=False, with_objectness=True)).eval()
+model = of_another_head(separate_bn=False, with_objectness=True).eval()
 outputs = torch.compile(model, fullgraph=True, backend="aot_eager")(images)
 torch.testing.assert_close(outputs, model(images))
 
 masks = [torch.ones(1, 50, 64, dtype=torch.bool), torch.zeros(0, 50, 64, dtype=torch.bool)]
 ground_truth = GroundTruth.from_list(boxes, [torch.tensor([1]), torch.zeros(0, dtype=torch.int64)], masks=masks)
-model = build_detector(replace(config, masks=True))
+model = of_another_head(masks=True)
 losses = torch.compile(model, fullgraph=True, backend="aot_eager")(images, ground_truth)
 torch.testing.assert_close(losses, model(images, ground_truth))
 (losses["loss_cls"] + losses["loss_bbox"] + losses["loss_mask"]).backward()
@@ -439,7 +447,9 @@ assert all(p.grad is not None for p in model.parameters())
 
 @pytest.mark.compile
 def test_images_to_losses_are_one_graph():
-    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, timeout=900)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -27,6 +28,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     metrics = {"AP": 0.5, "AP50": 0.75, "AP75": 0.25}
     save_checkpoint(folder / "best.pt", build_detector(MODEL).state_dict(), config, CLASSES, metrics=metrics)
     return folder
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation without its figures: drawing takes longer than detecting."""
+    monkeypatch.setattr("minirtmdet.cli.evaluate.plots", Mock())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import onnx
 import pytest
@@ -64,6 +63,7 @@ def exported(said: dict[Path, str]) -> Path:
     return next(iter(said)).parent
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("kind", ["raw", "nms"])
 def test_an_exported_file_predicts_and_evaluates_as_its_run(
     exported: Path, run: Path, data: Path, tmp_path: Path, capsys: Output, kind: str
@@ -100,12 +100,10 @@ def test_an_exported_file_predicts_and_evaluates_as_its_run(
     assert ("at most 290 detections that score more than 0.002" in printed) == (kind == "nms")
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("clip", ["content", "input"])
-def test_torch_raw_and_nms_agree_in_ap(
-    exported: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: str
-):
+def test_torch_raw_and_nms_agree_in_ap(exported: Path, run: Path, tmp_path: Path, clip: str):
     """On wide images, beside which a third of the input is padding, and a detector whose boxes reach into it."""
-    monkeypatch.setattr("minirtmdet.cli.evaluate.plots", Mock())  # drawing takes longer than detecting
     images = [image_entry(i, 64, 42) for i in range(1, 5)]
     boxes = [box_entry(i, i, [0.0, 26.0 - i, 64.0, 16.0 + i]) for i in range(1, 5)]
     root = tmp_path / "wide"

@@ -12,6 +12,7 @@ from minirtmdet.detector import RTMDet
 from minirtmdet.presets import PRESETS
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_train_then_eval_then_resume(data: Path, tmp_path: Path, capsys: Output):
     args = ["train", "mini-160", "--name", "a", "--out", str(tmp_path), "--data.root", str(data), *SMALL]
     args += ["--epochs", "1", "--optim.lr", "0.001"]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.toy import random_boxes
+from helpers.toy import Levels, random_boxes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from minirtmdet import build_detector
-from minirtmdet.configs import STRIDES, ModelConfig, OptimConfig
+from minirtmdet.configs import ModelConfig, OptimConfig
 from minirtmdet.engine.ema import ExpMomentumEMA
 from minirtmdet.engine.optim import build_optimizer
 from minirtmdet.engine.step import LOSSES, GraphStep, Inputs, TrainStep, build_step
@@ -42,18 +42,6 @@ def parts(seed: int = 0) -> tuple[Any, torch.optim.AdamW, ExpMomentumEMA[Any]]:
     torch.manual_seed(seed)
     model = build_detector(MODEL).train().to(memory_format=torch.channels_last)
     return model, build_optimizer(model, OptimConfig()), ExpMomentumEMA(model, momentum=0.1, ramp=3)
-
-
-class Levels(torch.nn.Module):
-    """Backbone and neck in one convolution: all of them take a compiler that writes code two minutes."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, channels, 1)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features = self.conv(images)
-        return tuple(torch.nn.functional.avg_pool2d(features, stride) for stride in STRIDES)
 
 
 def parts_of_the_head() -> tuple[Any, torch.optim.AdamW, ExpMomentumEMA[Any]]:

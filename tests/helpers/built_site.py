@@ -11,6 +11,5 @@ BROWSER = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
 )
 # make book says so when it could not copy MathJax, and the pages then ask a CDN by design
-needs_vendor = pytest.mark.skipif(
-    not (SITE / "_static" / "vendor" / "mathjax").exists(), reason="built without npm: pages load scripts from a CDN"
-)
+VENDOR = (SITE / "_static" / "vendor" / "mathjax").exists()
+needs_vendor = pytest.mark.skipif(not VENDOR, reason="built without npm: pages load scripts from a CDN")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from minirtmdet.configs import STRIDES
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.structures import GroundTruth
 
@@ -47,6 +48,18 @@ def random_batch(
             jitter = torch.randn(len(priors), 4, generator=generator) * 3
             predicted[image, near] = (image_boxes[which] + jitter)[near]
     return logits, predicted, priors, GroundTruth.from_list(boxes, labels, num_classes=classes)
+
+
+class Levels(torch.nn.Module):
+    """Backbone and neck in one convolution: with all of them a compiler takes minutes for what comes after."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, channels, 1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        features = self.conv(images)
+        return tuple(torch.nn.functional.avg_pool2d(features, stride) for stride in STRIDES)
 
 
 def unchecked(function: Callable[..., Any]) -> Callable[..., Any]:
