@@ -217,7 +217,8 @@ DRAW = {
         title="What two choices have in common",
     ),
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
-    "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
+    "influence": lambda: plots.influence({8: torch.rand(8, 8), 16: torch.rand(8, 8)}, {8: (4, 4), 16: (0, 0)}),
+    "influence, its middle": lambda: plots.influence_middle(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
     "before and after": lambda: plots.before_and_after([tuple(steps(2))], ["resize"]),
     "augmentation": lambda: plots.augmentation_steps(steps(4), ["mosaic", "resize", "crop", "flip"]),
@@ -868,8 +869,10 @@ def test_each_run_is_drawn_beside_the_healthy_one() -> None:
 
 
 def test_precision_recall_draws_the_curves_with_their_area() -> None:
-    figure = plots.precision_recall({"cat": CURVE, "dog": np.ones(11), "owl": -np.ones(101)})
+    curves = {"cat": CURVE, "dog": np.ones(11), "owl": -np.ones(101)}
+    figure = plots.precision_recall(curves, seen="cats, at IoU .50")
     [ax] = figure.axes
+    assert ax.get_title("left") == "cats, at IoU .50"
     assert [line.get_label() for line in ax.lines] == ["cat: 0.500", "dog: 1.000"]
     assert ax.lines[0].get_xydata()[[0, 50, 100]].tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     assert "mean AP 0.750; nothing to find for owl" in figure.get_suptitle()
@@ -912,13 +915,33 @@ def test_film_counts_the_positives_of_each_moment() -> None:
 def test_answers_count_anchors_and_draw_priors() -> None:
     one, nine = plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, follow=9).axes
     assert [ax.get_title("left") for ax in (one, nine)] == ["points: 2 + 1", "anchors: 3 + 2"]
-    fine, coarse = (labelled(nine, f"stride {stride}")[0] for stride in (8, 16))
-    assert fine.get_offsets().tolist() == [[8, 8], [16, 8]]
+    names = ("box 0, stride 8", "box 1, stride 8", "box 1, stride 16")
+    first, second, coarse = (labelled(nine, name)[0] for name in names)
+    assert first.get_offsets().tolist() == [[8, 8], [16, 8]]
+    assert second.get_offsets().tolist() == [[16, 8]]
     assert coarse.get_offsets().tolist() == [[32, 16]]
-    assert to_hex(coarse.get_facecolor()[0]) == LEVELS[16][0]
     assert labelled(one, "follow")[0].get_offsets().tolist() == [[8, 8]]
     with pytest.raises(ValueError, match="at least one assigner"):
         plots.answers(IMAGE, {}, PRIORS, TRUTH)
+
+
+def test_answers_have_the_colours_of_their_boxes_which_are_named() -> None:
+    figure = plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, names=["panda", "car"])
+    nine = figure.axes[1]
+    for ax in figure.axes:
+        assert [to_hex(patch.get_edgecolor()) for patch in rectangles(ax)] == list(BOXES[:2])
+        for dots in ax.collections:
+            assert {to_hex(color) for color in dots.get_facecolor()} <= {BOXES[int(dots.get_label()[4])]}
+    # (16, 8) belongs to both: the second box's disc lies on the first one's and is smaller
+    below, above = (labelled(nine, f"box {g}, stride 8")[0] for g in (0, 1))
+    assert above.get_sizes()[0] == pytest.approx(below.get_sizes()[1] / 4)
+    [legend] = figure.legends
+    keys = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert list(keys) == ["panda", "car", "stride 8", "stride 16", "stride 32"]
+    assert [keys[name].get_color() for name in ("panda", "car")] == list(BOXES[:2])
+    assert len({keys[f"stride {stride}"].get_marker() for stride in (8, 16, 32)}) == 3
+    with pytest.raises(ValueError, match="box 1 has no name"):
+        plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, names=["panda"])
 
 
 def test_level_bars_stack_the_levels() -> None:
@@ -1075,25 +1098,30 @@ def test_norm_statistics_keep_one_order_of_channels() -> None:
     assert mean.lines[1].get_ydata().tolist() == [6, 7, 5]
 
 
-def test_influence_marks_points_in_pixel_coordinates_and_sums_columns_and_rows() -> None:
+def test_influence_falls_with_the_distance_from_a_cell() -> None:
+    inner = torch.zeros(8, 8)
+    inner[3:5, 3:5] = 3.0  # the four pixels around (4, 4): three quarters of all
+    inner[1:7, 1], inner[1:7, 6], inner[1, 2:6], inner[6, 2:6] = 0.2, 0.2, 0.2, 0.2  # 20 pixels from 2 to 3 away
+    figure = plots.influence({8: inner, 32: torch.ones(8, 8)}, {8: (4.0, 4.0), 32: (0.0, 0.0)})
+    falling, growing = figure.axes
+    assert figure.get_suptitle() == "Half of what moves a cell lies within 1 px at stride 8, 6 px at stride 32"
+    assert [line.get_color() for line in falling.lines] == [LEVELS[8][0], LEVELS[32][0]]
+    assert falling.lines[0].get_linestyle() != falling.lines[1].get_linestyle()
+    fine, coarse, _ = growing.lines
+    assert fine.get_xdata().tolist() == [0, 1, 2, 3, 4]
+    assert fine.get_ydata().tolist() == pytest.approx([0, 0.75, 0.75, 1, 1])
+    assert coarse.get_ydata().tolist() == pytest.approx([(i / 8) ** 2 for i in range(9)])
+    assert falling.lines[1].get_ydata().tolist() == pytest.approx([1] * 8)
+
+
+def test_the_middle_of_the_influence_is_marked_along_x_and_along_y() -> None:
     values = torch.zeros(4, 6)
     values[1, 2], values[2, 3] = 1.0, 3.0
-    figure = plots.influence(values, {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
-    ax, across, down = figure.axes
-    assert ax.images[0].get_extent() == [0, 6, 4, 0]
-    assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]
+    across, down = plots.influence_middle(values, {"corner": (2.0, 1.0), "centre": (3.0, 2.0)}).axes
     for chart, places, middle in ((across, [2, 3], 3.25), (down, [1, 2], 2.25)):
         lines = {line.get_label(): line.get_xdata() for line in chart.lines}
         assert [lines[name][0] for name in ("corner", "centre")] == places
         assert lines["middle of the influence"][0] == pytest.approx(middle)  # 1/4 at the first pixel's, 3/4 at the next
-
-
-def test_influence_shows_the_image_beside_it_with_the_same_marks() -> None:
-    figure = plots.influence(torch.rand(SIDE, SIDE), {"prior": (2.0, 1.0)}, image=IMAGE)
-    beside, map_ = figure.axes
-    assert np.array_equal(beside.images[0].get_array(), to_rgb(IMAGE))
-    assert beside.images[0].get_extent() == map_.images[0].get_extent() == [0, SIDE, SIDE, 0]
-    assert [labelled(ax, "prior")[0].get_offsets().tolist() for ax in figure.axes] == [[[2, 1]]] * 2
 
 
 def layer(ax) -> np.ndarray:

@@ -333,6 +333,21 @@ def draw_masks(axes: "matplotlib.axes.Axes", masks: Iterable[np.ndarray], colors
         axes.imshow(layer, extent=(0, layer.shape[1], layer.shape[0], 0), interpolation="nearest")
 
 
+CLOSE: dict[str, Any] = {"handlelength": 3.2, "columnspacing": 1.2}
+"""A legend of lines: long enough for their strokes, in columns that stand close."""
+
+
+def key_columns(labels: Sequence[str], share: float = 1.0) -> int:
+    """In how many columns a legend with these labels is no wider than a share of the card, one at least.
+
+    >>> key_columns(["a", "b", "c"]), key_columns(["a name of some length"] * 9), key_columns(["x" * 200])
+    (3, 3, 1)
+    """
+    widest = max(map(text_width, labels), default=0.0)
+    # beside a label: its line, and the space around both
+    return int(np.clip(72 * share * WIDTH // (widest + 42), 1, max(len(labels), 1)))
+
+
 def points_per_pixel(axes: "matplotlib.axes.Axes") -> float:
     """Typographic points that one pixel of the shown image takes, once the figure has been laid out."""
     (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
