@@ -32,7 +32,6 @@ from minirtmdet.plots.canvas import (
     THINGS,
     box_color,
     class_colors,
-    draw_labels,
     ink_on,
     panels,
     show_image,
@@ -40,6 +39,7 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.evaluation import FALSE, HIT, MISSED
 from minirtmdet.plots.grids import levels
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.plots.training import moving_average
 from minirtmdet.reference.dynamic import parse_kernel, relative_coordinates
 from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms, Targets
@@ -659,6 +659,23 @@ def test_labels_stay_in_the_image_and_off_each_other() -> None:
     for frame in frames:
         assert ax.bbox.x0 <= frame.x0 < frame.x1 <= ax.bbox.x1
         assert ax.bbox.y0 <= frame.y0 < frame.y1 <= ax.bbox.y1
+
+
+def test_in_a_crowd_the_first_labels_can_be_read_and_the_others_are_left_out() -> None:
+    figure, axes = panels("Twelve boxes at one place, in a small image", 1, 4, 1.0)
+    figure.set_dpi(STYLE["figure.dpi"])
+    ax = axes[0, 0]
+    show_image(ax, IMAGE)
+    figure.draw_without_rendering()
+    names = [f"tennis ball 0.{i:02}" for i in range(12)]
+    draw_labels(ax, np.tile([[22.0, 22, 42, 42]], (12, 1)), names, ["#000000"] * 12)
+    figure.draw_without_rendering()
+    frames = [text.get_window_extent() for text in ax.texts]
+    assert 4 <= len(frames) < 12
+    assert [text.get_text() for text in ax.texts] == names[: len(frames)]
+    for earlier, later in itertools.combinations(frames, 2):
+        both = earlier.intersection(earlier, later)
+        assert both is None or both.width * both.height <= 0.4 * earlier.width * earlier.height
 
 
 def test_detections_are_filtered_named_and_coloured_by_class() -> None:

@@ -15,7 +15,6 @@ from minirtmdet.plots.canvas import (
     bare,
     box_color,
     draw_box,
-    draw_labels,
     halo,
     image_size,
     level_style,
@@ -29,6 +28,7 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.dots import disc_shares, dot_area, draw_dots, draw_ring, square_around, union
 from minirtmdet.plots.grids import gt_indices, listed, named, real_boxes, some
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:

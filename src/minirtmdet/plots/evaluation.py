@@ -16,7 +16,6 @@ from minirtmdet.plots.canvas import (
     Image,
     box_color,
     draw_box,
-    draw_labels,
     image_size,
     key_columns,
     new_figure,
@@ -26,6 +25,7 @@ from minirtmdet.plots.canvas import (
     to_numpy,
 )
 from minirtmdet.plots.images import draw_found_masks
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.plots.training import LINE_STYLES
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def worst_images(
         columns: images per row.
 
     Where detections have masks, their pixels have the colour of their boxes.  A true box that was found is thin, dashed
-    and white.  The first twelve boxes of an image are named, those that were missed before those that are false.
+    and white.  The first twelve boxes of an image are named as far as there is room, those that were missed before
+    those that are false.
 
     Raises:
         ValueError: where there is no image, or the numbers differ.
