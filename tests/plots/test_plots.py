@@ -19,6 +19,7 @@ from torch import nn
 from minirtmdet import plots
 from minirtmdet.data.example import example
 from minirtmdet.evaluation.matching import Match, match_detections
+from minirtmdet.evaluation.thresholds import Curve
 from minirtmdet.head.losses import QualityFocalLoss
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.plots.canvas import (
@@ -109,6 +110,7 @@ MANY_INDS = torch.arange(len(PRIORS)) % 301
 LTRB = torch.tensor([4.0, 8.0, 28.0, 24.0])
 FRAMES = {"step 0": result(gt_inds(box0=[9])), "step 10": result(gt_inds(box0=[9, 70], box1=[81]))}
 CURVE = np.linspace(1, 0, 101)
+THRESHOLDS = Curve(CURVE, CURVE, CURVE[::-1], np.full(101, 0.1), boxes=1)  # F1 lies low, where a legend might
 # two classes: the first is as good at every overlap, the second at half of them
 PRECISION = np.stack([np.tile(CURVE, (10, 1)), (np.arange(10) < 5)[:, None] * CURVE, -np.ones((10, 101))], -1)
 
@@ -217,6 +219,7 @@ DRAW = {
         title="What two choices have in common",
     ),
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
+    "thresholds": lambda: plots.threshold_curves(THRESHOLDS, {"cat": THRESHOLDS, "dog": THRESHOLDS}),
     "influence": lambda: plots.influence({8: torch.rand(8, 8), 16: torch.rand(8, 8)}, {8: (4, 4), 16: (0, 0)}),
     "influence, its middle": lambda: plots.influence_middle(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
@@ -246,6 +249,13 @@ def xyxy(patch: Rectangle) -> list[float]:
     return [*patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height()]
 
 
+def drawn_ticks(axis) -> list[Text]:
+    """The labels of ticks between an axis's ends, which alone are drawn."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    return [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+
+
 @pytest.mark.parametrize("name", DRAW)
 def test_every_image_is_a_card_that_can_be_read(name: str) -> None:
     before = dict(matplotlib.rcParams)
@@ -270,9 +280,20 @@ def test_every_image_is_a_card_that_can_be_read(name: str) -> None:
         assert box.x1 <= frame.x1 + 1, text.get_text()
         assert frame.y0 <= box.y0 + 1, text.get_text()
         assert box.y1 <= frame.y1 + 1, text.get_text()
-    headings = [text.get_window_extent() for ax in figure.axes for text in (ax._left_title,) if text.get_text()]
-    for one, other in itertools.combinations(headings, 2):
-        assert not one.overlaps(other), "two headings overlap"
+    headings = [ax._left_title for ax in figure.axes if ax._left_title.get_text()]
+    ticks = [label for ax in figure.axes if ax.axison for axis in (ax.xaxis, ax.yaxis) for label in drawn_ticks(axis)]
+    beside = [(text.get_text(), text.get_window_extent()) for text in headings + ticks]
+    for (one, box), (other, other_box) in itertools.combinations(beside, 2):
+        assert not box.overlaps(other_box), f"{one} overlaps {other}"
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        for line in ax.lines if legend else []:
+            points = line.get_transform().transform(line.get_xydata())
+            assert not legend.get_window_extent().count_contains(points), f"the legend hides {line.get_label()}"
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert frame.x0 <= box.x0, "the legend begins outside the card"
+        assert box.x1 <= frame.x1, "the legend ends outside the card"
 
 
 def test_the_readers_style_does_not_leak_in() -> None:
@@ -282,6 +303,12 @@ def test_the_readers_style_does_not_leak_in() -> None:
         figure = plots.loss_curve(log_rows(30))
     assert max(text.get_fontsize() for text in texts(figure)) == STYLE["figure.titlesize"]
     assert {to_hex(ax.get_facecolor()) for ax in figure.axes} == {CARD}
+
+
+def test_thousands_are_separated_where_there_are_many() -> None:
+    long = plots.curves({"a": [0.0, 300_000.0]}, title="A long way", xlabel="step", ylabel="loss").axes[0]
+    assert {label.get_text() for label in drawn_ticks(long.yaxis)} >= {"0", "100,000", "300,000"}
+    assert {label.get_text() for label in drawn_ticks(long.xaxis)} >= {"0.0", "1.0"}
 
 
 def test_matplotlib_is_imported_on_use_and_pyplot_never() -> None:

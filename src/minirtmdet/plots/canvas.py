@@ -95,11 +95,22 @@ def styled(draw: "Callable[P, matplotlib.figure.Figure]") -> "Callable[P, matplo
                 given.arguments[name] = _as_drawable(name, value, texts)
             matplotlib.rcParams["font.family"] = families(texts)
             figure = draw(*given.args, **given.kwargs)
+            _separate_thousands(figure)
             # ticks are made when first drawn, in the style of that moment
             figure.draw_without_rendering()
         return figure
 
     return wrapper
+
+
+def _separate_thousands(figure: "matplotlib.figure.Figure") -> None:
+    """Write 20,000 on axes that reach so far: rows of zeros have to be counted."""
+    from matplotlib.ticker import ScalarFormatter
+
+    for ax in figure.axes:
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter) and max(map(abs, limits)) >= 10_000:
+                axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def _as_drawable(name: str, value: Any, texts: list[str]) -> Any:
