@@ -252,8 +252,8 @@ def xyxy(patch: Rectangle) -> list[float]:
 def drawn_ticks(axis) -> list[Text]:
     """The labels of ticks between an axis's ends, which alone are drawn."""
     low, high = sorted(axis.get_view_interval())
-    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-    return [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+    ticks = [tick for tick in axis.get_major_ticks() + axis.get_minor_ticks() if low <= tick.get_loc() <= high]
+    return [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
 
 
 @pytest.mark.parametrize("name", DRAW)
