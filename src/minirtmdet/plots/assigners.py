@@ -107,9 +107,9 @@ def _draw_answers(
         size = side * (1 + 0.6 * np.log2(stride / strides.min()))
         style: dict[str, Any] = {"marker": level_style(stride)[1], "edgecolors": "white", "linewidths": 0.8}
         for (g, mine), share in zip(positives.items(), shares, strict=True):
-            where = mine & (strides == stride)
+            x, y = xy[where := mine & (strides == stride)].T
             label, areas = f"box {g}, stride {stride:g}", (size * share[where]) ** 2
-            ax.scatter(*xy[where].T, s=areas, color=box_color(g), label=label, clip_on=False, zorder=3, **style)
+            ax.scatter(x, y, s=areas, color=box_color(g), label=label, clip_on=False, zorder=3, **style)
 
 
 @styled
