@@ -98,7 +98,7 @@ def still(view: str) -> Any:
         "SimOTA": assigners.sim_ota_assign(logits[0].sigmoid(), predicted[0], priors, *truth).gt_inds,
         "RTMDet": assignment.assign(logits[0], predicted[0], priors, *truth).gt_inds,
     }
-    return plots.answers(scene.image, answers, priors, scene.boxes, follow=PRIOR)
+    return plots.answers(scene.image, answers, priors, scene.boxes, names=scene.box_names, follow=PRIOR)
 
 
 def small(figure: Any) -> bytes:

@@ -19,6 +19,7 @@ from torch import nn
 from minirtmdet import plots
 from minirtmdet.data.example import example
 from minirtmdet.evaluation.matching import Match, match_detections
+from minirtmdet.evaluation.thresholds import Curve
 from minirtmdet.head.losses import QualityFocalLoss
 from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.plots.canvas import (
@@ -32,7 +33,6 @@ from minirtmdet.plots.canvas import (
     THINGS,
     box_color,
     class_colors,
-    draw_labels,
     ink_on,
     panels,
     show_image,
@@ -40,6 +40,7 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.evaluation import FALSE, HIT, MISSED
 from minirtmdet.plots.grids import levels
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.plots.training import moving_average
 from minirtmdet.reference.dynamic import parse_kernel, relative_coordinates
 from minirtmdet.structures import AssignResult, Detections, GroundTruth, LossTerms, Targets
@@ -109,6 +110,7 @@ MANY_INDS = torch.arange(len(PRIORS)) % 301
 LTRB = torch.tensor([4.0, 8.0, 28.0, 24.0])
 FRAMES = {"step 0": result(gt_inds(box0=[9])), "step 10": result(gt_inds(box0=[9, 70], box1=[81]))}
 CURVE = np.linspace(1, 0, 101)
+THRESHOLDS = Curve(CURVE, CURVE, CURVE[::-1], np.full(101, 0.1), boxes=1)  # F1 lies low, where a legend might
 # two classes: the first is as good at every overlap, the second at half of them
 PRECISION = np.stack([np.tile(CURVE, (10, 1)), (np.arange(10) < 5)[:, None] * CURVE, -np.ones((10, 101))], -1)
 
@@ -217,7 +219,9 @@ DRAW = {
         title="What two choices have in common",
     ),
     "norms": lambda: plots.norm_statistics({8: nn.BatchNorm2d(4), 16: nn.BatchNorm2d(4)}),
-    "influence": lambda: plots.influence(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
+    "thresholds": lambda: plots.threshold_curves(THRESHOLDS, {"cat": THRESHOLDS, "dog": THRESHOLDS}),
+    "influence": lambda: plots.influence({8: torch.rand(8, 8), 16: torch.rand(8, 8)}, {8: (4, 4), 16: (0, 0)}),
+    "influence, its middle": lambda: plots.influence_middle(torch.rand(8, 8), {"corner": (2.0, 2.0)}),
     "features, one channel": lambda: plots.feature_maps([torch.rand(1, 1, 4, 4)]),
     "before and after": lambda: plots.before_and_after([tuple(steps(2))], ["resize"]),
     "augmentation": lambda: plots.augmentation_steps(steps(4), ["mosaic", "resize", "crop", "flip"]),
@@ -245,6 +249,13 @@ def xyxy(patch: Rectangle) -> list[float]:
     return [*patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height()]
 
 
+def drawn_ticks(axis) -> list[Text]:
+    """The labels of ticks between an axis's ends, which alone are drawn."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() + axis.get_minor_ticks() if low <= tick.get_loc() <= high]
+    return [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
+
+
 @pytest.mark.parametrize("name", DRAW)
 def test_every_image_is_a_card_that_can_be_read(name: str) -> None:
     before = dict(matplotlib.rcParams)
@@ -269,9 +280,20 @@ def test_every_image_is_a_card_that_can_be_read(name: str) -> None:
         assert box.x1 <= frame.x1 + 1, text.get_text()
         assert frame.y0 <= box.y0 + 1, text.get_text()
         assert box.y1 <= frame.y1 + 1, text.get_text()
-    headings = [text.get_window_extent() for ax in figure.axes for text in (ax._left_title,) if text.get_text()]
-    for one, other in itertools.combinations(headings, 2):
-        assert not one.overlaps(other), "two headings overlap"
+    headings = [ax._left_title for ax in figure.axes if ax._left_title.get_text()]
+    ticks = [label for ax in figure.axes if ax.axison for axis in (ax.xaxis, ax.yaxis) for label in drawn_ticks(axis)]
+    beside = [(text.get_text(), text.get_window_extent()) for text in headings + ticks]
+    for (one, box), (other, other_box) in itertools.combinations(beside, 2):
+        assert not box.overlaps(other_box), f"{one} overlaps {other}"
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        for line in ax.lines if legend else []:
+            points = line.get_transform().transform(line.get_xydata())
+            assert not legend.get_window_extent().count_contains(points), f"the legend hides {line.get_label()}"
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert frame.x0 <= box.x0, "the legend begins outside the card"
+        assert box.x1 <= frame.x1, "the legend ends outside the card"
 
 
 def test_the_readers_style_does_not_leak_in() -> None:
@@ -281,6 +303,12 @@ def test_the_readers_style_does_not_leak_in() -> None:
         figure = plots.loss_curve(log_rows(30))
     assert max(text.get_fontsize() for text in texts(figure)) == STYLE["figure.titlesize"]
     assert {to_hex(ax.get_facecolor()) for ax in figure.axes} == {CARD}
+
+
+def test_thousands_are_separated_where_there_are_many() -> None:
+    long = plots.curves({"a": [0.0, 300_000.0]}, title="A long way", xlabel="step", ylabel="loss").axes[0]
+    assert {label.get_text() for label in drawn_ticks(long.yaxis)} >= {"0", "100,000", "300,000"}
+    assert {label.get_text() for label in drawn_ticks(long.xaxis)} >= {"0.0", "1.0"}
 
 
 def test_matplotlib_is_imported_on_use_and_pyplot_never() -> None:
@@ -660,6 +688,23 @@ def test_labels_stay_in_the_image_and_off_each_other() -> None:
         assert ax.bbox.y0 <= frame.y0 < frame.y1 <= ax.bbox.y1
 
 
+def test_in_a_crowd_the_first_labels_can_be_read_and_the_others_are_left_out() -> None:
+    figure, axes = panels("Twelve boxes at one place, in a small image", 1, 4, 1.0)
+    figure.set_dpi(STYLE["figure.dpi"])
+    ax = axes[0, 0]
+    show_image(ax, IMAGE)
+    figure.draw_without_rendering()
+    names = [f"tennis ball 0.{i:02}" for i in range(12)]
+    draw_labels(ax, np.tile([[22.0, 22, 42, 42]], (12, 1)), names, ["#000000"] * 12)
+    figure.draw_without_rendering()
+    frames = [text.get_window_extent() for text in ax.texts]
+    assert 4 <= len(frames) < 12
+    assert [text.get_text() for text in ax.texts] == names[: len(frames)]
+    for earlier, later in itertools.combinations(frames, 2):
+        both = earlier.intersection(earlier, later)
+        assert both is None or both.width * both.height <= 0.4 * earlier.width * earlier.height
+
+
 def test_detections_are_filtered_named_and_coloured_by_class() -> None:
     detections = found([[8, 8, 40, 40], [20, 20, 60, 60], [0, 0, 9, 9]], [0.3, 0.9, 0.5], [0, 2, 0])
     figure = plots.detection_sheet([IMAGE], [detections], CLASSES, TRUTH)
@@ -868,8 +913,10 @@ def test_each_run_is_drawn_beside_the_healthy_one() -> None:
 
 
 def test_precision_recall_draws_the_curves_with_their_area() -> None:
-    figure = plots.precision_recall({"cat": CURVE, "dog": np.ones(11), "owl": -np.ones(101)})
+    curves = {"cat": CURVE, "dog": np.ones(11), "owl": -np.ones(101)}
+    figure = plots.precision_recall(curves, seen="cats, at IoU .50")
     [ax] = figure.axes
+    assert ax.get_title("left") == "cats, at IoU .50"
     assert [line.get_label() for line in ax.lines] == ["cat: 0.500", "dog: 1.000"]
     assert ax.lines[0].get_xydata()[[0, 50, 100]].tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     assert "mean AP 0.750; nothing to find for owl" in figure.get_suptitle()
@@ -912,13 +959,33 @@ def test_film_counts_the_positives_of_each_moment() -> None:
 def test_answers_count_anchors_and_draw_priors() -> None:
     one, nine = plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, follow=9).axes
     assert [ax.get_title("left") for ax in (one, nine)] == ["points: 2 + 1", "anchors: 3 + 2"]
-    fine, coarse = (labelled(nine, f"stride {stride}")[0] for stride in (8, 16))
-    assert fine.get_offsets().tolist() == [[8, 8], [16, 8]]
+    names = ("box 0, stride 8", "box 1, stride 8", "box 1, stride 16")
+    first, second, coarse = (labelled(nine, name)[0] for name in names)
+    assert first.get_offsets().tolist() == [[8, 8], [16, 8]]
+    assert second.get_offsets().tolist() == [[16, 8]]
     assert coarse.get_offsets().tolist() == [[32, 16]]
-    assert to_hex(coarse.get_facecolor()[0]) == LEVELS[16][0]
     assert labelled(one, "follow")[0].get_offsets().tolist() == [[8, 8]]
     with pytest.raises(ValueError, match="at least one assigner"):
         plots.answers(IMAGE, {}, PRIORS, TRUTH)
+
+
+def test_answers_have_the_colours_of_their_boxes_which_are_named() -> None:
+    figure = plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, names=["panda", "car"])
+    nine = figure.axes[1]
+    for ax in figure.axes:
+        assert [to_hex(patch.get_edgecolor()) for patch in rectangles(ax)] == list(BOXES[:2])
+        for dots in ax.collections:
+            assert {to_hex(color) for color in dots.get_facecolor()} <= {BOXES[int(dots.get_label()[4])]}
+    # (16, 8) belongs to both: the second box's disc lies on the first one's and is smaller
+    below, above = (labelled(nine, f"box {g}, stride 8")[0] for g in (0, 1))
+    assert above.get_sizes()[0] == pytest.approx(below.get_sizes()[1] / 4)
+    [legend] = figure.legends
+    keys = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert list(keys) == ["panda", "car", "stride 8", "stride 16", "stride 32"]
+    assert [keys[name].get_color() for name in ("panda", "car")] == list(BOXES[:2])
+    assert len({keys[f"stride {stride}"].get_marker() for stride in (8, 16, 32)}) == 3
+    with pytest.raises(ValueError, match="box 1 has no name"):
+        plots.answers(IMAGE, ANSWERS, PRIORS, TRUTH, names=["panda"])
 
 
 def test_level_bars_stack_the_levels() -> None:
@@ -1075,25 +1142,30 @@ def test_norm_statistics_keep_one_order_of_channels() -> None:
     assert mean.lines[1].get_ydata().tolist() == [6, 7, 5]
 
 
-def test_influence_marks_points_in_pixel_coordinates_and_sums_columns_and_rows() -> None:
+def test_influence_falls_with_the_distance_from_a_cell() -> None:
+    inner = torch.zeros(8, 8)
+    inner[3:5, 3:5] = 3.0  # the four pixels around (4, 4): three quarters of all
+    inner[1:7, 1], inner[1:7, 6], inner[1, 2:6], inner[6, 2:6] = 0.2, 0.2, 0.2, 0.2  # 20 pixels from 2 to 3 away
+    figure = plots.influence({8: inner, 32: torch.ones(8, 8)}, {8: (4.0, 4.0), 32: (0.0, 0.0)})
+    falling, growing = figure.axes
+    assert figure.get_suptitle() == "Half of what moves a cell lies within 1 px at stride 8, 6 px at stride 32"
+    assert [line.get_color() for line in falling.lines] == [LEVELS[8][0], LEVELS[32][0]]
+    assert falling.lines[0].get_linestyle() != falling.lines[1].get_linestyle()
+    fine, coarse, _ = growing.lines
+    assert fine.get_xdata().tolist() == [0, 1, 2, 3, 4]
+    assert fine.get_ydata().tolist() == pytest.approx([0, 0.75, 0.75, 1, 1])
+    assert coarse.get_ydata().tolist() == pytest.approx([(i / 8) ** 2 for i in range(9)])
+    assert falling.lines[1].get_ydata().tolist() == pytest.approx([1] * 8)
+
+
+def test_the_middle_of_the_influence_is_marked_along_x_and_along_y() -> None:
     values = torch.zeros(4, 6)
     values[1, 2], values[2, 3] = 1.0, 3.0
-    figure = plots.influence(values, {"corner": (2.0, 1.0), "centre": (3.0, 2.0)})
-    ax, across, down = figure.axes
-    assert ax.images[0].get_extent() == [0, 6, 4, 0]
-    assert [labelled(ax, name)[0].get_offsets().tolist() for name in ("corner", "centre")] == [[[2, 1]], [[3, 2]]]
+    across, down = plots.influence_middle(values, {"corner": (2.0, 1.0), "centre": (3.0, 2.0)}).axes
     for chart, places, middle in ((across, [2, 3], 3.25), (down, [1, 2], 2.25)):
         lines = {line.get_label(): line.get_xdata() for line in chart.lines}
         assert [lines[name][0] for name in ("corner", "centre")] == places
         assert lines["middle of the influence"][0] == pytest.approx(middle)  # 1/4 at the first pixel's, 3/4 at the next
-
-
-def test_influence_shows_the_image_beside_it_with_the_same_marks() -> None:
-    figure = plots.influence(torch.rand(SIDE, SIDE), {"prior": (2.0, 1.0)}, image=IMAGE)
-    beside, map_ = figure.axes
-    assert np.array_equal(beside.images[0].get_array(), to_rgb(IMAGE))
-    assert beside.images[0].get_extent() == map_.images[0].get_extent() == [0, SIDE, SIDE, 0]
-    assert [labelled(ax, "prior")[0].get_offsets().tolist() for ax in figure.axes] == [[[2, 1]]] * 2
 
 
 def layer(ax) -> np.ndarray:

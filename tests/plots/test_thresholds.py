@@ -6,7 +6,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from minirtmdet import plots
-from minirtmdet.evaluation.thresholds import Calibration, Curve, best_choice
+from minirtmdet.evaluation.thresholds import Calibration, Curve, best_choice, choice_at
+from minirtmdet.plots.canvas import MUTED, THINGS
 
 CURVE = Curve(
     scores=np.array([0.9, 0.6, 0.2]),
@@ -32,14 +33,46 @@ def test_curves_are_drawn_against_the_score_with_the_best_marked():
     ax, of_classes = figure.axes
     precision, recall, f1, mark = ax.lines
     for line, values in ((precision, CURVE.precision), (recall, CURVE.recall), (f1, CURVE.f1)):
-        np.testing.assert_array_equal(line.get_xdata(), CURVE.scores)
-        np.testing.assert_array_equal(line.get_ydata(), values)
-    assert mark.get_xdata()[0] == pytest.approx(0.15)
-    assert [line.get_label() for line in of_classes.lines] == ["cat", "dog"]
+        np.testing.assert_array_equal(line.get_xdata(), [*CURVE.scores, best.threshold])
+        np.testing.assert_array_equal(line.get_ydata(), [*values, values[-1]])
+    assert mark.get_xdata()[0] == best.threshold == pytest.approx(0.15)
+    assert [line.get_label() for line in of_classes.lines[:3]] == ["all together", "cat", "dog"]
     assert "at 0.15 F1 is highest, 0.750" in title(figure)
-    many = plots.threshold_curves(CURVE, {f"class {i}": CURVE for i in range(7)}, best)
-    assert many.axes[1].get_legend() is None
     assert "nothing is right" in title(plots.threshold_curves(NOTHING, {}, None))
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.75, 0), (0.5, 1), (0.3, 1), (0.17, 2)])
+def test_the_drawn_height_is_what_a_threshold_gives(threshold: float, kept: int):
+    best = best_choice(CURVE, 0.1)
+    for line in plots.threshold_curves(CURVE, {"cat": CURVE}, best).axes[1].lines[:2]:
+        x, y = line.get_path().vertices.T  # in steps: level from a score down to the next
+        [height] = {y[i] for i in range(len(x) - 1) if x[i + 1] < threshold < x[i]}
+        assert height == choice_at(CURVE, threshold).f1 == CURVE.f1[kept]
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_classes_are_told_apart_by_colour_and_by_stroke(count: int):
+    names = ["panda", "car", "tennis ball", "dog", "owl", "a class whose name is far too long for one column"][:count]
+    figure = plots.threshold_curves(CURVE, dict.fromkeys(names, CURVE), best_choice(CURVE))
+    together, *lines, _ = figure.axes[1].lines
+    assert len({line.get_color() for line in (together, *lines)}) == count + 1
+    assert len({(line._unscaled_dash_pattern, line.get_linewidth()) for line in (together, *lines)}) == count + 1
+    assert [line.get_color() for line in lines[:3]] == list(THINGS.values())[:count]
+    others = {line.get_color() for line in figure.axes[0].lines[:2]}
+    assert not others & {line.get_color() for line in lines}
+    for ax in figure.axes:
+        box = ax.get_legend().get_window_extent()
+        assert not box.overlaps(ax.bbox)
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+        assert [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_of_many_classes_all_are_grey_beside_the_total():
+    figure = plots.threshold_curves(CURVE, {f"class {i}": CURVE for i in range(7)}, None)
+    together, *lines = figure.axes[1].lines
+    assert {line.get_color() for line in lines} == {MUTED} != {together.get_color()}
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["all together"]
 
 
 def test_confusions_are_shares_of_a_row_with_counts():

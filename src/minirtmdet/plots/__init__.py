@@ -14,7 +14,7 @@ from minirtmdet.plots.film import animate, film
 from minirtmdet.plots.head import distances, priors, valid_flags
 from minirtmdet.plots.images import augmentation_steps, before_and_after, detection_sheet, feature_maps
 from minirtmdet.plots.masks import coordinates, kernel_matrices, masks_over, prototypes
-from minirtmdet.plots.network import influence, norm_statistics, score_maps
+from minirtmdet.plots.network import influence, influence_middle, norm_statistics, score_maps
 from minirtmdet.plots.speed import growth, ratios, shares, steps_undone, timeline
 from minirtmdet.plots.targets import target_changes, target_maps
 from minirtmdet.plots.thresholds import confusions, mistake_counts, reliability, threshold_curves
@@ -45,6 +45,7 @@ __all__ = [
     "film",
     "growth",
     "influence",
+    "influence_middle",
     "kernel_matrices",
     "level_bars",
     "loss_breakdown",

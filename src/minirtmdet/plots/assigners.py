@@ -1,16 +1,16 @@
 """Figures that set several assigners side by side: where their positives lie, on which level, and how they change."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.plots.canvas import (
-    BOXES,
     MUTED,
     Image,
+    box_color,
     draw_box,
     halo,
     image_size,
@@ -23,14 +23,17 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
-from minirtmdet.plots.dots import draw_ring
-from minirtmdet.plots.grids import real_boxes
+from minirtmdet.plots.dots import disc_shares, draw_ring
+from minirtmdet.plots.grids import named, real_boxes
+from minirtmdet.plots.training import LINE_STYLES
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
-LINES = ("-", "--", "-.", ":")
+MOST_KEYS = 6
+"""Boxes that a legend names, and its entries per row."""
 
 
 @styled
@@ -40,56 +43,73 @@ def answers(
     points: Float[Tensor, "priors 4"],
     ground_truth: GroundTruth | Float[Tensor, "_ 4"],
     *,
+    names: Sequence[str] | None = None,
     follow: int | None = None,
     columns: int = 2,
 ) -> "matplotlib.figure.Figure":
-    """The positives of several assigners on one image, in the colour and shape of their level.
+    """The positives of several assigners on one image: colour says which box, shape which level.
 
     Args:
         image: the image.
         gt_inds: what each assigner says, by its name: ``i + 1`` for box ``i``; one a prior, or as many as there are
-            anchors at each prior.  A prior is drawn where any of its anchors has a box.
+            anchors at each prior.  A prior is drawn where any of its anchors has a box; where they have several, as a
+            disc for each.
         points: ``(x, y, stride, stride)`` in pixels.
         ground_truth: of a batch of one, or its boxes.
+        names: what each box shows.
         follow: index of a prior to ring.
         columns: images per row.
 
     Raises:
-        ValueError: where there is no assigner.
+        ValueError: where there is no assigner, or a box has no name.
     """
-    from matplotlib.lines import Line2D
-
     if not gt_inds:
         raise ValueError("there is no answer: give the gt_inds of at least one assigner")
     boxes = real_boxes(ground_truth)
-    xy, strides = to_numpy(points[:, :2]), to_numpy(points[:, 2])
+    called = named(boxes, names)
     height, width = image_size(image)
     title = "Which priors learn which box? Above each image: how many there are, box by box"
     figure, axes = sheet(title, len(gt_inds), columns, height / width)
     for ax, (name, inds) in zip(axes, gt_inds.items(), strict=True):
         show_image(ax, image, opacity=0.6)
-        for box in boxes.values():
-            draw_box(ax, box, "white")
+        for g, box in boxes.items():
+            draw_box(ax, box, box_color(g))
         ax.set_title(f"{name}: {' + '.join(str(int((inds == g + 1).sum())) for g in boxes)}")
-    keys = [
-        Line2D([], [], ls="", marker=level_style(s)[1], color=level_style(s)[0], label=f"stride {s:g}")
-        for s in np.unique(strides)
-    ]
-    figure.legend(handles=keys, loc="outside lower right", ncols=len(keys))
+    keys = _keys(called, np.unique(to_numpy(points[:, 2])))
+    figure.legend(handles=keys, loc="outside lower right", ncols=min(len(keys), MOST_KEYS))
     figure.draw_without_rendering()
-    side = np.clip(4 * points_per_pixel(axes[0]), 3.5, 8)
+    side = float(np.clip(4 * points_per_pixel(axes[0]), 3.5, 8))
     for ax, inds in zip(axes, gt_inds.values(), strict=True):
-        positive = (to_numpy(inds).reshape(len(points), -1) > 0).any(1)
-        # coarse levels below: their priors lie where finer ones do
-        for stride in np.unique(strides)[::-1]:
-            x, y = xy[positive & (strides == stride)].T
-            color, marker = level_style(stride)
-            size = (side * (1 + 0.6 * np.log2(stride / strides.min()))) ** 2
-            style = {"marker": marker, "edgecolors": "white", "linewidths": 0.8, "clip_on": False, "zorder": 3}
-            ax.scatter(x, y, s=size, color=color, label=f"stride {stride:g}", **style)
+        of_anchors = to_numpy(inds).reshape(len(points), -1)
+        _draw_answers(ax, points, {g: (of_anchors == g + 1).any(1) for g in boxes}, side)
         if follow is not None:
-            draw_ring(ax, xy[follow], "follow", 2.8 * side**2)
+            draw_ring(ax, to_numpy(points[follow, :2]), "follow", 2.8 * side**2)
     return figure
+
+
+def _keys(called: Mapping[int, str], strides: np.ndarray) -> list[Any]:
+    """What colours and shapes mean, of the first boxes."""
+    from matplotlib.lines import Line2D
+
+    looks = [(name, box_color(g), "o") for g, name in list(called.items())[:MOST_KEYS]]
+    looks += [(f"stride {s:g}", MUTED, level_style(s)[1]) for s in strides]
+    return [Line2D([], [], ls="", marker=marker, color=color, label=name) for name, color, marker in looks]
+
+
+def _draw_answers(
+    ax: "matplotlib.axes.Axes", points: Tensor, positives: Mapping[int, Bool[np.ndarray, " priors"]], side: float
+) -> None:
+    """The positives of one assigner, by box."""
+    xy, strides = to_numpy(points[:, :2]), to_numpy(points[:, 2])
+    shares = disc_shares(list(positives.values()))
+    # coarse levels below: their priors lie where finer ones do
+    for stride in np.unique(strides)[::-1]:
+        size = side * (1 + 0.6 * np.log2(stride / strides.min()))
+        style: dict[str, Any] = {"marker": level_style(stride)[1], "edgecolors": "white", "linewidths": 0.8}
+        for (g, mine), share in zip(positives.items(), shares, strict=True):
+            x, y = xy[where := mine & (strides == stride)].T
+            label, areas = f"box {g}, stride {stride:g}", (size * share[where]) ** 2
+            ax.scatter(x, y, s=areas, color=box_color(g), label=label, clip_on=False, zorder=3, **style)
 
 
 @styled
@@ -151,7 +171,7 @@ def courses(
     for ax, (panel, rows) in zip(axes, counts.items(), strict=True):
         for name, course in rows.items():
             i = names.index(name)
-            style = {"color": BOXES[i % len(BOXES)], "ls": LINES[i % len(LINES)], "lw": 1.8}
+            style = {"color": box_color(i), "ls": LINE_STYLES[i % len(LINE_STYLES)], "lw": 1.8}
             ax.plot(range(len(moments)), course, label=name, path_effects=halo(3.0), **style)
         most = max((max(course) for course in rows.values()), default=0)
         ax.set(title=panel, ylim=(0, 1.08 * most + 1), xlim=(-0.3, len(moments) - 0.7))

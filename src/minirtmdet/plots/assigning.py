@@ -15,7 +15,6 @@ from minirtmdet.plots.canvas import (
     bare,
     box_color,
     draw_box,
-    draw_labels,
     halo,
     image_size,
     level_style,
@@ -27,8 +26,9 @@ from minirtmdet.plots.canvas import (
     styled,
     to_numpy,
 )
-from minirtmdet.plots.dots import dot_area, draw_dots, draw_ring, square_around, union
+from minirtmdet.plots.dots import disc_shares, dot_area, draw_dots, draw_ring, square_around, union
 from minirtmdet.plots.grids import gt_indices, listed, named, real_boxes, some
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.structures import AssignResult, GroundTruth
 
 if TYPE_CHECKING:
@@ -136,10 +136,8 @@ def conflict(
     area = dot_area(left, points)
     xy = to_numpy(points[:, :2])
     seen = ((xy >= [view[0], view[3]]) & (xy <= [view[1], view[2]])).all(1)
-    # the first box's disc is the largest: later ones lie on it like the rings of a target
-    share = 1 - (wanted.cumsum(0) - 1) / wanted.sum(0).clip(min=1)
-    for g, claimed in enumerate(wanted):
-        draw_dots(left, points, claimed & seen, box_color(g), area * share[g] ** 2, f"box {g}")
+    for g, (claimed, share) in enumerate(zip(wanted, disc_shares(list(wanted)), strict=True)):
+        draw_dots(left, points, claimed & seen, box_color(g), area * share**2, f"box {g}")
         draw_dots(right, points, (owners == g + 1) & seen, box_color(g), np.full(len(points), area), f"box {g}")
     draw_ring(right, xy[contested & seen], "contested", 2 * area)
     for ax in axes[0]:

@@ -95,11 +95,22 @@ def styled(draw: "Callable[P, matplotlib.figure.Figure]") -> "Callable[P, matplo
                 given.arguments[name] = _as_drawable(name, value, texts)
             matplotlib.rcParams["font.family"] = families(texts)
             figure = draw(*given.args, **given.kwargs)
+            _separate_thousands(figure)
             # ticks are made when first drawn, in the style of that moment
             figure.draw_without_rendering()
         return figure
 
     return wrapper
+
+
+def _separate_thousands(figure: "matplotlib.figure.Figure") -> None:
+    """Write 20,000 on axes that reach so far: rows of zeros have to be counted."""
+    from matplotlib.ticker import ScalarFormatter
+
+    for ax in figure.axes:
+        for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter) and max(map(abs, limits)) >= 10_000:
+                axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
 
 
 def _as_drawable(name: str, value: Any, texts: list[str]) -> Any:
@@ -333,45 +344,22 @@ def draw_masks(axes: "matplotlib.axes.Axes", masks: Iterable[np.ndarray], colors
         axes.imshow(layer, extent=(0, layer.shape[1], layer.shape[0], 0), interpolation="nearest")
 
 
+CLOSE: dict[str, Any] = {"handlelength": 3.2, "columnspacing": 1.2}
+"""A legend of lines: long enough for their strokes, in columns that stand close."""
+
+
+def key_columns(labels: Sequence[str], share: float = 1.0) -> int:
+    """In how many columns a legend with these labels is no wider than a share of the card, one at least.
+
+    >>> key_columns(["a", "b", "c"]), key_columns(["a name of some length"] * 9), key_columns(["x" * 200])
+    (3, 3, 1)
+    """
+    widest = max(map(text_width, labels), default=0.0)
+    # beside a label: its line, and the space around both
+    return int(np.clip(72 * share * WIDTH // (widest + 42), 1, max(len(labels), 1)))
+
+
 def points_per_pixel(axes: "matplotlib.axes.Axes") -> float:
     """Typographic points that one pixel of the shown image takes, once the figure has been laid out."""
     (left, _), (right, _) = axes.transData.transform([(0, 0), (1, 0)])
     return float(right - left) * 72 / DPI
-
-
-def draw_labels(
-    axes: "matplotlib.axes.Axes", boxes: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str], colors: Sequence[str]
-) -> None:
-    """Name boxes, the first with priority: above, below or in the box, wherever boxes and labels are hidden least.
-
-    The figure must have been laid out: how much room a label takes depends on the size of the image.
-    """
-    pixel = points_per_pixel(axes)
-    left, right = sorted(axes.get_xlim())
-    top, bottom = sorted(axes.get_ylim())
-    height = 11 / pixel
-    seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
-    for order, (box, text, color) in enumerate(zip(boxes, texts, colors, strict=True)):
-        width = (text_width(text) + 2) / pixel
-        x1, y1, x2, y2 = (float(edge) for edge in box)
-        spots = np.array([(x, y) for y in (y1 - height, y2, y1, y2 - height) for x in (x1, x2 - width)])
-        spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
-        labels = np.hstack([spots, np.add(spots, (width, height))])[:, None]  # [spots,1,4]
-        sides = np.minimum(labels[..., 2:], seen[:, 2:]) - np.maximum(labels[..., :2], seen[:, :2])
-        hidden = sides.clip(min=0).prod(-1) / (seen[:, 2:] - seen[:, :2]).prod(-1).clip(min=1e-6)  # share of each
-        hidden[:, len(boxes) :] *= 4  # a hidden label is lost, a hidden box still has edges
-        best = hidden.sum(1).argmin()
-        x, y = spots[best]
-        seen = np.vstack([seen, labels[best]])
-        axes.text(
-            x + 1 / pixel,
-            y + height / 2,
-            text,
-            size=8,
-            color=ink_on(color),
-            va="center_baseline",
-            bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
-            zorder=5 - order / 1000,
-            clip_on=True,
-            parse_math=False,  # a class may be called "$1"
-        )

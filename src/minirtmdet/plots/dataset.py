@@ -12,7 +12,6 @@ from minirtmdet.plots.canvas import (
     MUTED,
     class_colors,
     draw_box,
-    draw_labels,
     image_size,
     new_figure,
     sheet,
@@ -21,6 +20,7 @@ from minirtmdet.plots.canvas import (
     to_numpy,
 )
 from minirtmdet.plots.images import MOST_LABELS, Annotated
+from minirtmdet.plots.labels import draw_labels
 
 if TYPE_CHECKING:
     import matplotlib.figure

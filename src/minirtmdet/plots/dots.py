@@ -25,6 +25,16 @@ def draw_dots(
         ax.scatter(x, y, s=areas[on_level], color=color, label=label, zorder=3, **style)
 
 
+def disc_shares(chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Widths of dots by box: of several boxes at one prior, each has a smaller disc that lies on the one before it.
+
+    >>> [share.tolist() for share in disc_shares([np.array([True, True]), np.array([False, True])])]
+    [[1.0, 1.0], [1.0, 0.5]]
+    """
+    counts = np.cumsum(chosen, axis=0)  # [boxes, priors]
+    return [np.minimum(1, 1 - (count - 1) / counts[-1].clip(min=1)) for count in counts]
+
+
 def draw_ring(ax: "matplotlib.axes.Axes", xy: np.ndarray, label: str, area: float = 90.0) -> None:
     """Rings around points ``[2]`` or ``[n, 2]``."""
     style: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.4, "clip_on": False}

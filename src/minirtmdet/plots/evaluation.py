@@ -10,13 +10,14 @@ from jaxtyping import Float
 from minirtmdet.evaluation.matching import Match
 from minirtmdet.plots.canvas import (
     BOXES,
+    CLOSE,
     INK,
     MUTED,
     Image,
     box_color,
     draw_box,
-    draw_labels,
     image_size,
+    key_columns,
     new_figure,
     sheet,
     show_image,
@@ -24,6 +25,7 @@ from minirtmdet.plots.canvas import (
     to_numpy,
 )
 from minirtmdet.plots.images import draw_found_masks
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.plots.training import LINE_STYLES
 
 if TYPE_CHECKING:
@@ -36,12 +38,15 @@ MOST_LETTERS = 30
 
 
 @styled
-def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "matplotlib.figure.Figure":
+def precision_recall(
+    curves: Mapping[str, Float[np.ndarray, " recalls"]], *, seen: str = ""
+) -> "matplotlib.figure.Figure":
     """Precision against recall, with the area below each curve, which is its AP.
 
     Args:
         curves: by name, the precision at evenly spaced recalls from 0 to 1, as COCO evaluation gives it at 101;
             -1 where there is nothing to find.
+        seen: what all of them are of, as "panda, at IoU .50": the class and the IoU.
 
     Up to six curves have a colour and a line style of their own; of more, each is thin and grey below their mean.
     """
@@ -52,6 +57,7 @@ def precision_recall(curves: Mapping[str, Float[np.ndarray, " recalls"]]) -> "ma
     figure = new_figure(title, 3.4)
     ax = figure.subplots()
     _draw_curves(ax, found, with_mean=len(found) > len(BOXES))
+    ax.set_title(seen)
     if found:
         ax.legend(title="AP", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -92,7 +98,8 @@ def precision_recall_by_iou(
     lines = [[line for line in ax.lines if not line.get_label().startswith("_")] for ax in axes]
     labels = [f"{a.get_label()} / {b.get_label().rpartition(' ')[2]}" for a, b in zip(*lines, strict=True)]
     if labels:
-        figure.legend(lines[0], labels, loc="outside lower center", ncols=3, title="AP50 / AP", title_fontsize=8)
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": key_columns(labels)}
+        figure.legend(lines[0], labels, title="AP50 / AP", title_fontsize=8, **CLOSE, **place)
     return figure
 
 
@@ -115,7 +122,8 @@ def worst_images(
         columns: images per row.
 
     Where detections have masks, their pixels have the colour of their boxes.  A true box that was found is thin, dashed
-    and white.  The first twelve boxes of an image are named, those that were missed before those that are false.
+    and white.  The first twelve boxes of an image are named as far as there is room, those that were missed before
+    those that are false.
 
     Raises:
         ValueError: where there is no image, or the numbers differ.

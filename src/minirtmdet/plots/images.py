@@ -15,7 +15,6 @@ from minirtmdet.plots.canvas import (
     box_color,
     class_colors,
     draw_box,
-    draw_labels,
     draw_masks,
     image_size,
     panels,
@@ -25,6 +24,7 @@ from minirtmdet.plots.canvas import (
     to_numpy,
 )
 from minirtmdet.plots.grids import real_boxes
+from minirtmdet.plots.labels import draw_labels
 from minirtmdet.structures import Detections, GroundTruth
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def detection_sheet(
         detections: one entry per image, in its pixels.
         classes: name of each class.
         ground_truth: the true boxes, in the same pixels.
-        score_threshold: only detections that score more are drawn; of these the best twelve are named.
+        score_threshold: only detections that score more are drawn; of these the best twelve are named, as far as
+            their names can be read.
         columns: images per row.
 
     Raises:

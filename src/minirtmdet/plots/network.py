@@ -1,6 +1,7 @@
 """Figures of what the network says and sees: scores on each level, what its norms hold, where a cell looks."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from minirtmdet.plots.canvas import (
     bare,
     box_color,
     draw_box,
-    halo,
     level_style,
     new_figure,
     panels,
@@ -27,11 +27,17 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.dots import draw_ring
 from minirtmdet.plots.grids import levels, real_boxes
+from minirtmdet.plots.training import LINE_STYLES, moving_average
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
+
+MARKS = (("o", BOXES[5]), ("X", BOXES[4]), ("^", BOXES[3]))
+"""Shape and colour of marked places."""
+SMOOTH = 8
+"""Pixels that a profile is averaged over: the cells of a level see every other pixel more."""
 
 
 @styled
@@ -109,63 +115,82 @@ def norm_statistics(norms: Mapping[int, nn.BatchNorm2d]) -> "matplotlib.figure.F
             ax.plot(by_channel[order], marker, color=color, ms=3.5, mec="white", mew=0.3, label=f"stride {stride}")
         ax.set(title=title, xlabel="channel, in the order of the first level's deviation")
     axes[1].set_ylim(0, None)
-    axes[0].legend(loc="best")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(norms))
     return figure
 
 
 @styled
 def influence(
-    gradient: Float[Tensor, "height width"],
-    marks: Mapping[str, tuple[float, float]],
-    *,
-    image: Image | None = None,
+    gradients: Mapping[int, Float[Tensor, "height width"]], points: Mapping[int, tuple[int | float, int | float]]
 ) -> "matplotlib.figure.Figure":
-    """How much each pixel moves an output, with some points marked.
+    """How much pixels move what a cell of each level reads, against their distance from its prior.
+
+    Left the mean over all pixels at one distance, as a share of the largest; right the part of all influence that lies
+    within a distance.  A distance is that along x or y, whichever is larger: what lies within it is a square.
+
+    Args:
+        gradients: magnitude at each pixel, by the level's stride.
+        points: ``(x, y)`` of the level's prior in pixels.
+    """
+    rings = {stride: _rings(to_numpy(gradient), points[stride]) for stride, gradient in gradients.items()}
+    halves = {stride: int((within < 0.5).sum()) + 1 for stride, (_, within) in rings.items()}
+    said = ", ".join(f"{pixels} px at stride {stride}" for stride, pixels in halves.items())
+    figure = new_figure(f"Half of what moves a cell lies within {said}", 2.7)
+    falling, growing = figure.subplots(1, 2)
+    for style, (stride, (mean, within)) in zip(cycle(LINE_STYLES), rings.items(), strict=False):
+        color, _ = level_style(stride)
+        look: dict[str, Any] = {"color": color, "ls": style, "lw": 1.8, "label": f"stride {stride}"}
+        distance = np.arange(len(mean)) + 1
+        falling.plot(distance - 0.5, moving_average(mean, SMOOTH) / moving_average(mean, SMOOTH).max(), **look)
+        growing.plot([0, *distance], [0, *within], **look)
+    growing.axhline(0.5, color=MUTED, lw=0.9)
+    falling.set_title("mean influence of a pixel, of the largest")
+    growing.set_title("share of all influence within the distance")
+    for ax in (falling, growing):
+        ax.set(xlabel="pixels from the prior", xlim=(0, None), ylim=(0, 1.02))
+    figure.legend(*falling.get_legend_handles_labels(), loc="outside lower right", ncols=len(rings), handlelength=3.2)
+    return figure
+
+
+def _rings(
+    values: Float[np.ndarray, "height width"], point: tuple[int | float, int | float]
+) -> tuple[Float[np.ndarray, " pixels"], Float[np.ndarray, " pixels"]]:
+    """The mean influence of the pixels at each distance, and the share of all that lies no farther away."""
+    away_x, away_y = (np.abs(np.arange(size) + 0.5 - at) for size, at in zip(values.shape[::-1], point, strict=True))
+    ring = np.maximum(away_x, away_y[:, None]).astype(int).ravel()
+    sums = np.bincount(ring, values.ravel())
+    return sums / np.bincount(ring).clip(min=1), sums.cumsum() / sums.sum()
+
+
+@styled
+def influence_middle(
+    gradient: Float[Tensor, "height width"], marks: Mapping[str, tuple[float, float]]
+) -> "matplotlib.figure.Figure":
+    """Where the middle of the influence on one cell is, along x and along y, and how far some points are from it.
 
     Args:
         gradient: magnitude at each pixel.
-        marks: ``(x, y)`` in pixels, by what they are called.
-        image: the image, to show beside it with the same marks; without it, the sums along columns and rows are beside.
+        marks: ``(x, y)`` of the points in pixels, by what they are called.
     """
     values = to_numpy(gradient)
-    height, width = values.shape
-    title = "Where one cell looks: bright pixels move its output most"
-    if image is None:
-        figure = new_figure(title, 3.5)
-        cells = figure.add_gridspec(2, 2, width_ratios=[1.2, 1])
-        shown = [figure.add_subplot(cells[:, 0])]
-        sums = {"x": values.sum(0), "y": values.sum(1)}
-        for i, (axis, course) in enumerate(sums.items()):
-            _profile(figure.add_subplot(cells[i, 1]), axis, course, {name: mark[i] for name, mark in marks.items()})
-    else:
-        figure, [shown] = panels(title, 1, 2, height / width, share=0.8, headings=False)
-        show_image(shown[0], image)
-    shown[-1].imshow(values, extent=(0, width, height, 0), interpolation="nearest")
-    for ax in shown:
-        for i, (name, (x, y)) in enumerate(marks.items()):
-            marker, color = _mark_style(i)
-            effects = halo(2.0, INK)
-            ax.scatter(x, y, 60, color, marker=marker, edgecolors="white", lw=1, label=name, path_effects=effects)
-        bare(ax)
-    if image is not None:
-        shown[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
-    else:
-        figure.legend(*figure.axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=len(marks) + 1)
+    figure = new_figure("How much each column and each row of pixels moves the output of one cell", 2.7)
+    axes = figure.subplots(1, 2, sharey=True)
+    for i, (ax, axis) in enumerate(zip(axes, "xy", strict=True)):
+        _profile(ax, axis, values.sum(i), {name: mark[i] for name, mark in marks.items()})
+    axes[0].set_ylabel("influence, of the largest")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=len(handles))
     return figure
 
 
 def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: Mapping[str, float]) -> None:
     """Influence along one axis of the image, with its middle and the marks as lines."""
     places = np.arange(len(course)) + 0.5  # of each pixel
-    share = course / course.sum()
+    share = course / course.max()
     ax.fill_between(places, share, color=FAINT, edgecolor=MUTED, lw=1)
     for i, (name, place) in enumerate(marks.items()):
-        marker, color = _mark_style(i)
+        marker, color = MARKS[i % len(MARKS)]
         style: dict[str, Any] = {"marker": marker, "markevery": [1], "ms": 7, "mec": "white", "clip_on": False}
-        ax.plot([place, place], [0, 1.06 * share.max()], color=color, lw=2, label=name, **style)
-    ax.axvline((places * share).sum(), color=INK, lw=1.4, ls="--", label="middle of the influence")
-    ax.set(title=f"along {axis}", xlim=(0, len(course)), ylim=(0, None), yticks=[], xlabel="pixel")
-
-
-def _mark_style(i: int) -> tuple[str, str]:
-    return "oX^"[i % 3], BOXES[3:][(2, 1, 0)[i % 3]]
+        ax.plot([place, place], [0, 1.08], color=color, lw=2, label=name, **style)
+    ax.axvline((places * course).sum() / course.sum(), color=INK, lw=1.4, ls="--", label="middle of the influence")
+    ax.set(title=f"along {axis}", xlim=(0, len(course)), ylim=(0, 1.16), xlabel="pixel")

@@ -1,13 +1,15 @@
 """Figures to choose a threshold by: F1 against the score, confusions, calibration, and what goes wrong."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
 from minirtmdet.evaluation.thresholds import Calibration, Choice, Curve
-from minirtmdet.plots.canvas import BOXES, INK, MUTED, new_figure, styled
+from minirtmdet.plots.canvas import BOXES, CLOSE, INK, MUTED, class_colors, key_columns, new_figure, styled
+from minirtmdet.plots.training import LINE_STYLES
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20
 """Classes that a figure names; of more, those with the most to say."""
+# of Paul Tol's muted scheme: no class has one of these
+PRECISION, RECALL = "#117733", "#aa4499"
 KINDS = {
     "class": "of another class",
     "location": "badly placed",
@@ -33,8 +37,8 @@ def threshold_curves(
 
     Args:
         overall: of all classes together.
-        by_class: of each, by name.
-        best: the threshold to mark.
+        by_class: of each, by name; up to six have a colour and a line style each, more are thin and grey.
+        best: the threshold to mark; where it is the lowest of all, curves go on to it.
     """
     title = "Precision, recall and F1 against the threshold: nothing is right"
     if best is not None:
@@ -42,28 +46,46 @@ def threshold_curves(
             f"Precision, recall and F1 against the threshold: at {best.threshold:.2f} F1 is highest, {best.f1:.3f}, "
             f"precision {best.precision:.3f} and recall {best.recall:.3f}"
         )
-    figure = new_figure(title, 3.4)
+    lowest = min([*overall.scores[-1:], *([] if best is None else [best.threshold])], default=0.0)
+    figure = new_figure(title, 3.6)
     ax, of_classes = figure.subplots(1, 2, sharey=True)
     for values, label, color, style in (
-        (overall.precision, "precision", BOXES[0], "--"),
-        (overall.recall, "recall", BOXES[1], "-."),
-        (overall.f1, "F1", INK, "-"),
+        (overall.precision, "precision", PRECISION, "--"),
+        (overall.recall, "recall", RECALL, "-."),
     ):
-        ax.step(overall.scores, values, where="pre", label=label, color=color, ls=style, lw=1.8)
-    if best is not None:
-        ax.axvline(best.threshold, color=MUTED, lw=0.9)
-    ax.legend(loc="lower center")
-    ax.set_title("all classes together")
-    few = len(by_class) <= len(BOXES)
-    for i, (name, curve) in enumerate(by_class.items()):
-        look = {"color": BOXES[i], "lw": 1.6, "label": name} if few else {"color": MUTED, "lw": 0.7, "alpha": 0.6}
-        of_classes.step(curve.scores, curve.f1, where="pre", **look)
-    if few and by_class:
-        of_classes.legend(loc="lower center")
-    of_classes.set_title("F1 of each class")
+        _draw_steps(ax, overall, values, lowest, label=label, color=color, ls=style, lw=1.8)
     for axes in (ax, of_classes):
-        axes.set(xlabel="threshold", xlim=(0, 1), ylim=(0, 1.02))
+        label = "F1" if axes is ax else "all together"
+        _draw_steps(axes, overall, overall.f1, lowest, label=label, color=INK, lw=1.8 if axes is ax else 2.6)
+    few = len(by_class) <= len(LINE_STYLES)
+    # the total's line is solid: a class has that only where all else is taken
+    looks = zip(class_colors(list(by_class)), cycle((*LINE_STYLES[1:], LINE_STYLES[0])), strict=False)
+    for (name, curve), (color, style) in zip(by_class.items(), looks, strict=True):
+        look: dict[str, Any] = {"color": color, "ls": style, "lw": 1.6, "label": name}
+        _draw_steps(of_classes, curve, curve.f1, lowest, **(look if few else {"color": MUTED, "lw": 0.7, "alpha": 0.6}))
+    for axes, heading in ((ax, "all classes together"), (of_classes, "F1 of each class")):
+        axes.set(title=heading, xlabel="threshold", xlim=(0, 1), ylim=(0, 1.02))
+        if best is not None:
+            axes.axvline(best.threshold, color=MUTED, lw=0.9)
+        handles, labels = axes.get_legend_handles_labels()
+        # below its panel, where no curve can lie
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), **CLOSE}
+        axes.legend(handles, labels, ncols=key_columns(labels, 0.45), **place)
     return figure
+
+
+def _draw_steps(ax: "matplotlib.axes.Axes", curve: Curve, values: np.ndarray, lowest: float, **look: Any) -> None:
+    """A course against the threshold: what an entry says holds from its score down to the next entry's.
+
+    Args:
+        ax: to draw on.
+        curve: where the scores are from.
+        values: of each score.
+        lowest: what the last entry holds down to; nothing scores less.
+        look: colour, style and label of the line.
+    """
+    scores = np.append(curve.scores, min(curve.scores[-1], lowest) if len(curve.scores) else [])
+    ax.step(scores, np.append(values, values[-1:]), where="post", **look)
 
 
 @styled

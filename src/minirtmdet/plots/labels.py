@@ -1,0 +1,63 @@
+"""The names of boxes, placed where they can be read."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minirtmdet.plots.canvas import ink_on, points_per_pixel
+from minirtmdet.plots.fonts import text_width
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+MOST_HIDDEN = 1 / 3
+"""Of a label, by a later one."""
+FARTHER = 0.3
+"""So much of a box may be hidden before its label moves a line away from it."""
+
+
+def draw_labels(
+    axes: "matplotlib.axes.Axes", boxes: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str], colors: Sequence[str]
+) -> None:
+    """Name boxes, the first with priority: above, below or in the box, wherever boxes and labels are hidden least.
+
+    In a crowd a label that would hide a third of an earlier one wherever it stood is left out: neither could be read.
+
+    The figure must have been laid out: how much room a label takes depends on the size of the image.
+    """
+    pixel = points_per_pixel(axes)
+    left, right = sorted(axes.get_xlim())
+    top, bottom = sorted(axes.get_ylim())
+    height = 11 / pixel
+    rows = [(0, -1), (1, 0), (0, 0), (1, -1), (0, -2), (1, 1)]  # from the box's upper or lower edge, in labels
+    farther = np.repeat([0, 0, 0, 0, FARTHER, FARTHER], 3)
+    seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
+    for order, (box, text, color) in enumerate(zip(boxes, texts, colors, strict=True)):
+        width = (text_width(text) + 2) / pixel
+        x1, y1, x2, y2 = (float(edge) for edge in box)
+        columns = (x1, x2 - width, (x1 + x2 - width) / 2)
+        spots = np.array([(x, (y1, y2)[edge] + lines * height) for edge, lines in rows for x in columns])
+        spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
+        labels = np.hstack([spots, np.add(spots, (width, height))])[:, None]  # [spots,1,4]
+        sides = np.minimum(labels[..., 2:], seen[:, 2:]) - np.maximum(labels[..., :2], seen[:, :2])
+        hidden = sides.clip(min=0).prod(-1) / (seen[:, 2:] - seen[:, :2]).prod(-1).clip(min=1e-6)  # share of each
+        readable = hidden[:, len(boxes) :].max(1, initial=0) <= MOST_HIDDEN
+        if not readable.any():
+            continue
+        hidden[:, len(boxes) :] *= 4  # a hidden label is lost, a hidden box still has edges
+        best = np.where(readable, hidden.sum(1) + farther, np.inf).argmin()
+        x, y = spots[best]
+        seen = np.vstack([seen, labels[best]])
+        axes.text(
+            x + 1 / pixel,
+            y + height / 2,
+            text,
+            size=8,
+            color=ink_on(color),
+            va="center_baseline",
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
+            zorder=5 - order / 1000,
+            clip_on=True,
+            parse_math=False,  # a class may be called "$1"
+        )
