@@ -9,7 +9,7 @@ random and answer as a trained detector's (``inference.py``).  Of the 5,000 imag
 their time is counted for all; the COCO tools get the detections of all, drawn around the boxes.
 
 Loading: images per second that training gets, by the recipe of mini-160 from its scenes and by that of tiny from JPEG
-files, from no loading process to one more than there are cores.  Nothing else runs meanwhile; the rounds take turns.
+files, from no loading process to as many as there are cores.  Nothing else runs meanwhile; the rounds take turns.
 
 Writes ``benchmarks/results/evaluation.json`` and prints a table.
 """
@@ -199,7 +199,7 @@ def loading(scenes: Path, photos: Path, size: Size) -> dict[str, list[dict[str, 
         "mini-160": CocoDataset(scenes / "train.json", scenes / "train"),
         "rtmdet-tiny": CocoDataset(photos / "train.json", photos),
     }
-    counts = range((os.cpu_count() or 1) + 2)
+    counts = range((os.cpu_count() or 1) + 1)
     found: dict[tuple[str, int], list[float]] = {}
     for _ in range(size.rounds):
         for preset, dataset in data.items():
