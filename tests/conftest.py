@@ -1,12 +1,7 @@
 """What every test has."""
 
-import os
-
 import pytest
 import shape_checks
-
-# messages are compared, and a progress bar would stand before them; tqdm reads this when it is imported
-os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 @pytest.fixture(autouse=True)
