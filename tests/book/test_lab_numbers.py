@@ -20,7 +20,7 @@ from minirtmdet.head.priors import MlvlPointGenerator
 from minirtmdet.reference import assigners, assignment
 
 ANSWERS = "tests/book/lab/answers.mjs"
-CASES = 1100
+CASES = 2000
 CLASSES = 4
 
 

@@ -35,8 +35,6 @@ CASES: dict[str, ModelConfig] = {
     "shared": replace(SMALL, separate_bn=False),
     "objectness": replace(SMALL, with_objectness=True, exp_on_reg=False, prior_offset=0.5),
 }
-# tracing for any number of images takes twice as long: networks with the same operations are traced so as nms files
-OF_TWO = ("tiny", "objectness")
 
 
 def detector(config: ModelConfig) -> RTMDet:
@@ -86,7 +84,7 @@ def assert_same(found: list[Detections], expected: list[Detections]) -> None:
 def raw(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RTMDet, OnnxDetector]:
     model = detector(CASES[request.param])
     path = tmp_path_factory.mktemp("raw") / f"{request.param}.onnx"
-    export_onnx(model, path, input_size=SIZE, preset=request.param, batch=2 if request.param in OF_TWO else None)
+    export_onnx(model, path, input_size=SIZE, preset=request.param)
     return model, OnnxDetector(path)
 
 
@@ -336,7 +334,7 @@ SHAPES, SCALES = [(160, 128), (160, 160), (100, 160)], [(0.5, 0.25), (1.0, 1.0),
 ORIGINALS = [(640, 256), (160, 160), (50, 80)]
 
 
-@pytest.mark.parametrize(("nms", "batch"), [(False, 2), (True, None), (True, 2)])
+@pytest.mark.parametrize(("nms", "batch"), [(False, None), (True, None), (True, 2)])
 def test_files_with_masks_find_what_torch_does(nms: bool, batch: int | None, tmp_path: Path):
     model = with_masks()
     config = replace(limits(model), max_per_image=30)

@@ -30,7 +30,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, R
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "raw.onnx"
-    export_onnx(small().eval(), path, input_size=64, classes=CLASSES, predict=RUN.predict, preset="small", batch=2)
+    export_onnx(small().eval(), path, input_size=64, classes=CLASSES, predict=RUN.predict, preset="small")
     return path
 
 
@@ -118,7 +118,7 @@ def test_an_exported_file_is_made_for_one_size_and_predicts_as_its_model(exporte
     assert isinstance(loaded.model, OnnxDetector)
     assert (loaded.source, loaded.classes, loaded.num_classes) == (exported, CLASSES, 3)
     assert (loaded.limits, loaded.data) == (RUN.predict, None)
-    assert loaded.description == f"{exported}: ONNX of small, 3 classes, 64 px, 2 images at a time, all priors"
+    assert loaded.description == f"{exported}: ONNX of small, 3 classes, 64 px, all priors"
     assert loaded.input_side(None) == loaded.input_side(64) == 64
     with pytest.raises(ValueError, match=r"raw\.onnx is made for 64 pixels, not for 96: export it again"):
         loaded.input_side(96)
