@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from helpers.built_site import SITE, VENDOR, needs_vendor
+from helpers.built_site import PAGES, SITE, VENDOR, needs_vendor, of_the_site
 
-PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)
 CHAPTERS = [page for page in PAGES if page.startswith("book/") and page.count("/") == 1]
 LARGEST = 3
 """Of the pages that are made from code, so many of each folder are looked at with the browser: they are all alike."""
@@ -16,10 +15,7 @@ MOST = 1_000_000
 NETWORK = "network.bin"
 """The live network of the lab, which is loaded when somebody asks it."""
 WIDTHS = (1280, 390)
-pytestmark = [
-    pytest.mark.site,
-    pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
-]
+pytestmark = of_the_site
 
 
 def with_signatures() -> list[str]:
@@ -116,7 +112,7 @@ def try_it(tab: Any) -> list[str]:
 @needs_vendor
 @pytest.mark.parametrize("visit", to_look_at(), indirect=True)
 def test_page_is_quiet_and_fits(visit: Visit) -> None:
-    """No console error, no failed or outside request, all formulas and diagrams drawn, nothing beyond the window."""
+    """No console error, no failed or outside request, all formulas set, nothing beyond the window."""
     assert not visit.problems
 
 

@@ -14,18 +14,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup, SoupStrainer
-from helpers.built_site import SITE, needs_vendor
+from helpers.built_site import PAGES, SITE, needs_vendor, of_the_site
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
 
 from you_are_here import CHAPTERS
 
-# pages without a text of their own: a redirect, and what Sphinx makes for search and for the code
-PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("**/*.html") if "_static" not in path.parts)
-pytestmark = [
-    pytest.mark.site,
-    pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
-]
+pytestmark = of_the_site
 
 
 LOOKED_AT = SoupStrainer(["head", "link", "script", "img", "iframe", "a"])

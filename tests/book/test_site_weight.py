@@ -4,14 +4,11 @@ import re
 from typing import Any
 
 import pytest
-from helpers.built_site import SITE
+from helpers.built_site import PAGES, SITE, of_the_site
 
-PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.glob("book/**/*.html"))
-API = [page for page in PAGES if page.startswith("book/api")]
-pytestmark = [
-    pytest.mark.site,
-    pytest.mark.skipif(not PAGES, reason="there is no built book in _build/html: run make book"),
-]
+BOOK = [page for page in PAGES if page.startswith("book/")]
+API = [page for page in BOOK if page.startswith("book/api")]
+pytestmark = of_the_site
 MOST_API = 200_000
 """Bytes of a page of the API."""
 
@@ -30,13 +27,13 @@ def icons(page: str) -> set[str]:
 def test_every_icon_is_drawn() -> None:
     sheet = (SITE / "_static" / "icons.css").read_text(encoding="utf-8")
     drawn = set(re.findall(r"^\.(fa-[\w-]+) \{\n  --icon", sheet, flags=re.MULTILINE))
-    used = set().union(*(icons(page) for page in [*PAGES, "search.html", "genindex.html"]))
+    used = set().union(*(icons(page) for page in [*BOOK, "search.html", "genindex.html"]))
     assert {"fa-bars", "fa-magnifying-glass", "fa-sun"} <= used
     assert used <= drawn
 
 
 def test_the_icons_font_and_script_are_gone() -> None:
-    assert [page for page in [*PAGES, "search.html"] if "fontawesome" in text(page)] == []
+    assert [page for page in [*BOOK, "search.html"] if "fontawesome" in text(page)] == []
     assert not (SITE / "_static" / "vendor" / "fontawesome").exists()
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.plots.canvas import (
+    LINE_STYLES,
     MUTED,
     Image,
     box_color,
@@ -25,7 +26,6 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.dots import disc_shares, draw_ring
 from minirtmdet.plots.grids import named, real_boxes
-from minirtmdet.plots.training import LINE_STYLES
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:

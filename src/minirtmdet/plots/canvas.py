@@ -41,6 +41,8 @@ THINGS = {"panda": BOXES[0], "car": BOXES[1], "tennis ball": BOXES[2]}
 """What the book's scene shows: in one colour in every figure, whether it is coloured by box or by class."""
 LOSSES = ("#882255", "#999933")
 CLASS_LOSS, BOX_LOSS = LOSSES
+LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)))
+"""Told apart without colours."""
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": DPI,

@@ -12,6 +12,7 @@ from minirtmdet.plots.canvas import (
     BOXES,
     CLOSE,
     INK,
+    LINE_STYLES,
     MUTED,
     Image,
     box_color,
@@ -26,7 +27,6 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.images import draw_found_masks
 from minirtmdet.plots.labels import draw_labels
-from minirtmdet.plots.training import LINE_STYLES
 
 if TYPE_CHECKING:
     import matplotlib.axes

@@ -12,6 +12,7 @@ from minirtmdet.plots.canvas import (
     BOXES,
     FAINT,
     INK,
+    LINE_STYLES,
     MUTED,
     Image,
     bare,
@@ -27,7 +28,7 @@ from minirtmdet.plots.canvas import (
 )
 from minirtmdet.plots.dots import draw_ring
 from minirtmdet.plots.grids import levels, real_boxes
-from minirtmdet.plots.training import LINE_STYLES, moving_average
+from minirtmdet.plots.training import moving_average
 from minirtmdet.structures import GroundTruth
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ def influence(
     for style, (stride, (mean, within)) in zip(cycle(LINE_STYLES), rings.items(), strict=False):
         color, _ = level_style(stride)
         look: dict[str, Any] = {"color": color, "ls": style, "lw": 1.8, "label": f"stride {stride}"}
-        distance = np.arange(len(mean)) + 1
-        falling.plot(distance - 0.5, moving_average(mean, SMOOTH) / moving_average(mean, SMOOTH).max(), **look)
+        distance, smooth = np.arange(len(mean)) + 1, moving_average(mean, SMOOTH)
+        falling.plot(distance - 0.5, smooth / smooth.max(), **look)
         growing.plot([0, *distance], [0, *within], **look)
     growing.axhline(0.5, color=MUTED, lw=0.9)
     falling.set_title("mean influence of a pixel, of the largest")

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from minirtmdet.evaluation.thresholds import Calibration, Choice, Curve
-from minirtmdet.plots.canvas import BOXES, CLOSE, INK, MUTED, class_colors, key_columns, new_figure, styled
-from minirtmdet.plots.training import LINE_STYLES
+from minirtmdet.plots.canvas import BOXES, CLOSE, INK, LINE_STYLES, MUTED, class_colors, key_columns, new_figure, styled
 
 if TYPE_CHECKING:
     import matplotlib.axes

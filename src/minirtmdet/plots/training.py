@@ -18,6 +18,7 @@ from minirtmdet.plots.canvas import (
     BOXES,
     CLASS_LOSS,
     INK,
+    LINE_STYLES,
     MUTED,
     box_color,
     halo,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 LOSSES = {"loss_cls": ("class loss", CLASS_LOSS, "-"), "loss_bbox": ("box loss", BOX_LOSS, "--")}
 PARTS = {"class, positives": CLASS_LOSS, "box": BOX_LOSS, "class, background": MUTED}
 OWN = {"class, positives": 1, "box": 2}
-LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (9, 2)), (0, (4, 1, 1, 1, 1, 1)))
-"""Told apart without colours."""
 COUNTERS = {"lr": "learning rate", "num_pos": "positives per image", "AP": "AP"}
 COMPARED = {
     "loss_cls": "class loss (log)",
