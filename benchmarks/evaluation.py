@@ -23,7 +23,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -36,26 +37,15 @@ if TYPE_CHECKING:
     from minirtmdet.detector import RTMDet
 
 RESULT = HERE / "results" / "evaluation.json"
-BATCH = 16
-"""Images that the network is given at a time, as ``minirtmdet eval`` does."""
-
-
-class Size(NamedTuple):
-    """How much is measured.
-
-    Attributes:
-        scenes: images of the first evaluation.
-        images: images of the second, by numbers.
-        looked_at: those of them that are read and looked at.
-        steps: batches that are loaded in a round.
-        rounds: of loading.
-    """
-
-    scenes: int = 300
-    images: int = 5000
-    looked_at: int = 64
-    steps: int = 60
-    rounds: int = 3
+SCENES, IMAGES = 300, 5000
+"""Of the first evaluation, and of the second."""
+LOOKED_AT = 64
+"""Of the second's images, those that are read and looked at."""
+CLASSES = 80
+EVAL_BATCH, TRAIN_BATCH = 16, 8
+"""Images at a time: as ``minirtmdet eval`` takes them, and as ``make train`` does."""
+STEPS, ROUNDS = 60, 3
+"""Batches that are loaded in a round, and how many rounds there are."""
 
 
 # ------------------------------------------------------------------------------------------------ evaluation
@@ -69,15 +59,14 @@ def parts_of(model: "RTMDet", dataset: "CocoDataset", input_size: int) -> dict[s
     from minirtmdet.evaluation import coco
 
     reading, network, predict, tools = (Stopwatch() for _ in range(4))
-    plain = coco.coco_metrics
     time_method(model, "forward", network)
     time_method(model, "predict", predict)
-    time_method(coco, "coco_metrics", tools)
-    loader = EvalLoader(dataset, input_size=input_size, batch_size=BATCH)
-    start = time.perf_counter()
-    coco.run_evaluation(model, counted(loader, reading), dataset, progress=False)
-    whole = time.perf_counter() - start
-    coco.coco_metrics = plain
+    batches = EvalLoader(dataset, input_size=input_size, batch_size=EVAL_BATCH)
+    with patch.object(coco, "coco_metrics", coco.coco_metrics):
+        time_method(coco, "coco_metrics", tools)
+        start = time.perf_counter()
+        coco.run_evaluation(model, counted(batches, reading), dataset, progress=False)
+        whole = time.perf_counter() - start
     found = {
         "reading": reading.seconds,
         "network": network.seconds,
@@ -99,7 +88,7 @@ def counted(batches: Iterable[Any], watch: "Stopwatch") -> Iterator[Any]:
         yield batch
 
 
-def like_coco(images: int, classes: int = 80, boxes: float = 7.3, detections: int = 300) -> tuple[dict, list[dict]]:
+def like_coco(images: int, boxes: float = 7.3, detections: int = 300) -> tuple[dict, list[dict]]:
     """Ground truth and detections in COCO's form, of images of 640 x 480.
 
     Sides are log-uniform from 12 to 320 px.  Of the detections, each box has one near it with a high score; the others
@@ -109,18 +98,18 @@ def like_coco(images: int, classes: int = 80, boxes: float = 7.3, detections: in
     annotations, results = [], []
     for image in range(1, images + 1):
         true = random_boxes(rng, rng.poisson(boxes))
-        labels = rng.integers(1, classes + 1, len(true)).tolist()
+        labels = rng.integers(1, CLASSES + 1, len(true)).tolist()
         for box, label in zip(true.tolist(), labels, strict=True):
             entry = {"image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
             annotations.append({"id": len(annotations) + 1, **entry})
         near = true * rng.normal(1.0, 0.03, true.shape)
         found = np.concatenate((near, random_boxes(rng, detections - len(true)))).tolist()
-        labels += rng.integers(1, classes + 1, detections - len(true)).tolist()
+        labels += rng.integers(1, CLASSES + 1, detections - len(true)).tolist()
         scores = [*rng.uniform(0.2, 0.9, len(true)), *rng.uniform(0.001, 0.1, detections - len(true))]
         for box, label, score in zip(found, labels, scores, strict=True):
             results.append({"image_id": image, "category_id": label, "bbox": box, "score": float(score)})
     entries = [{"id": n, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(1, images + 1)]
-    categories = [{"id": n, "name": f"class {n}"} for n in range(1, classes + 1)]
+    categories = [{"id": n, "name": f"class {n}"} for n in range(1, CLASSES + 1)]
     return {"images": entries, "annotations": annotations, "categories": categories}, results
 
 
@@ -136,75 +125,46 @@ def seconds_of_tools(images: int) -> float:
 
     truth, results = like_coco(images)
     start = time.perf_counter()
-    coco_metrics(truth, results, range(1, 81))
+    coco_metrics(truth, results, range(1, CLASSES + 1))
     return time.perf_counter() - start
 
 
-def evaluations(scenes: Path, photos: Path, size: Size) -> list[dict[str, Any]]:
-    """Both rows: seconds by part, and their shares."""
-    from inference import DISTANCES, LOGITS, as_if_trained
-    from inference_worker import photos as noise
+def evaluation(title: str, name: str, dataset: "CocoDataset", images: int) -> dict[str, Any]:
+    """A row: seconds by part, for so many images like those of the data set, and their shares."""
+    from inference import SIDES, detector
 
-    from minirtmdet.configs import MODELS
-    from minirtmdet.data.coco import CocoDataset
-    from minirtmdet.presets import PRESETS
-
-    rows = []
-    for name, config, input_size, folder, count in (
-        (f"{size.scenes:,} scenes, 160 px", PRESETS["mini-160"].model, 160, scenes, size.scenes),
-        (f"{size.images:,} images like COCO's, 640 px", MODELS["tiny"], 640, photos, size.images),
-    ):
-        model = as_if_trained(
-            config, noise(1), input_size, *(pair[name_of(input_size)] for pair in (LOGITS, DISTANCES))
-        )
-        part = "val" if folder == scenes else "train"
-        dataset = CocoDataset(folder / f"{part}.json", folder / part if folder == scenes else folder)
-        seconds = parts_of(model, dataset, input_size)
-        if len(dataset) != count:
-            seconds = {part: one * count / len(dataset) for part, one in seconds.items()}
-            seconds["COCO tools"] = seconds_of_tools(count)
-        whole = sum(seconds.values())
-        rows.append(
-            {
-                "name": name,
-                "looked_at": len(dataset),
-                "seconds": {part: round(one, 3) for part, one in seconds.items()},
-                "share": {part: round(one / whole, 3) for part, one in seconds.items()},
-            }
-        )
-    return rows
+    seconds = parts_of(detector(name), dataset, SIDES[name])
+    if len(dataset) != images:
+        seconds = {part: one * images / len(dataset) for part, one in seconds.items()}
+        seconds["COCO tools"] = seconds_of_tools(images)
+    whole = sum(seconds.values())
+    return {
+        "name": title,
+        "looked_at": len(dataset),
+        "seconds": {part: round(one, 3) for part, one in seconds.items()},
+        "share": {part: round(one / whole, 3) for part, one in seconds.items()},
+    }
 
 
-def with_classes(json_file: Path, count: int) -> None:
-    """Give the data set so many categories: those that are drawn, and others without a box."""
+def with_classes(json_file: Path) -> None:
+    """Give the data set as many categories as COCO has: those that are drawn, and others without a box."""
     content = json.loads(json_file.read_text(encoding="utf-8"))
-    more = range(len(content["categories"]) + 1, count + 1)
+    more = range(len(content["categories"]) + 1, CLASSES + 1)
     content["categories"] += [{"id": number, "name": f"class {number}"} for number in more]
     json_file.write_text(json.dumps(content), encoding="utf-8")
-
-
-def name_of(input_size: int) -> str:
-    """Whose answers ``inference.py`` imitates at this size."""
-    return "mini" if input_size == 160 else "tiny"
 
 
 # --------------------------------------------------------------------------------------------------- loading
 
 
-def loading(scenes: Path, photos: Path, size: Size) -> dict[str, list[dict[str, Any]]]:
+def loading(data: dict[str, "CocoDataset"]) -> dict[str, list[dict[str, Any]]]:
     """Images per second against loading processes, by preset."""
-    from minirtmdet.data.coco import CocoDataset
-
-    data = {
-        "mini-160": CocoDataset(scenes / "train.json", scenes / "train"),
-        "rtmdet-tiny": CocoDataset(photos / "train.json", photos),
-    }
     counts = range((os.cpu_count() or 1) + 1)
     found: dict[tuple[str, int], list[float]] = {}
-    for _ in range(size.rounds):
+    for _ in range(ROUNDS):
         for preset, dataset in data.items():
             for workers in counts:
-                found.setdefault((preset, workers), []).append(images_per_second(preset, dataset, workers, size.steps))
+                found.setdefault((preset, workers), []).append(images_per_second(preset, dataset, workers))
     return {
         preset: [
             {"workers": workers, "images_per_s": round(statistics.median(found[preset, workers]), 1)}
@@ -214,24 +174,24 @@ def loading(scenes: Path, photos: Path, size: Size) -> dict[str, list[dict[str, 
     }
 
 
-def images_per_second(preset: str, dataset: "CocoDataset", workers: int, steps: int) -> float:
+def images_per_second(preset: str, dataset: "CocoDataset", workers: int) -> float:
     """What the loader gives after its processes have started and their queues are full."""
     from minirtmdet.data.loader import TrainLoader
     from minirtmdet.presets import PRESETS
 
     config = PRESETS[preset]
-    settings = {"input_size": config.data.input_size, "batch_size": 8, "seed": 0, "epochs": config.epochs}
+    settings = {"input_size": config.data.input_size, "batch_size": TRAIN_BATCH, "seed": 0, "epochs": config.epochs}
     loader = TrainLoader(dataset, config.augment, workers=workers, **settings)
     try:
         warm = 4 + 4 * workers
-        epochs = -(-(warm + steps) // len(loader))
+        epochs = -(-(warm + STEPS) // len(loader))
         batches = (batch for epoch in range(epochs) for batch in loader.epoch(epoch))
         for _ in range(warm):
             next(batches)
         start = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(STEPS):
             next(batches)
-        return 8 * steps / (time.perf_counter() - start)
+        return TRAIN_BATCH * STEPS / (time.perf_counter() - start)
     finally:
         loader.close()
 
@@ -265,20 +225,26 @@ def main() -> int:
     from data_pipeline import make_images
 
     from minirtmdet.configs import ScenesConfig
+    from minirtmdet.data.coco import CocoDataset
     from minirtmdet.data.scenes import make_scenes
 
-    size, record = Size(), new_record(Path(__file__).name, options.threads)
+    record = new_record(Path(__file__).name, options.threads)
     del record["allocator"]  # as Python has it
     with TemporaryDirectory() as temporary:
         scenes, photos = Path(temporary, "scenes"), Path(temporary, "photos")
-        make_scenes(ScenesConfig(train=200, val=size.scenes), scenes, progress=False)
+        make_scenes(ScenesConfig(train=200, val=SCENES), scenes, progress=False)
         photos.mkdir()
-        make_images(photos, size.looked_at)
-        with_classes(photos / "train.json", 80)
+        make_images(photos, LOOKED_AT)
+        with_classes(photos / "train.json")
+        train, val = (CocoDataset(scenes / f"{part}.json", scenes / part) for part in ("train", "val"))
+        large = CocoDataset(photos / "train.json", photos)
         if options.only != "loading":
-            record["rows"] = evaluations(scenes, photos, size)
+            record["rows"] = [
+                evaluation(f"{SCENES:,} scenes, 160 px", "mini", val, SCENES),
+                evaluation(f"{IMAGES:,} images like COCO's, 640 px", "tiny", large, IMAGES),
+            ]
         if options.only != "evaluation":
-            record["loading"] = loading(scenes, photos, size)
+            record["loading"] = loading({"mini-160": train, "rtmdet-tiny": large})
     print(table(record))
     if not options.only:
         write_record(RESULT, record)

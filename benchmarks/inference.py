@@ -59,6 +59,8 @@ ROWS = (
     Row("mini, 160 px, 1 image", "mini 160 1"),
     Row("mini, 160 px, 8 images", "mini 160 8"),
 )
+SIDES = {"tiny": 640, "mini": 160}
+"""Of each detector's input, in pixels."""
 LOGITS = {"tiny": (-13.4, 2.5), "mini": (-4.7, 1.05)}
 """Mean and standard deviation of each class's logits.  Some 3,000 of tiny's 672,000 scores are then over the threshold,
 and most of mini's 8,400, as after its short training, of which these two are."""
@@ -74,18 +76,24 @@ class FormSide(Side):
 
 def write_models(folder: Path, names: set[str]) -> None:
     """The weights of each detector, and the files that are exported from it."""
+    from minirtmdet.inference.export import export_onnx
+
+    for name in names:
+        model, size = detector(name), SIDES[name]
+        torch.save({"config": asdict(model.config), "state_dict": model.state_dict()}, folder / f"{name}.pt")
+        export_onnx(model, folder / f"{name}.onnx", input_size=size)
+        export_onnx(model, folder / f"{name}-nms.onnx", input_size=size, nms=True)
+
+
+def detector(name: str) -> "RTMDet":
+    """One of the two, which answers as if it had been trained."""
     from inference_worker import photos
 
     from minirtmdet.configs import MODELS
-    from minirtmdet.inference.export import export_onnx
     from minirtmdet.presets import PRESETS
 
-    for name, config, size in (("tiny", MODELS["tiny"], 640), ("mini", PRESETS["mini-160"].model, 160)):
-        if name in names:
-            model = as_if_trained(config, photos(1), size, LOGITS[name], DISTANCES[name])
-            torch.save({"config": asdict(config), "state_dict": model.state_dict()}, folder / f"{name}.pt")
-            export_onnx(model, folder / f"{name}.onnx", input_size=size)
-            export_onnx(model, folder / f"{name}-nms.onnx", input_size=size, nms=True)
+    config = {"tiny": MODELS["tiny"], "mini": PRESETS["mini-160"].model}[name]
+    return as_if_trained(config, photos(1), SIDES[name], LOGITS[name], DISTANCES[name])
 
 
 @torch.no_grad()
