@@ -1,7 +1,7 @@
 """The role ``{mmdet}``: a link to a line of MMDetection 3.3.0.
 
 ``{mmdet}`loss_by_feat <models/dense_heads/rtmdet_head.py:212>` `` reads "loss_by_feat".  Paths are those below
-``mmdet/``.  ``tests/parity/test_source_lines.py`` holds each name to its line.
+``mmdet/``.  ``tests/book/test_source_lines.py`` holds each name to its line.
 """
 
 import re
