@@ -9,7 +9,7 @@ from minirtmdet.configs import AssignerConfig
 from minirtmdet.evaluation.matching import match_detections
 from minirtmdet.head.pipeline import RTMDetLoss
 from minirtmdet.inference.images import inside_image
-from minirtmdet.masks import StretchedMasks
+from minirtmdet.masks import StretchedMasks, as_stretch
 from minirtmdet.reference.assignment import assign
 from minirtmdet.structures import Detections, GroundTruth, on_host, padded_count
 
@@ -228,7 +228,8 @@ def told_apart(lazy: bool = False) -> Detections:
     labels = torch.tensor([3, 1, 4, 2, 5])
     boxes = torch.stack([torch.tensor([8.0 * i, 0.0, 8.0 * i + 6.0, 8.0]) for i in range(5)])
     masks = torch.arange(40).expand(5, 40).view(5, 5, 8) < labels[:, None, None]
-    kept = StretchedMasks(masks.float(), torch.eye(5), torch.eye(8), 0.5, density=1.0) if lazy else masks
+    sides = as_stretch(torch.eye(5)), as_stretch(torch.eye(8))
+    kept = StretchedMasks(masks.float(), *sides, threshold=0.5) if lazy else masks
     return Detections(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), labels, kept)
 
 

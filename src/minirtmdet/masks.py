@@ -3,9 +3,10 @@
 Masks are ``[n, H, W]``, bool.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -110,28 +111,68 @@ class LazyMasks(Protocol):
         ...
 
 
+class Stretch(NamedTuple):
+    """What stretches one side of a mask: the part that each cell has in each pixel, and which cells have one.
+
+    Attributes:
+        matrix: a pixel of a row; each row adds up to 1, and has no negative number.
+        first: of each pixel the first cell that has a part in it; never before that of the pixel before.
+        last: likewise the last cell.
+    """
+
+    matrix: Float[Tensor, "pixels cells"]
+    first: list[int]
+    last: list[int]
+
+    def cells(self, start: int, stop: int) -> slice:
+        """Those that have a part in some pixels in a row."""
+        return slice(self.first[start], self.last[stop - 1] + 1)
+
+    def pixels(self, first: int, last: int) -> tuple[int, int]:
+        """From the first pixel in which cells from ``first`` to ``last`` have a part to behind the last one."""
+        return bisect_left(self.last, first), bisect_right(self.first, last)
+
+
+def as_stretch(matrix: Float[Tensor, "pixels cells"], device: torch.device | None = None) -> Stretch:
+    """A matrix with what has a part in what; it is read on a processor, where nobody has to wait for it.
+
+    >>> stretch = as_stretch(torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    >>> stretch.cells(0, 1), stretch.cells(0, 2), stretch.pixels(1, 1)
+    (slice(0, 1, None), slice(0, 2, None), (1, 3))
+    """
+    first, last = zip(*_ends(matrix != 0), strict=True)
+    return Stretch(matrix.to(device or matrix.device), [*first], [*last])
+
+
+def _ends(flags: Bool[Tensor, "rows cells"]) -> list[tuple[int, int]]:
+    """The first and the last cell of each row that is true; the row's own ends where none is."""
+    numbers = flags.byte()
+    last = flags.shape[1] - 1 - numbers.flip(1).argmax(1)
+    return [*zip(numbers.argmax(1).tolist(), last.tolist(), strict=True)]
+
+
 @dataclass(frozen=True)
 class StretchedMasks:
     """Masks as logits at the features' stride, with what stretches them to an image.
 
     Stretching works on rows and on columns alike, and twice in a row is still linear: one matrix for each side does
-    both, and a strip of all masks at a time is made, compared and forgotten.  A strip comes from the few rows of cells
-    beneath it, so that most of its matrix is 0 and left out.  MMDetection makes two maps of numbers of the image's size
-    for every detection.
+    both.  MMDetection makes two maps of numbers of the image's size for every detection; here a strip of rows is made,
+    compared and forgotten.  It comes from the few rows of cells beneath it, so that most of its matrix is 0 and left
+    out.  A pixel is a mean of cells, and where none of them is over the threshold, neither is the pixel: on a processor
+    each mask is made only where its cells are over it, which are those of an object, and few.  A GPU would have to be
+    asked where that is, and makes all masks at once.
 
     Attributes:
         logits: of each mask.
         rows: from the features' rows to the image's.
         columns: likewise.
         threshold: a pixel belongs to a mask where its logit is higher.
-        density: rows of the features per row of the image.
     """
 
     logits: Float[Tensor, "masks rows columns"]
-    rows: Float[Tensor, "height rows"]
-    columns: Float[Tensor, "width columns"]
+    rows: Stretch
+    columns: Stretch
     threshold: float
-    density: float
 
     def __len__(self) -> int:
         """How many there are."""
@@ -145,26 +186,37 @@ class StretchedMasks:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width of each mask."""
-        return len(self.rows), len(self.columns)
+        return len(self.rows.first), len(self.columns.first)
 
     def pixels(self) -> Bool[Tensor, "masks height width"]:
         """All of them."""
-        masks = torch.empty(len(self), *self.shape, dtype=torch.bool, device=self.logits.device)
-        budget = CACHED if self.logits.device.type == "cpu" else ROOM
-        step = min(STRIP, max(1, budget // max(1, len(self) * len(self.columns))))
-        for top in range(0, len(self.rows), step):
-            bottom = min(top + step, len(self.rows))
-            cells = self.cells_of(top, bottom)
-            strip = self.rows[top:bottom, cells] @ (self.logits[:, cells] @ self.columns.T)  # [n,strip,W]
-            masks[:, top:bottom] = strip > self.threshold
+        masks = torch.zeros(len(self), *self.shape, dtype=torch.bool, device=self.logits.device)
+        for chosen, (top, bottom), (left, right) in self._parts():
+            if left == right:  # smaller than a pixel, as some objects are in a small image
+                continue
+            logits, made = self.logits[chosen], masks[chosen, ..., left:right]
+            across = self.columns.cells(left, right)
+            columns = self.columns.matrix[left:right, across].T
+            budget = CACHED if logits.device.type == "cpu" else ROOM
+            step = min(STRIP, max(1, budget // made[..., 0, :].numel()))
+            for start in range(top, bottom, step):
+                stop = min(start + step, bottom)
+                down = self.rows.cells(start, stop)
+                strip = self.rows.matrix[start:stop, down] @ (logits[..., down, across] @ columns)
+                torch.gt(strip, self.threshold, out=made[..., start:stop, :])
         return masks
 
-    def cells_of(self, top: int, bottom: int) -> slice:
-        """Rows of the features that have a part in some rows of the image, and two or three at each end that may have.
-
-        Both enlargements reach to the next cell, so that the matrix of an image's row is 0 for all others.
-        """
-        return slice(max(0, int(top * self.density) - 2), int(bottom * self.density) + 3)
+    def _parts(self) -> Iterator[tuple[int | slice, tuple[int, int], tuple[int, int]]]:
+        """Masks that are made together, and the rows and columns outside which they are empty."""
+        if not len(self):
+            return
+        if self.logits.device.type != "cpu":
+            yield slice(None), (0, self.shape[0]), (0, self.shape[1])
+            return
+        highest = self.logits.amax(2), self.logits.amax(1)  # of each row and of each column
+        rows, columns = (_ends(side > self.threshold) for side in highest)
+        for mask in (highest[0].amax(1) > self.threshold).nonzero().flatten().tolist():
+            yield mask, self.rows.pixels(*rows[mask]), self.columns.pixels(*columns[mask])
 
 
 def in_blocks(masks: Bool[Tensor, "masks height width"] | LazyMasks) -> Iterator[Bool[Tensor, "block height width"]]:

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minirtmdet.configs import INS_PREDICT, PredictConfig
 from minirtmdet.head import postprocess
 from minirtmdet.head.postprocess import batched_nms, predict_by_feat, predict_instances_by_feat, stretch_masks
-from minirtmdet.masks import CACHED
+from minirtmdet.masks import CACHED, StretchedMasks
 from minirtmdet.reference import postprocess as reference
 from minirtmdet.structures import InsOutputs
 
@@ -192,15 +192,39 @@ def test_every_image_that_is_resized_with_its_ratio_gets_masks_of_its_size():
 
 
 @pytest.mark.parametrize("sides", ["never", "rounding", "always"])
-def test_cells_that_a_strip_leaves_out_have_no_part_in_it(sides):
+def test_cells_and_pixels_that_are_left_out_have_no_part_in_one_another(sides):
     for height, width in (cases.integers("strips", 60, 2, high=700) + 1).tolist():
         factors = 160 / width, 128 / height
-        masks = stretch_masks(LOGITS, (height, width), factors, replace(INS_PREDICT, swap_mask_sides=sides))
-        for top in range(len(masks.rows)):
-            bottom = min(top + 1 + top % 7, len(masks.rows))
-            left_out = masks.rows[top:bottom].clone()
-            left_out[:, masks.cells_of(top, bottom)] = 0
+        rows = stretch_masks(LOGITS, (height, width), factors, replace(INS_PREDICT, swap_mask_sides=sides)).rows
+        pixels, cells = rows.matrix.shape
+        for top in range(pixels):
+            bottom = min(top + 1 + top % 7, pixels)
+            left_out = rows.matrix[top:bottom].clone()
+            left_out[:, rows.cells(top, bottom)] = 0
             assert not left_out.any(), (height, width, top)
+        for first in range(cells):
+            last = min(first + first % 5, cells - 1)
+            left_out = rows.matrix[:, first : last + 1].clone()
+            left_out[slice(*rows.pixels(first, last))] = 0
+            assert not left_out.any(), (height, width, first)
+
+
+OBJECTS = torch.full((6, 16, 20), -2.0)
+OBJECTS[0, 3:6, 4:9] = 1.0  # in the middle
+OBJECTS[1, 0, 0] = OBJECTS[1, 15, 19] = 5.0  # two corners
+OBJECTS[2, :, 19] = 0.5  # an edge
+OBJECTS[3, 8, 10] = 0.01  # hardly there: smaller than a pixel when it is reduced
+OBJECTS[5] = 3.0  # everywhere; the fifth is nowhere
+
+
+@pytest.mark.parametrize("device", ["cpu", "another"])
+@pytest.mark.parametrize(("shape", "factors"), [*SIZES, ((9, 7), (20.0, 14.0))])
+def test_masks_of_objects_are_made_where_they_are_and_nowhere_else(shape, factors, device, monkeypatch):
+    if device == "another":  # which makes all masks in one piece
+        monkeypatch.setattr(StretchedMasks, "_parts", lambda self: iter([(slice(None), (0, shape[0]), (0, shape[1]))]))
+    masks = stretch_masks(OBJECTS, shape, factors, replace(INS_PREDICT, swap_mask_sides="never"))
+    expected = torch.stack([reference.paste_mask(logits, shape, factors) for logits in OBJECTS])
+    assert torch.equal(masks.pixels(), expected)
 
 
 def test_no_detection_has_no_mask_of_the_images_size():

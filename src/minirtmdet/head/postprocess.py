@@ -18,7 +18,7 @@ from minirtmdet.configs import INS_PREDICT, STRIDES, PredictConfig
 from minirtmdet.head.coder import DistancePointBBoxCoder
 from minirtmdet.head.dynamic import at_priors, mask_logits
 from minirtmdet.head.priors import MlvlPointGenerator
-from minirtmdet.masks import StretchedMasks
+from minirtmdet.masks import Stretch, StretchedMasks, as_stretch
 from minirtmdet.structures import Detections, InsOutputs
 
 # pairs of candidates that NMS compares at a time: what a core's cache holds, and what keeps a GPU busy and fits its
@@ -145,7 +145,7 @@ def stretch_masks(
     stretched = padded if scale_factors is None else _stretched_size(padded, shape, scale_factors, config)
     rows, columns = (_stretch(*sides, logits) for sides in zip(padded, stretched, shape, strict=True))
     threshold = float(torch.logit(torch.tensor(config.mask_threshold)))  # minus infinity for 0
-    return StretchedMasks(logits, rows, columns, threshold, logits.shape[-2] / stretched[0])
+    return StretchedMasks(logits, rows, columns, threshold)
 
 
 def _stretched_size(
@@ -165,11 +165,12 @@ def _stretched_size(
     return swapped if rounding and config.swap_mask_sides == "rounding" else own
 
 
-def _stretch(padded: int, stretched: int, kept: int, logits: Tensor) -> Float[Tensor, "_ cells"]:
+def _stretch(padded: int, stretched: int, kept: int, logits: Tensor) -> Stretch:
     """What stretches one side, as a matrix from cells to pixels: what becomes of each cell alone."""
-    cells = torch.eye(padded // STRIDES[0], dtype=logits.dtype, device=logits.device)[None]
+    cells = torch.eye(padded // STRIDES[0], dtype=logits.dtype)[None]
     pixels = F.interpolate(cells, size=padded, mode="linear", align_corners=False)
-    return F.interpolate(pixels, size=stretched, mode="linear", align_corners=False)[0, :, :kept].T
+    pixels = F.interpolate(pixels, size=stretched, mode="linear", align_corners=False)
+    return as_stretch(pixels[0, :, :kept].T, logits.device)
 
 
 def _best_candidates(
