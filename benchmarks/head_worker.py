@@ -80,15 +80,48 @@ def with_masks(size: int, images: int, boxes: int) -> instances.InstanceCase:
     return instances.instances(f"benchmark-masks-{size}-{images}", (size, size), counts=(boxes,) * images)
 
 
-def hundred(height: int, width: int, size: int = 640) -> instances.PasteCase:
-    """A hundred detections or more of an image that was resized to fit the input."""
+def hundred(height: int, width: int, size: int = 640, objects: bool = False) -> instances.PasteCase:
+    """A hundred detections or more of an image that was resized to fit the input.
+
+    Args:
+        height: of the image, before it was resized.
+        width: likewise.
+        size: of the input.
+        objects: whether each mask is a diamond, about as large as the box that is predicted with it, as masks of a
+            detector are that has learned; otherwise kernels are noise, and masks are scattered over the whole image.
+    """
     factor = size / max(height, width)
     content = round(height * factor), round(width * factor)
     factors = [(content[1] / width, content[0] / height)]
     made = instances.instances(f"benchmark-paste-{size}", (size, size), counts=(20,))
     # halved, so that no scores are so near to 1 that rounding decides which of two boxes suppresses the other
     made = made._replace(scene=made.scene._replace(cls_scores=made.scene.cls_scores / 2))
+    if objects:
+        made = made._replace(kernels=diamonds(made.scene.priors, made.scene.distances[0], made.kernels[0])[None])
     return instances.PasteCase(made, [(height, width)], factors, max_per_image=100)
+
+
+def diamonds(priors: Tensor, distances: Tensor, noise: Tensor) -> Tensor:
+    """Kernels ``[N,169]`` of masks that end where ``1 - |x| / half width - |y| / half height`` of each box is 0.
+
+    The first convolution turns the place of a cell in the box, ``x`` and ``y``, into their positive and negative parts,
+    the second hands these on, the third takes them off.  A hundredth of noise keeps all other weights from being 0.
+    """
+    left, top, right, bottom = distances.unbind(-1)
+    half = torch.stack([left + right, top + bottom], -1).clamp(min=8) / 2  # [N,2], pixels
+    middle = torch.stack([right - left, bottom - top], -1) / 2  # of the box, from the prior
+    kernels = noise / 100
+    weight1, weight2 = kernels[:, :80].view(-1, 8, 10), kernels[:, 80:144].view(-1, 8, 8)
+    weight3, bias1, bias3 = kernels[:, 144:152], kernels[:, 152:160], kernels[:, 168]
+    for hidden, sign in enumerate((1, 1, -1, -1)):
+        side = hidden % 2
+        # a relative coordinate is (prior - cell) / (8 strides)
+        weight1[:, hidden, side] += sign * -8 * priors[:, 2] / half[:, side]
+        bias1[:, hidden] -= sign * middle[:, side] / half[:, side]
+        weight2[:, hidden, hidden] += 1
+        weight3[:, hidden] -= 1
+    bias3 += 1
+    return kernels
 
 
 def prepare(name: str, side: Any) -> Work:
@@ -98,8 +131,8 @@ def prepare(name: str, side: Any) -> Work:
         return side.predict(crowd())
     if kind == "masks":
         return side.masks(with_masks(*(int(number) for number in numbers)))
-    if kind == "paste":
-        return side.paste(hundred(*(int(number) for number in numbers)))
+    if kind in ("noise", "objects"):
+        return side.paste(hundred(*(int(number) for number in numbers), objects=kind == "objects"))
     made = scene(*(int(number) for number in numbers))
     return {"assign": side.assign, "given": side.given, "loss": side.loss, "step": side.step}[kind](made)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.pretend import Pretend, PretendTensor
 from helpers.tiny_sets import write_random_set
-from helpers.toy import random_batch
+from helpers.toy import grid, random_batch
 from torch import Tensor
 
 from minirtmdet import build_detector
@@ -31,6 +31,7 @@ from minirtmdet.engine.step import Inputs, build_step
 from minirtmdet.evaluation.coco import run_evaluation
 from minirtmdet.evaluation.matching import match_detections, mistakes
 from minirtmdet.head import postprocess
+from minirtmdet.head.dynamic import mask_terms
 from minirtmdet.head.pipeline import RTMDetLoss
 from minirtmdet.head.postprocess import predict_by_feat
 from minirtmdet.reference import assigners, losses, priors, sampling
@@ -187,6 +188,37 @@ def test_batches_are_tried_out_there(pretend: Pretend):
     assert find_batch_size(config, pretend.device, room=8, peak=peak) == 4
     assert on_the_device(tried)
     assert all(torch.isfinite(losses.cpu()).all() for losses in tried)
+
+
+def test_losses_of_masks_and_their_gradients_never_wait(pretend: Pretend):
+    generator = torch.Generator().manual_seed(0)
+    kernels = [torch.randn(2, 169, side, side, generator=generator) * 0.3 for side in (8, 4, 2)]
+    mask_feat, masks = torch.randn(2, 8, 8, 8, generator=generator), torch.rand(2, 3, 16, 16, generator=generator) < 0.5
+    gt_inds = torch.randint(4, (2, 84), generator=generator)
+    answers = []
+    for device in (torch.device("cpu"), pretend.device):
+        learned = [part.detach().to(device).requires_grad_() for part in (*kernels, mask_feat)]
+        given = [part.to(device) for part in (grid(64, 64), gt_inds, masks)]
+        pretend.waits.clear()
+        total = mask_terms(learned[:3], learned[3], *given, most=84).total
+        total.backward()
+        answers.append([total.detach(), *(part.grad for part in learned)])
+    assert pretend.waits == Counter()
+    assert on_the_device(answers[1])
+    for ours, theirs in zip(*answers, strict=True):
+        torch.testing.assert_close(theirs.cpu(), ours)
+
+
+def test_all_masks_are_stretched_at_once_and_nothing_waits(pretend: Pretend):
+    logits = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    logits[1, :, 3:] = -1.0  # on a processor made where it is over the threshold
+    there = logits.to(pretend.device)
+    pretend.waits.clear()
+    masks = postprocess.stretch_masks(there, (100, 90), (0.64, 0.64)).pixels()
+    # two matrices go there
+    assert sum(pretend.waits.values()) <= 2, pretend.waits
+    assert on_the_device([masks])
+    assert torch.equal(masks.cpu(), postprocess.stretch_masks(logits, (100, 90), (0.64, 0.64)).pixels())
 
 
 @pytest.mark.parametrize("images", [1, 16])

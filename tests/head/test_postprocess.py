@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minirtmdet.configs import INS_PREDICT, PredictConfig
 from minirtmdet.head import postprocess
 from minirtmdet.head.postprocess import batched_nms, predict_by_feat, predict_instances_by_feat, stretch_masks
-from minirtmdet.masks import CACHED, StretchedMasks
+from minirtmdet.masks import CACHED
 from minirtmdet.reference import postprocess as reference
 from minirtmdet.structures import InsOutputs
 
@@ -217,11 +217,8 @@ OBJECTS[3, 8, 10] = 0.01  # hardly there: smaller than a pixel when it is reduce
 OBJECTS[5] = 3.0  # everywhere; the fifth is nowhere
 
 
-@pytest.mark.parametrize("device", ["cpu", "another"])
 @pytest.mark.parametrize(("shape", "factors"), [*SIZES, ((9, 7), (20.0, 14.0))])
-def test_masks_of_objects_are_made_where_they_are_and_nowhere_else(shape, factors, device, monkeypatch):
-    if device == "another":  # which makes all masks in one piece
-        monkeypatch.setattr(StretchedMasks, "_parts", lambda self: iter([(slice(None), (0, shape[0]), (0, shape[1]))]))
+def test_masks_of_objects_are_made_where_they_are_and_nowhere_else(shape, factors):
     masks = stretch_masks(OBJECTS, shape, factors, replace(INS_PREDICT, swap_mask_sides="never"))
     expected = torch.stack([reference.paste_mask(logits, shape, factors) for logits in OBJECTS])
     assert torch.equal(masks.pixels(), expected)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from minirtmdet.configs import MASK_STRIDE, PROTOTYPES, STRIDES
@@ -23,8 +23,6 @@ UNIT = 64.0
 """Pixels in which the shared coordinates are counted, so that they are of the size of features."""
 # numbers of a hidden layer that are worked on at a time: what a processor's caches hold, and what a GPU has room for
 CACHED, ROOM = 2**20, 2**26
-UNROLLED = 6
-"""Blocks in code that is compiled for a processor: each block is compiled by itself, which takes seconds."""
 
 
 class Slots(NamedTuple):
@@ -172,11 +170,8 @@ def mask_logits(
 
 def _blocks(slots: int, channels: Float[Tensor, "batch 10 cells"]) -> Iterator[slice]:
     """Slots of all images, so many that a hidden layer of them fits the budget; one at least."""
-    on_cpu = channels.device.type == "cpu"
-    size = (CACHED if on_cpu else ROOM) // (8 * len(channels) * channels.shape[-1])
-    if on_cpu and torch.compiler.is_compiling():
-        size = -(-slots // UNROLLED)
-    size = max(1, size)
+    budget = CACHED if channels.device.type == "cpu" else ROOM
+    size = max(1, budget // (8 * len(channels) * channels.shape[-1]))
     return (slice(start, start + size) for start in range(0, slots, size))
 
 
@@ -221,55 +216,98 @@ def mask_terms(
 
 
 class DiceOfSlots(torch.autograd.Function):
-    """The sum of the slots' Dice losses, and its gradient, made in one pass over blocks of slots.
-
-    What a mask is made of, two hidden layers and a map at twice the resolution, is some hundred times as large as
-    what it is made from.  Autograd would keep all of it until the way back.  Since the sum's gradient is known but
-    for one factor, it is taken while a block is at hand, and the block forgotten: memory does not grow with the
-    positives, and nothing is computed twice.
-    """
+    """The sum of the slots' Dice losses, whose gradient is known before anybody asks for it: see :func:`_dice`."""
 
     @staticmethod
     def forward(ctx: Any, channels: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Sum and each slot's loss; arguments as :func:`mask_terms` makes them."""
-        *parts, masks, box, area, counts, eps, learn = arguments
-        folded = Kernels(*parts)
-        masks = masks.view(torch.uint8)  # of which numbers are made five times as fast
-        size = channels.shape[-2:]
-        flat = channels.flatten(2)
-        image = torch.arange(len(flat), device=flat.device)[:, None]
-        losses = []
-        slopes: list[list[Tensor]] = [[part.new_zeros(part[:, :0].shape)] for part in folded]
-        channels_slope = torch.zeros_like(flat)
-        for block in _blocks(box.shape[1], flat):
-            kernels = Kernels(*(part[:, block] for part in folded))
-            hidden1, hidden2, logits = convolve(flat, kernels)
-            finer = F.interpolate(logits.view(-1, 1, *size), scale_factor=FINER, mode="bilinear")
-            probability = finer.sigmoid_().flatten(2)  # [rows,1,cells]
-            target = masks[image, box[:, block]].to(flat.dtype).view_as(probability)
-            overlap = torch.bmm(probability, target.mT)  # [rows,1,1]
-            sizes = torch.bmm(probability, probability.mT) + eps + (area[:, block].reshape(-1, 1, 1) + eps)
-            counted = counts[:, block]
-            losses.append((1 - 2 * overlap / sizes).view_as(counted) * counted)
-            if learn:
-                slope = (probability * (2 * overlap / sizes)).sub_(target)
-                slope = torch.ops.aten.sigmoid_backward(slope, probability)
-                slope = _slope_of_doubling(_slope_of_doubling(slope.view_as(finer)[:, 0], 1), 2).flatten(1)[:, None]
-                slope *= counted.reshape(-1, 1, 1) * 2 / sizes
-                own, slope = _slopes_of_convolutions(slope, hidden1, hidden2, flat, kernels)
-                channels_slope += slope
-                for part, piece in zip(slopes, own, strict=True):
-                    part.append(piece.view(len(flat), -1, *piece.shape[1:]))
-        each = torch.cat(losses, 1) if losses else torch.zeros_like(counts)
+        *kernels, masks, box, area, counts, eps, learn = arguments
+        in_one = channels.device.type == "cpu" and torch.compiler.is_compiling()
+        each, *slopes = (_dice_in_one if in_one else _dice)(
+            # bytes, of which numbers are made five times as fast as of truth values
+            channels, kernels, masks.view(torch.uint8), box, area, counts, eps, learn
+        )  # fmt: skip
         ctx.mark_non_differentiable(each)
-        if learn:
-            ctx.save_for_backward(channels_slope.view_as(channels), *(torch.cat(part, 1) for part in slopes))
+        ctx.save_for_backward(*slopes)
         return each.sum(), each
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """The slopes, times what follows; none to what is not learned."""
         return (*(slope * gradient for slope in ctx.saved_tensors), *[None] * 6)
+
+
+def _dice(
+    channels: Float[Tensor, "batch 10 height width"],
+    kernels: list[Tensor],
+    masks: UInt8[Tensor, "batch boxes rows columns"],
+    box: Int[Tensor, "batch slots"],
+    area: Float[Tensor, "batch slots"],
+    counts: Float[Tensor, "batch slots"],
+    eps: float,
+    learn: bool,
+) -> list[Tensor]:
+    """Each slot's Dice loss, and the slopes of their sum to the channels and to the kernels, in blocks of slots.
+
+    What a mask is made of, two hidden layers and a map at twice the resolution, is some hundred times as large as
+    what it is made from.  Autograd would keep all of it until the way back.  Since the sum's gradient is known but
+    for one factor, it is taken while a block is at hand, and the block forgotten: memory does not grow with the
+    positives, and nothing is computed twice.
+    """
+    size = channels.shape[-2:]
+    flat = channels.flatten(2)
+    image = torch.arange(len(flat), device=flat.device)[:, None]
+    each = torch.zeros_like(counts)
+    slopes = [torch.zeros_like(part) for part in (channels, *kernels)] if learn else []
+    for block in _blocks(box.shape[1], flat):
+        counted = counts[:, block]
+        if flat.device.type == "cpu" and not counted.any():  # nobody waits for a processor
+            continue
+        chosen = Kernels(*(part[:, block] for part in kernels))
+        hidden1, hidden2, logits = convolve(flat, chosen)
+        finer = F.interpolate(logits.view(-1, 1, *size), scale_factor=FINER, mode="bilinear")
+        probability = finer.sigmoid_().flatten(2)  # [rows,1,cells]
+        target = masks[image, box[:, block]].to(flat.dtype).view_as(probability)
+        overlap = torch.bmm(probability, target.mT)  # [rows,1,1]
+        sizes = torch.bmm(probability, probability.mT) + eps + (area[:, block].reshape(-1, 1, 1) + eps)
+        each[:, block] = (1 - 2 * overlap / sizes).view_as(counted) * counted
+        if learn:
+            slope = (probability * (2 * overlap / sizes)).sub_(target)
+            slope = torch.ops.aten.sigmoid_backward(slope, probability)
+            slope = _slope_of_doubling(_slope_of_doubling(slope.view_as(finer)[:, 0], 1), 2).flatten(1)[:, None]
+            slope *= counted.reshape(-1, 1, 1) * 2 / sizes
+            own, slope = _slopes_of_convolutions(slope, hidden1, hidden2, flat, chosen)
+            slopes[0].view_as(flat).add_(slope)
+            for whole, part in zip(slopes[1:], own, strict=True):
+                whole[:, block] = part.view(len(flat), -1, *part.shape[1:])
+    return [each, *slopes]
+
+
+@torch.library.custom_op("minirtmdet::dice_of_slots", mutates_args=())
+def _dice_in_one(
+    channels: Tensor,
+    kernels: Sequence[Tensor],
+    masks: Tensor,
+    box: Tensor,
+    area: Tensor,
+    counts: Tensor,
+    eps: float,
+    learn: bool,
+) -> list[Tensor]:
+    """:func:`_dice` as one operation, into which a compiler does not look.
+
+    What it makes of the blocks takes twice as long on a processor as the calls do, and it cannot leave out those that
+    hold nothing.
+    """
+    return _dice(channels, [*kernels], masks, box, area, counts, eps, learn)
+
+
+@_dice_in_one.register_fake
+def _shapes_of_dice(
+    channels: Tensor, kernels: Sequence[Tensor], masks: Tensor, box: Tensor, area: Tensor, counts: Tensor, *rest: Any
+) -> list[Tensor]:
+    learn = rest[-1]
+    return [torch.empty_like(part) for part in (counts, *((channels, *kernels) if learn else ()))]
 
 
 def _slope_of_doubling(slope: Float[Tensor, "rows _ _"], side: int) -> Float[Tensor, "rows _ _"]:
