@@ -242,7 +242,7 @@ def _normalise(
     """``(images - mean) / std``, stored as the images are."""
     pixels = images.permute(0, 2, 3, 1)
     if not pixels.is_contiguous():
-        return (images.to(mean.dtype) - mean) / std  # not in place: torch 2.6 cannot export that
+        return (images.to(mean.dtype) - mean) / std
     # channels last: a row of all channels at once, where three values at a time take five times as long
     width, rows = pixels.shape[2], pixels.flatten(0, 1).flatten(1)
     mean, std = mean.flatten().repeat(width), std.flatten().repeat(width)
