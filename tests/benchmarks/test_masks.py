@@ -17,7 +17,9 @@ def test_the_goals_are_those_that_were_set(masks: ModuleType) -> None:
     assert [row.goal for row in (*masks.TIMES, *masks.MEMORY)] == [2, 2, 5, 5, 1, 1, 20, 20, 10]
 
 
-@pytest.mark.parametrize(("case", "name"), [("masks 64 2 3", "grad_kernels"), ("noise 48 64 64", "rows"), ("objects 48 64 64", "rows")])
+@pytest.mark.parametrize(
+    ("case", "name"), [("masks 64 2 3", "grad_kernels"), ("noise 48 64 64", "rows"), ("objects 48 64 64", "rows")]
+)
 def test_equal_answers_pass_and_different_ones_do_not(
     masks: ModuleType, worker: ModuleType, case: str, name: str
 ) -> None:

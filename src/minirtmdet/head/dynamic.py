@@ -216,7 +216,7 @@ def mask_terms(
 
 
 class DiceOfSlots(torch.autograd.Function):
-    """The sum of the slots' Dice losses, whose gradient is known before anybody asks for it: see :func:`_dice`."""
+    """The sum of the slots' Dice losses, whose gradient is known before anybody asks for it: see ``_dice``."""
 
     @staticmethod
     def forward(ctx: Any, channels: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
