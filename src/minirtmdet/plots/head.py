@@ -39,7 +39,7 @@ ROOM_FOR_TEXT = 24.0
 def priors(
     points: Float[Tensor, "priors 4"], image: Image | None = None, *, follow: int | None = None
 ) -> "matplotlib.figure.Figure":
-    """Every prior of every level, one panel per level; with index and coordinates where there is room for them.
+    """Every prior of every level, one panel per level; with index and coordinates if all levels have room for them.
 
     Args:
         points: ``(x, y, stride, stride)`` in pixels.
@@ -51,23 +51,23 @@ def priors(
     image = _paper(grid) if image is None else image
     height, width = image_size(image)
     counts = " + ".join(f"{level.rows * level.columns:,}" for level in grid)
-    figure, axes = panels(f"{len(points):,} priors ({counts}), one in each cell", 1, len(grid), height / width)
+    ringed = "" if follow is None else f"; prior {follow} is ringed"
+    figure, axes = panels(f"{len(points):,} priors ({counts}), one in each cell{ringed}", 1, len(grid), height / width)
     for ax in axes[0]:
         show_image(ax, image, opacity=0.5)
     figure.draw_without_rendering()
+    roomy = min(level.stride for level in grid) * points_per_pixel(axes[0][0]) > ROOM_FOR_TEXT
     for ax, level in zip(axes[0], grid, strict=True):
         cell = level.stride * points_per_pixel(ax)
         if cell > 5:
             ax.vlines(np.arange(0, width + 1, level.stride), 0, height, **lines)
             ax.hlines(np.arange(0, height + 1, level.stride), 0, width, **lines)
         _grid_dots(ax, level, np.full(len(level.points), True), cell, "priors")
-        title = f"stride {level.stride}: {level.rows} × {level.columns}"
-        if cell > ROOM_FOR_TEXT:
+        if roomy:
             _label_cells(ax, level)
         if follow is not None and level.where.start <= follow < level.where.stop:
             draw_ring(ax, level.points[follow - level.where.start], "follow")
-            title += f", prior {follow} ringed"
-        ax.set_title(title)
+        ax.set_title(f"stride {level.stride}: {level.rows} × {level.columns}")
     return figure
 
 

@@ -21,7 +21,6 @@ from minirtmdet.plots.canvas import (
     LINE_STYLES,
     MUTED,
     box_color,
-    halo,
     new_figure,
     styled,
     to_numpy,
@@ -149,14 +148,14 @@ def soft_label_loss(*, beta: float = 2.0) -> "matplotlib.figure.Figure":
 
     figure = new_figure(f"Quality focal loss (beta {beta:g}) is zero where the score equals the soft label", 2.9)
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    mesh = left.pcolormesh(x, y, surface(label), norm=PowerNorm(0.4), shading="nearest", rasterized=True)
+    style: dict[str, Any] = {"cmap": "viridis_r", "norm": PowerNorm(0.4), "shading": "nearest", "rasterized": True}
+    mesh = left.pcolormesh(x, y, surface(label), **style)  # bright is cheap, as in the maps of costs
     left.plot(
         np.log(y[1:-1] / (1 - y[1:-1])),
         y[1:-1],
         "--",
-        color="white",
+        color=INK,
         lw=1.8,
-        path_effects=halo(3.0, INK),
         label="score = soft label",
     )
     left.set(xlabel="logit", ylabel="soft label (IoU)", xlim=(-6, 6), ylim=(0, 1), title="dashed: score = soft label")
