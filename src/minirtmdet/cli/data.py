@@ -273,7 +273,8 @@ def tile(
     for name, part in made.items():
         print(describe_tiles(name, part, rule))
     if "train" in made and len(made) > 1:
-        print(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size {size}")
+        ignore = " --assigner.ignore-regions" * (pieces == "ignore" and made["train"].pieces > 0)
+        print(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size {size}{ignore}")
 
 
 def _find_parts(data: Path, images: Path | None) -> dict[str, Split]:
