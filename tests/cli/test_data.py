@@ -266,7 +266,12 @@ def test_tile_makes_a_set_to_train_on(data: Path, tmp_path: Path, capsys: Output
     assert main(["data", "tile", str(data), "--out", str(out), "--size", "32", "--empty", "1"]) == 0
     text = capsys.readouterr().out
     assert re.match(r"train: 4 images in \d+ tiles of 32 px; \d+ objects as \d+ boxes; \d+ pieces that show less", text)
-    assert text.endswith(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size 32\n")
+    advice = "to train: python -m minirtmdet train few-256 --data.root {} --data.input-size 32"
+    # what a border leaves of an object is left alone only by a training that is told so
+    assert text.endswith(advice.format(out) + " --assigner.ignore-regions\n")
+    dropped = tmp_path / "dropped"
+    assert main(["data", "tile", str(data), "--out", str(dropped), "--size", "32", "--pieces", "drop"]) == 0
+    assert capsys.readouterr().out.endswith(advice.format(dropped) + "\n")
     for split in resolve_splits(DataConfig(root=out)):
         assert len(CocoDataset(*split, bad_boxes="raise")) > 3
     # one part alone, of a file

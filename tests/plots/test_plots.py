@@ -922,6 +922,7 @@ def test_precision_recall_draws_the_curves_with_their_area() -> None:
     assert [line.get_label() for line in ax.lines] == ["cat: 0.500", "dog: 1.000"]
     assert ax.lines[0].get_xydata()[[0, 50, 100]].tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     assert "mean AP 0.750; nothing to find for owl" in figure.get_suptitle()
+    assert plots.precision_recall({"before": CURVE, "after": CURVE}, title="A fault").get_suptitle() == "A fault"
     many = plots.precision_recall({str(i): np.full(101, i / 79) for i in range(80)}).axes[0].lines
     assert len(many) == 81
     assert many[-1].get_label() == "mean: 0.500"

@@ -259,8 +259,8 @@ def tile(
         overlap: share of a tile's side that neighbours have in common; objects that are no longer are whole in one.
         min_visible: share of an object that must be seen in a tile to be found there; of its mask, or of its box where
             it has none.
-        pieces: what becomes of those that show less: ignore makes regions of them that are neither learned nor
-            background (iscrowd), drop forgets them.
+        pieces: what becomes of those that show less: ignore makes regions of them (iscrowd), which AP does not count,
+            nor training with --assigner.ignore-regions; drop forgets them.
         empty: share that is kept of the tiles without an object; val, valid and test keep all of theirs.
         seed: another one keeps other empty tiles.
         bad_images: an image that is missing, broken, or of another size than the JSON says: stop, and write nothing; or
@@ -273,7 +273,8 @@ def tile(
     for name, part in made.items():
         print(describe_tiles(name, part, rule))
     if "train" in made and len(made) > 1:
-        print(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size {size}")
+        ignore = " --assigner.ignore-regions" * (pieces == "ignore" and made["train"].pieces > 0)
+        print(f"to train: python -m minirtmdet train few-256 --data.root {out} --data.input-size {size}{ignore}")
 
 
 def _find_parts(data: Path, images: Path | None) -> dict[str, Split]:

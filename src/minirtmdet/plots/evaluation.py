@@ -39,7 +39,7 @@ MOST_LETTERS = 30
 
 @styled
 def precision_recall(
-    curves: Mapping[str, Float[np.ndarray, " recalls"]], *, seen: str = ""
+    curves: Mapping[str, Float[np.ndarray, " recalls"]], *, seen: str = "", title: str = ""
 ) -> "matplotlib.figure.Figure":
     """Precision against recall, with the area below each curve, which is its AP.
 
@@ -47,12 +47,14 @@ def precision_recall(
         curves: by name, the precision at evenly spaced recalls from 0 to 1, as COCO evaluation gives it at 101;
             -1 where there is nothing to find.
         seen: what all of them are of, as "panda, at IoU .50": the class and the IoU.
+        title: of the figure; left out, it has the mean AP, which says something where the curves are classes.
 
     Up to six curves have a colour and a line style of their own; of more, each is thin and grey below their mean.
     """
     found, missing = _split(curves)
     mean = float(np.mean([curve.mean() for curve in found.values()])) if found else math.nan
-    title = f"Precision against recall: {'mean ' * (len(found) > 1)}AP {mean:.3f}" if found else "No curve to draw"
+    measured = f"Precision against recall: {'mean ' * (len(found) > 1)}AP {mean:.3f}" if found else "No curve to draw"
+    title = title or measured
     title += f"; nothing to find for {', '.join(missing[:5])}" if missing else ""
     figure = new_figure(title, 3.4)
     ax = figure.subplots()
