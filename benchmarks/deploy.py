@@ -57,8 +57,7 @@ class NcnnDetector:
 
     def __init__(self, run: Path, folder: Path):
         NCNN.convert(str(run), folder)
-        self.net, self.info = NCNN.load(folder)
-        self.net.opt.num_threads = torch.get_num_threads()
+        self.net, self.info = NCNN.load(folder, torch.get_num_threads())
 
     def predict(
         self,

@@ -87,9 +87,10 @@ def package(name: str) -> Any:
         raise ImportError(f"{name} is not installed: pip install pnnx ncnn") from None
 
 
-def load(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The network (``ncnn.Net``), and what is written beside it."""
+def load(folder: Path, threads: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """The network (``ncnn.Net``), and what is written beside it; on all cores where no number of threads is given."""
     net = package("ncnn").Net()
+    net.opt.num_threads = threads or net.opt.num_threads  # before anything is loaded
     # halves between the layers, which ncnn takes where a processor has them, are faster there, and not exact
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     files = [folder / name for name in ("model.ncnn.param", "model.ncnn.bin", "model.json")]
