@@ -3,41 +3,78 @@
     python benchmarks/deploy.py runs/mini-160
 
 The run's validation images are evaluated in each form: PyTorch, as it was trained and with BatchNorm fused, ONNX by
-onnxruntime and by OpenVINO where that is installed, and in 8 bits with more and more of the head left in single
-precision.  Ranges are measured on 200 of its training images.  Latency is of one image at a time on one thread, from
-bytes to detections: all forms in turn in one process on the same images, in milliseconds, and as a multiple of
-PyTorch's.  Only with ``--latency``, since on a machine with other work it says nothing.  Writes
-``benchmarks/results/deploy.json``.
+onnxruntime and by OpenVINO where that is installed, ncnn by ``examples/run_ncnn.py`` where that and pnnx are, and in
+8 bits with more and more of the head left in single precision.  Ranges are measured on 200 of its training
+images.  Latency is of one image at a time on one thread, from bytes to detections: all forms in turn in one process on
+the same images, in milliseconds, and as a multiple of PyTorch's.  Only with ``--latency``, since on a machine with
+other work it says nothing.  Writes ``benchmarks/results/deploy.json``.
 """
 
 import argparse
+import runpy
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from train import RESULTS, surroundings
 
 from minirtmdet import load_detector
+from minirtmdet.configs import STRIDES, PredictConfig
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.loader import Batch, EvalLoader
 from minirtmdet.data.splits import resolve_splits
 from minirtmdet.detector import Detector
 from minirtmdet.evaluation.coco import run_evaluation
 from minirtmdet.files import write_json
+from minirtmdet.head.postprocess import predict_by_feat
 from minirtmdet.inference.export import export_onnx
 from minirtmdet.inference.exported import ExportError, OnnxDetector
 from minirtmdet.inference.openvino import OpenVinoDetector
 from minirtmdet.inference.quantize import KEPT, batches_of, quantize_onnx
+from minirtmdet.structures import Detections
 from minirtmdet.weights.fuse import fuse_batch_norm
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 HEAD = ("bbox_head",)
+NCNN = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "examples" / "run_ncnn.py"), run_name="run_ncnn")
+)
 Form = tuple[Callable[[], Detector], Path]
+
+
+class NcnnDetector:
+    """What the example converts, with the package's own way from maps to detections."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, run: Path, folder: Path):
+        NCNN.convert(str(run), folder)
+        self.net, self.info = NCNN.load(folder, torch.get_num_threads())
+
+    def predict(
+        self,
+        images: Tensor,
+        config: PredictConfig | None = None,
+        img_shapes: Sequence[tuple[int, int]] | None = None,
+        scale_factors: Sequence[tuple[float, float]] | None = None,
+    ) -> list[Detections]:
+        """As :meth:`minirtmdet.detector.RTMDet.predict`."""
+        config = config or PredictConfig()
+        canvases = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        each = [NCNN.maps(self.net, canvas) for canvas in canvases]
+        maps = [torch.from_numpy(np.stack(level)) for level in zip(*each, strict=True)]
+        whole = [tuple(images.shape[-2:])] * len(images)
+        clip = whole if img_shapes is None or config.clip == "input" else img_shapes
+        levels = len(STRIDES)
+        return predict_by_feat(maps[:levels], maps[levels:], config, self.info["prior_offset"], clip, scale_factors)
 
 
 def forms(run: Path, folder: Path, images: list[Path]) -> dict[str, Form]:
@@ -56,6 +93,7 @@ def forms(run: Path, folder: Path, images: list[Path]) -> dict[str, Form]:
         "ONNX, all priors": (lambda: OnnxDetector(raw, "cpu"), raw),
         "ONNX with NMS": (lambda: OnnxDetector(nms, "cpu"), nms),
         "ONNX, OpenVINO": (lambda: OpenVinoDetector(raw), raw),
+        "ncnn": (lambda: NcnnDetector(run, folder / "ncnn"), folder / "ncnn"),
     }
     info = OnnxDetector(raw, "cpu").info
     for name, source, kept in (
@@ -106,11 +144,12 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         for name, (make, path) in forms(args.run, Path(folder), paths).items():
             try:
                 detectors[name] = make()
-            except ExportError as error:
+            except (ExportError, ImportError) as error:
                 print(f"left out: {name}: {error}", file=sys.stderr)
                 continue
             metrics = run_evaluation(detectors[name], batches, val, loaded.limits, progress=False).metrics
-            rows.append({"form": name, "mb": path.stat().st_size / 1e6, **{key: metrics[key] for key in SHOWN}})
+            size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+            rows.append({"form": name, "mb": size / 1e6, **{key: metrics[key] for key in SHOWN}})
             print(f"{name:<42} {rows[-1]['mb']:6.2f} MB  AP {metrics['AP']:.4f}", flush=True)
         if args.latency:
             times = latencies(detectors, batches[0], args.rounds)
@@ -124,7 +163,7 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
         "run": loaded.source.parent.name,
         "images": sum(len(batch.image_ids) for batch in batches),
         "input_size": loaded.input_size,
-        **surroundings(("onnxruntime", "openvino")),
+        **surroundings(("onnxruntime", "openvino", "ncnn", "pnnx")),
         "rows": rows,
     }
     write_json(args.out, record)

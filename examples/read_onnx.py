@@ -21,19 +21,25 @@ def load(path: str) -> onnxruntime.InferenceSession:
     return session
 
 
+def fit(image: np.ndarray, size: int, grey: int) -> tuple[np.ndarray, int, int]:
+    """The image in the left upper corner of a grey square that it fits, and its width and height there."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    new_height, new_width = (max(int(side * scale + 0.5), 1) for side in (height, width))
+    canvas = np.full((size, size, 3), grey, np.uint8)
+    canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    return canvas, new_width, new_height
+
+
 def detect(session: onnxruntime.InferenceSession, image: np.ndarray, threshold: float = 0.3) -> list[tuple]:
     """(class, score, (x1, y1, x2, y2)) of each detection in a BGR image, best first, in pixels of the image."""
     info = json.loads(session.get_modelmeta().custom_metadata_map["minirtmdet"])
-    size, height, width = info["input_size"], *image.shape[:2]
-    scale = size / max(height, width)
-    new_height, new_width = (max(int(side * scale + 0.5), 1) for side in (height, width))
-    canvas = np.full((size, size, 3), info["preprocessing"]["pad_value"], np.uint8)
-    canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    canvas, new_width, new_height = fit(image, info["input_size"], info["preprocessing"]["pad_value"])
     content = np.array([[[new_width, new_height, new_width, new_height]]], np.float32)
     names = ["boxes", "scores", "labels"]
     given = {"images": canvas.transpose(2, 0, 1)[None], "content": content}
     boxes, scores, labels = (values[0] for values in session.run(names, given))
-    boxes = boxes / np.array([new_width / width, new_height / height] * 2, np.float32)
+    boxes = boxes / np.array([new_width / image.shape[1], new_height / image.shape[0]] * 2, np.float32)
     kept = range(int((scores > threshold).sum()))  # best first
     return [(info["classes"][labels[i]], float(scores[i]), tuple(boxes[i].tolist())) for i in kept]
 
