@@ -51,3 +51,14 @@ def test_the_page_says_what_the_record_of_three_seeds_says() -> None:
     for name in ("AP mean", "AP spread", "mask_AP mean", "mask_AP spread"):
         assert f"{record[name]:.3f}" in said, name
     assert record["mask_AP mean"] > record["AP mean"] - 0.05
+
+
+def test_the_chapter_says_what_the_record_says() -> None:
+    root = Path(__file__).parents[2]
+    rows = {row["name"]: row for row in json.loads((root / "benchmarks/results/masks.json").read_text())["rows"]}
+    cells = json.loads((root / "book/masks.ipynb").read_text(encoding="utf-8"))["cells"]
+    (said,) = (text for text in map("".join, (cell["source"] for cell in cells)) if "`benchmarks/masks.py`" in text)
+    time = rows["100 masks of objects, 1440 x 1920"]
+    memory = rows["memory of 100 masks of noise, 1440 x 1920"]
+    assert f"{time['ours']['median_ms']:.0f} ms and {memory['ours']['MiB']:.1f} MiB" in said
+    assert f"{time['original']['median_ms']:.0f} ms and {memory['original']['MiB']:,.0f} MiB" in said
