@@ -11,7 +11,7 @@ from minirtmdet.plots.fonts import text_width
 if TYPE_CHECKING:
     import matplotlib.axes
 
-MOST_HIDDEN = 1 / 3
+MOST_HIDDEN = 1 / 20
 """Of a label, by a later one."""
 FARTHER = 0.3
 """So much of a box may be hidden before its label moves a line away from it."""
@@ -22,7 +22,7 @@ def draw_labels(
 ) -> None:
     """Name boxes, the first with priority: above, below or in the box, wherever boxes and labels are hidden least.
 
-    In a crowd a label that would hide a third of an earlier one wherever it stood is left out: neither could be read.
+    In a crowd a label that would hide a part of an earlier one wherever it stood is left out: neither could be read.
 
     The figure must have been laid out: how much room a label takes depends on the size of the image.
     """
