@@ -3,8 +3,8 @@
     python benchmarks/record_run.py runs/cards --record cards --note "67 test photos" --licence "Apache-2.0"
 
 Nothing is trained: the run's last weights are evaluated once more.  Writes ``benchmarks/results/<record>.json`` and,
-beside it, ``<record>.jpg``.  What follows ``--`` says where the data lies now, as in ``-- --data.root path/to/cards``;
-the run's own folder where left out.
+unless ``--worst 0`` asks for no images, ``<record>.jpg`` beside it.  What follows ``--`` says where the data lies now,
+as in ``-- --data.root path/to/cards``; the run's own folder where left out.
 """
 
 import argparse
@@ -138,11 +138,13 @@ def record_run(
     matches = match_images(
         truth, evaluation.results, dataset.category_ids, evaluation.image_ids, score_threshold=threshold
     )
-    shown = list(matches)[:worst]
-    names = {entry["id"]: Path(entry["file_name"]).name for entry in truth["images"]}
-    images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
-    sheet = plots.worst_images(images, [matches[i] for i in shown], classes, [names[i] for i in shown])
-    write_jpeg(sheet, image)
+    drawn: dict[str, Any] = {}
+    if shown := list(matches)[:worst]:
+        names = {entry["id"]: Path(entry["file_name"]).name for entry in truth["images"]}
+        images = [dataset.load(dataset.image_ids.index(image_id)).image for image_id in shown]
+        sheet = plots.worst_images(images, [matches[i] for i in shown], classes, [names[i] for i in shown])
+        write_jpeg(sheet, image)
+        drawn = {"image": {"file": image.name, "title": sheet.get_suptitle(), "licence": licence}}
     images_per_step = found["images_seen"] / found["steps"]
     return {
         "command": command(config),
@@ -157,7 +159,7 @@ def record_run(
         "evaluations": evaluations(rows, images_per_step),
         "losses": losses(rows, images_per_step),
         f"at score {threshold:g}": describe_mistakes(matches, classes),
-        "image": {"file": image.name, "title": sheet.get_suptitle(), "licence": licence},
+        **drawn,
     }
 
 
@@ -175,7 +177,7 @@ def main() -> None:
     parser.add_argument("--licence", required=True, help="of the images, and whose they are")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write")
     parser.add_argument("--threshold", type=float, default=0.3, help="detections that score more count as mistakes")
-    parser.add_argument("--worst", type=int, default=6, help="images on the sheet")
+    parser.add_argument("--worst", type=int, default=6, help="images on the sheet; 0: no sheet")
     own, rest = sys.argv[1:], []
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
@@ -185,8 +187,8 @@ def main() -> None:
     image = args.results / f"{args.record}.jpg"
     record = record_run(args.folder, data, args.note, args.licence, image, threshold=args.threshold, worst=args.worst)
     write_json(args.results / f"{args.record}.json", record)
-    kilobytes = image.stat().st_size / 1000
-    print(f"AP {record['metrics']['AP']:.3f}; written to {args.record}.json and {image.name} ({kilobytes:.0f} kB)")
+    sheet = f" and {image.name} ({image.stat().st_size / 1000:.0f} kB)" if "image" in record else ""
+    print(f"AP {record['metrics']['AP']:.3f}; written to {args.record}.json{sheet}")
     print(record["command"])
 
 

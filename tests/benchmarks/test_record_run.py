@@ -104,3 +104,9 @@ def test_a_finished_run_is_recorded_without_training(
     assert str(tmp_path) not in json.dumps(record)
     assert cv2.imread(str(tmp_path / "out/noise.jpg")) is not None
     assert (tmp_path / "out/noise.jpg").stat().st_size <= script.LARGEST
+    words = words.replace("--record noise", "--record numbers --worst 0")
+    monkeypatch.setattr(sys, "argv", shlex.split(words))
+    script.main()
+    numbers = json.loads((tmp_path / "out/numbers.json").read_text())
+    assert numbers == {key: value for key, value in record.items() if key != "image"}
+    assert not (tmp_path / "out/numbers.jpg").exists()
