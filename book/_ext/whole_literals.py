@@ -1,22 +1,54 @@
 """Short pieces of code in a sentence stay whole: ``--threshold 0.5`` and ``(x, y)`` go to the next line, not over it.
 
-Browsers break lines after hyphens, slashes and spaces, in code as in prose.  Long pieces need that on a phone, and so
-do the narrow columns of a table.
+Browsers break lines after hyphens, slashes and spaces, in code as in prose.  Long pieces need that on a phone, between
+their words; the narrow columns of a table need it within words too, but not between ``--`` and the name of an option.
 """
+
+import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
 LONGEST = 22
 """Characters of a piece that finds room on every line of a phone."""
+BREAKS = re.compile(r"[-/]")
+OPTION = re.compile(r"--\w[^\s-]*")
 
 
 def keep_whole(app: Sphinx, document: nodes.document) -> None:
-    """Give short literals a class that ``custom.css`` does not break."""
-    for literal in document.findall(nodes.literal):
-        text = literal.astext()
-        if len(text) <= LONGEST and any(mark in text for mark in " -/") and not in_table(literal):
+    """Give short literals, and parts of others, a class that ``custom.css`` does not break."""
+    for literal in list(document.findall(nodes.literal)):
+        text, cell = literal.astext(), in_table(literal)
+        if len(text) <= LONGEST and re.search(r"[-/ ]", text) and not cell:
             literal["classes"].append("whole")
+        elif wholes := whole_parts(text, cell):
+            literal.children = []
+            literal += split_text(text, wholes)
+
+
+def whole_parts(text: str, cell: bool) -> list[tuple[int, int]]:
+    """Where the parts of a long literal, or of one in a table, start and end that stay whole.
+
+    >>> [slice(*part) for part in whole_parts("eval a-b.onnx --augment-recipe-of-the-paper", False)]
+    [slice(5, 13, None), slice(14, 23, None)]
+    """
+    parts = []
+    for word in re.finditer(r"\S+", text):
+        if len(word[0]) <= LONGEST and BREAKS.search(word[0]) and not cell:
+            parts.append(word.span())
+        else:
+            parts += [option.span() for option in OPTION.finditer(text, *word.span())]
+    return parts
+
+
+def split_text(text: str, wholes: list[tuple[int, int]]) -> list[nodes.Node]:
+    """The text, with its whole parts in elements of their own."""
+    found: list[nodes.Node] = []
+    last = 0
+    for start, end in wholes:
+        found += [nodes.Text(text[last:start]), nodes.inline("", text[start:end], classes=["whole"])]
+        last = end
+    return [*found, nodes.Text(text[last:])]
 
 
 def in_table(node: nodes.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Short pieces of code are not broken over two lines, long ones and those in tables may be."""
+"""Short pieces of code are not broken over two lines, long ones and those in tables are between words."""
 
 import runpy
 from pathlib import Path
@@ -27,3 +27,23 @@ def test_short_literals_stay_whole(text: str, table: bool, whole: bool) -> None:
     document = nodes.section("", nodes.entry("", place) if table else place)
     WHOLE["keep_whole"](None, document)
     assert ("whole" in literal["classes"]) == whole
+    assert literal.astext() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "wholes"),
+    [
+        ("predict --tiles --threshold best --evaluation evaluation", False, ["--tiles", "--threshold", "--evaluation"]),
+        ("minirtmdet quantize cards.onnx --out cards-int8.onnx", False, ["--out", "cards-int8.onnx"]),
+        ("--assigner.ignore-regions", False, ["--assigner.ignore"]),  # too long to be whole: not after its hyphens
+        ("few-256 --weights tiny", True, ["--weights"]),
+        ("runs/mini-160", True, []),  # a column may be narrower than a word
+        ("benchmarks/results/head_construction.json", False, []),
+    ],
+)
+def test_long_literals_break_between_words_and_not_within_options(text: str, table: bool, wholes: list[str]) -> None:
+    literal = nodes.literal("", text)
+    place: Any = nodes.paragraph("", "Read ", literal)
+    WHOLE["keep_whole"](None, nodes.section("", nodes.entry("", place) if table else place))
+    assert [part.astext() for part in literal.findall(nodes.inline)] == wholes
+    assert literal.astext() == text

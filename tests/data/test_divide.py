@@ -123,9 +123,7 @@ def test_groups_stay_whole_and_classes_alike(tmp_path: Path):
     assert not videos[0] & videos[1]
     assert division.groups == {"train": 10, "val": 10}
     assert division.boxes == {part: {"cat": 90, "hen": 10} for part in ("train", "val")}
-    assert (
-        describe_division(division).splitlines()[0] == "train 100 images of 10 group(s); val 100 images of 10 group(s)"
-    )
+    assert describe_division(division).splitlines()[0] == "train 100 images of 10 groups; val 100 images of 10 groups"
 
 
 def test_no_part_is_empty():

@@ -62,7 +62,7 @@ def test_counts_and_sizes_by_hand(tmp_path: Path):
         ),
         ([[0.1, 0.2, 0.5, 0.5]] * 2, "look like shares of the image, as YOLO has them"),
         ([[24, 12, 36, 27], [2, 20, 22, 29]], "as corners"),
-        ([[5, 5, 20, 20], [5, 5, 20, 20]], "1 boxes are drawn twice: cat in 001.png"),
+        ([[5, 5, 20, 20], [5, 5, 20, 20]], "1 box is drawn twice: cat in 001.png"),
     ],
     ids=["no area", "shares", "corners", "twice"],
 )
@@ -75,7 +75,7 @@ def test_what_the_reader_of_annotations_finds_is_in_the_report(tmp_path: Path, b
 def test_two_classes_on_one_box(tmp_path: Path):
     boxes = [box_entry(1, 1, [5, 5, 20, 20]), box_entry(2, 1, [5, 5, 20, 20.5], 2)]
     part = inspect_part("train", Split(*write_set(tmp_path, annotations=boxes)), 64)
-    assert "1 boxes have two classes: cat and dog in 001.png" in part.problems
+    assert "1 box has two classes: cat and dog in 001.png" in part.problems
 
 
 def test_a_part_that_cannot_be_used_is_a_line_and_the_others_are_looked_at(tmp_path: Path):

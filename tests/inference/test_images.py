@@ -51,6 +51,22 @@ def test_boxes_are_drawn_where_they_are():
     assert not image.any()  # the image itself stays
 
 
+def test_no_label_hides_another_and_none_leaves_the_image():
+    """Two boxes of one object and one at the right border: each name is drawn as if its box were alone."""
+    image = np.zeros((200, 200, 3), np.uint8)
+    boxes = torch.tensor([[40.0, 60, 120, 120], [41.0, 61, 121, 121], [180.0, 20, 199, 40]])
+    found = Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]))
+    drawn = draw_detections(image, found, ["cat", "dog", "hen"])
+
+    def white(image: np.ndarray) -> int:
+        return int((image > 200).all(-1).sum())
+
+    alone = [white(draw_detections(image, found.pick(torch.tensor([i])), ["cat", "dog", "hen"])) for i in range(3)]
+    middle = draw_detections(image, found.pick(torch.tensor([2])), ["cat", "dog", "hen"])[:, :180]
+    assert white(middle) > 10  # begins left of its box
+    assert white(drawn) == sum(alone)
+
+
 def quarters(height: int, width: int) -> torch.Tensor:
     """Masks of the left upper and of the right lower quarter."""
     masks = torch.zeros(2, height, width, dtype=torch.bool)

@@ -257,7 +257,8 @@ def describe_division(division: Division) -> str:
     parts = list(division.files)
     head = [f"{part} {division.images[part]} images" for part in parts]
     if division.groups != division.images:
-        head = [f"{words} of {division.groups[part]} group(s)" for part, words in zip(parts, head, strict=True)]
+        counts = [division.groups[part] for part in parts]
+        head = [f"{words} of {n} {'group' if n == 1 else 'groups'}" for n, words in zip(counts, head, strict=True)]
     lines = ["; ".join(head)]
     for name in division.boxes[parts[0]]:
         counts = [division.boxes[part][name] for part in parts]

@@ -311,9 +311,11 @@ def _drawn_twice(entries: Iterable[Entry], classes: Sequence[str]) -> list[str]:
                 other.append(f"{classes[labels[i]]} and {classes[labels[j]]} in {entry.path.name}")
     found = []
     if same:
-        found.append(f"{len(same)} boxes are drawn twice: {shorten(same, SHOWN)}")
+        found.append(f"{len(same)} {'box is' if len(same) == 1 else 'boxes are'} drawn twice: {shorten(same, SHOWN)}")
     if other:
-        found.append(f"{len(other)} boxes have two classes: {shorten(other, SHOWN)}")
+        found.append(
+            f"{len(other)} {'box has' if len(other) == 1 else 'boxes have'} two classes: {shorten(other, SHOWN)}"
+        )
     return found
 
 

@@ -274,7 +274,8 @@ def describe_tiles(name: str, part: TiledPart, rule: TileRule) -> str:
     lines = [
         f"{name}: {part.images} images in {part.tiles} tiles of {rule.size} px; {part.objects} objects as {part.boxes} "
         f"boxes; {part.pieces} pieces that show less than {rule.min_visible:g} of an object are left alone",
-        f"  {part.empty} tiles show no object; {part.left_out} more that show none are left out",
+        f"  {part.empty} {'tile shows' if part.empty == 1 else 'tiles show'} no object; "
+        f"{part.left_out} more that show none are left out",
     ]
     if part.tiles + part.left_out == part.images:
         lines.append(f"  ! no image is larger than a tile of {rule.size} px: nothing was cut")

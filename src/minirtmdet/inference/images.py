@@ -22,6 +22,7 @@ from minirtmdet.inference.detect import Pixels, in_batches
 from minirtmdet.inference.tiles import Tiles, detect_all
 from minirtmdet.plots.canvas import class_colors
 from minirtmdet.plots.fonts import Line, drawable
+from minirtmdet.plots.labels import place_labels
 from minirtmdet.structures import Detections
 
 VIDEOS = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
@@ -174,22 +175,28 @@ def inside_image(detections: Detections, image: UInt8[np.ndarray, "height width 
 def draw_detections(
     image: UInt8[np.ndarray, "height width 3"], detections: Detections, classes: Sequence[str]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The image (BGR) with a named box for each detection and, where there are some, masks; the best ones on top."""
+    """The image (BGR) with a box for each detection and, where there are some, masks; the best ones on top.
+
+    Labels are placed by :func:`~minirtmdet.plots.labels.place_labels`, those of the best detections first: none hides
+    another, and in a crowd some are left out.
+    """
     names = drawable(classes)
     palette = [ImageColor.getrgb(color) for color in class_colors(classes)]
     canvas = Image.fromarray(np.ascontiguousarray(_with_masks(image, detections, palette)[..., ::-1]))
     pen = ImageDraw.Draw(canvas)
     width = max(2, round(max(image.shape[:2]) / 400))
-    rows = zip(*(field.tolist() for field in detections), strict=True)
-    for box, score, label in reversed(list(rows)):
-        colour = palette[label]
+    boxes, colours = detections.boxes.cpu().numpy(), [palette[label] for label in detections.labels.tolist()]
+    for box, colour in reversed(list(zip(boxes.tolist(), colours, strict=True))):
         pen.rectangle(box, outline=colour, width=width)
-        line = Line(f"{names[label]} {score:.2f}", 7 * width)
-        left, top, right, bottom = line.box
-        # above the box, or inside it at the upper border of the image
-        x, y = box[0], max(box[1] - (bottom - top) - 2 * width, 0.0)
-        pen.rectangle((x, y, x + right - left + 2 * width, y + bottom - top + 2 * width), fill=colour)
-        line.draw(pen, x + width, y + width, "white")
+    named = zip(detections.labels.tolist(), detections.scores.tolist(), strict=True)
+    lines = [Line(f"{names[label]} {score:.2f}", 7 * width) for label, score in named]
+    ink = np.array([line.box for line in lines], dtype=float).reshape(-1, 4)
+    sizes = ink[:, 2:] - ink[:, :2] + 2 * width
+    corners = place_labels(boxes, sizes, (0.0, 0.0, *map(float, image.shape[1::-1])))
+    for line, size, corner, colour in zip(lines, sizes, corners, colours, strict=True):
+        if corner is not None:
+            pen.rectangle((*corner, corner[0] + size[0], corner[1] + size[1]), fill=colour)
+            line.draw(pen, corner[0] + width, corner[1] + width, "white")
     return np.asarray(canvas)[..., ::-1]
 
 

@@ -20,9 +20,7 @@ FARTHER = 0.3
 def draw_labels(
     axes: "matplotlib.axes.Axes", boxes: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str], colors: Sequence[str]
 ) -> None:
-    """Name boxes, the first with priority: above, below or in the box, wherever boxes and labels are hidden least.
-
-    In a crowd a label that would hide a part of an earlier one wherever it stood is left out: neither could be read.
+    """Name boxes, the first with priority, where :func:`place_labels` finds room.
 
     The figure must have been laid out: how much room a label takes depends on the size of the image.
     """
@@ -30,28 +28,14 @@ def draw_labels(
     left, right = sorted(axes.get_xlim())
     top, bottom = sorted(axes.get_ylim())
     height = 11 / pixel
-    rows = [(0, -1), (1, 0), (0, 0), (1, -1), (0, -2), (1, 1)]  # from the box's upper or lower edge, in labels
-    farther = np.repeat([0, 0, 0, 0, FARTHER, FARTHER], 3)
-    seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
-    for order, (box, text, color) in enumerate(zip(boxes, texts, colors, strict=True)):
-        width = (text_width(text) + 2) / pixel
-        x1, y1, x2, y2 = (float(edge) for edge in box)
-        columns = (x1, x2 - width, (x1 + x2 - width) / 2)
-        spots = np.array([(x, (y1, y2)[edge] + lines * height) for edge, lines in rows for x in columns])
-        spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
-        labels = np.hstack([spots, np.add(spots, (width, height))])[:, None]  # [spots,1,4]
-        sides = np.minimum(labels[..., 2:], seen[:, 2:]) - np.maximum(labels[..., :2], seen[:, :2])
-        hidden = sides.clip(min=0).prod(-1) / (seen[:, 2:] - seen[:, :2]).prod(-1).clip(min=1e-6)  # share of each
-        readable = hidden[:, len(boxes) :].max(1, initial=0) <= MOST_HIDDEN
-        if not readable.any():
+    sizes = [((text_width(text) + 2) / pixel, height) for text in texts]
+    spots = place_labels(boxes, sizes, (left, top, right, bottom))
+    for order, (spot, text, color) in enumerate(zip(spots, texts, colors, strict=True)):
+        if spot is None:
             continue
-        hidden[:, len(boxes) :] *= 4  # a hidden label is lost, a hidden box still has edges
-        best = np.where(readable, hidden.sum(1) + farther, np.inf).argmin()
-        x, y = spots[best]
-        seen = np.vstack([seen, labels[best]])
         axes.text(
-            x + 1 / pixel,
-            y + height / 2,
+            spot[0] + 1 / pixel,
+            spot[1] + height / 2,
             text,
             size=8,
             color=ink_on(color),
@@ -61,3 +45,45 @@ def draw_labels(
             clip_on=True,
             parse_math=False,  # a class may be called "$1"
         )
+
+
+def place_labels(
+    boxes: Sequence[np.ndarray] | np.ndarray,
+    sizes: Sequence[tuple[float, float]] | np.ndarray,
+    area: Sequence[float],
+) -> list[tuple[float, float] | None]:
+    """Left upper corner of each box's label: above, below or in the box, wherever boxes and labels are hidden least.
+
+    The first box has priority. In a crowd a label that would hide a part of an earlier one wherever it stood has
+    no corner: neither could be read.
+
+    Args:
+        boxes: left, top, right and bottom of each.
+        sizes: width and height of each label.
+        area: left, top, right and bottom of the image, which labels do not leave.
+
+    >>> place_labels(np.array([[10., 20., 50., 40.]] * 2), [(30., 8.)] * 2, (0., 0., 60., 60.))
+    [(10.0, 12.0), (10.0, 40.0)]
+    """
+    left, top, right, bottom = area
+    rows = [(0, -1), (1, 0), (0, 0), (1, -1), (0, -2), (1, 1)]  # from the box's upper or lower edge, in labels
+    farther = np.repeat([0, 0, 0, 0, FARTHER, FARTHER], 3)
+    seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
+    corners: list[tuple[float, float] | None] = []
+    for box, (width, height) in zip(boxes, sizes, strict=True):
+        x1, y1, x2, y2 = (float(edge) for edge in box)
+        columns = (x1, x2 - width, (x1 + x2 - width) / 2)
+        spots = np.array([(x, (y1, y2)[edge] + lines * height) for edge, lines in rows for x in columns])
+        spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
+        labels = np.hstack([spots, np.add(spots, (width, height))])[:, None]  # [spots,1,4]
+        sides = np.minimum(labels[..., 2:], seen[:, 2:]) - np.maximum(labels[..., :2], seen[:, :2])
+        hidden = sides.clip(min=0).prod(-1) / (seen[:, 2:] - seen[:, :2]).prod(-1).clip(min=1e-6)  # share of each
+        readable = hidden[:, len(boxes) :].max(1, initial=0) <= MOST_HIDDEN
+        if not readable.any():
+            corners.append(None)
+            continue
+        hidden[:, len(boxes) :] *= 4  # a hidden label is lost, a hidden box still has edges
+        best = np.where(readable, hidden.sum(1) + farther, np.inf).argmin()
+        seen = np.vstack([seen, labels[best]])
+        corners.append((float(spots[best, 0]), float(spots[best, 1])))
+    return corners
