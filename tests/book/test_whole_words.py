@@ -1,0 +1,45 @@
+"""Short pieces of code and numbers are not broken over two lines; long pieces and those in tables may be."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docutils import nodes
+
+WHOLE = runpy.run_path(str(Path(__file__).parents[2] / "book" / "_ext" / "whole_words.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "whole"),
+    [
+        ("--threshold 0.5", False, True),
+        ("mini-160.json", False, True),
+        ("(x, y, stride, stride)", False, True),
+        ("bbox_preds", False, False),  # nothing in it can break
+        ("benchmarks/results/head_construction.json", False, False),
+        ("(x, y)", True, False),
+    ],
+)
+def test_short_literals_stay_whole(text: str, table: bool, whole: bool) -> None:
+    literal = nodes.literal("", text)
+    place: Any = nodes.paragraph("", "Read ", literal)
+    document = nodes.section("", nodes.entry("", place) if table else place)
+    WHOLE["keep_code_whole"](None, document)
+    assert ("whole" in literal["classes"]) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("an image of 1,440 × 1,920 pixels, and 1 % of it", ["1,440 × 1,920", "1 %"]),
+        ("8 × 10 × 3", ["8 × 10 × 3"]),
+        ("1e-3 or more, never 1e5", ["1e-3"]),
+        ("boxes × classes, 30 fox-like boxes", []),
+    ],
+)
+def test_numbers_stay_whole_and_the_text_is_the_same(text: str, whole: list[str]) -> None:
+    document = nodes.section("", nodes.paragraph("", "", nodes.emphasis("", text), nodes.literal("", "1e-3")))
+    WHOLE["keep_numbers_whole"](None, document)
+    assert [found.astext() for found in document.findall(nodes.inline)] == whole
+    assert document.astext() == text + "1e-3"
