@@ -8,8 +8,9 @@ BOX = torch.tensor([[10.0, 4.0, 60.0, 30.0]])
 
 
 def test_order_is_left_top_right_bottom():
-    assert CODER.encode(POINT, BOX).tolist() == [[6, 20, 44, 6]]
-    assert CODER.decode(POINT, torch.tensor([[6.0, 20.0, 44.0, 6.0]])).tolist() == BOX.tolist()
+    distances = [[6.0, 20.0, 44.0, 6.0]]
+    assert CODER.encode(POINT, BOX).tolist() == distances
+    assert CODER.decode(POINT, torch.tensor(distances)).tolist() == BOX.tolist()
 
 
 def test_there_and_back():

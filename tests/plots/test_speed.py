@@ -71,6 +71,16 @@ def test_growth_is_a_share_of_the_largest_case() -> None:
     assert list(other.get_ydata()) == [0, 0.5]
 
 
+def test_growth_has_room_for_the_bands_of_both_lanes() -> None:
+    slower = [
+        {**point, "compiled": {name: 3 * point[name] for name in ("low_ms", "median_ms", "high_ms")}}
+        for point in POINTS
+    ]
+    (time,) = plots.growth({"boxes": slower}).axes
+    assert time.get_ylim()[0] == 0
+    assert time.get_ylim()[1] > 3 * POINTS[-1]["high_ms"] / POINTS[-1]["median_ms"]
+
+
 def test_memory_is_shown_below_the_time_where_it_was_measured() -> None:
     points = [{**point, "MiB": 3.0 * point["boxes"]} for point in POINTS]
     figure = plots.growth({"boxes": points})

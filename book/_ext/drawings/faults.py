@@ -12,7 +12,7 @@ RECORD = Path(__file__).parents[3] / "benchmarks" / "results" / "debugging.json"
 NO_FAULTS = ("healthy", "average with its ramp", "gradients kept")
 """Runs of the record that are no faults of the chapter's table: the last one is an exercise."""
 BOXES = 11
-LEFT, RIGHT, TOP, BOTTOM = 34, 346, 36, 172
+LEFT, RIGHT, TOP, BOTTOM = 34, 346, 44, 180
 
 
 def runs() -> list[dict[str, dict[str, float]]]:
@@ -29,7 +29,7 @@ def draw(place: Place) -> list[Sheet]:
 
 def panel(title: str, column: str, share: Any, ticks: tuple[float, ...]) -> Sheet:
     """A mark per fault, with the range of its runs, and a ring where nothing is broken."""
-    sheet, measured = Sheet(360, 206), runs()
+    sheet, measured = Sheet(360, 214), runs()
     sheet.text(LEFT, 10, title, "title start")
     sheet.add("path", kind="line", d=f"M{LEFT} {TOP - 6}V{BOTTOM + 6}H{RIGHT}")
     for found in (0, BOXES):

@@ -142,6 +142,8 @@ def growth(record: Mapping[str, Sequence[Mapping[str, Any]]]) -> "matplotlib.fig
             _grown(column[1], x, np.array([point["MiB"] for point in points]), EAGER)
         column[0].set(title=f"up to {x[-1]:,} {axis}", xlim=(0, 1.04 * x[-1]))
         column[-1].set(xlabel=axis)
+    for ax in panels.flat:
+        ax.set_ylim(0, None)  # last: from then on the axis no longer follows what is drawn
     for ax, label in zip(panels[:, 0], ("share of the largest\ncase's time, eager", "MiB at the peak"), strict=False):
         ax.set_ylabel(label)
     _legend(figure, {"eager": {"color": EAGER}, "compiled": {"color": COMPILED}})
@@ -152,7 +154,6 @@ def _grown(ax: "matplotlib.axes.Axes", x: "np.ndarray", y: "np.ndarray", color: 
     """A line through its points, and the straight one from nothing to the last of them."""
     ax.plot([0, x[-1]], [0, y[-1]], "--", color=MUTED, lw=1)
     ax.plot(x, y, "o-", color=color, lw=1.6, ms=3.5)
-    ax.set_ylim(0, None)
     ax.locator_params(axis="y", nbins=5)
     ax.locator_params(axis="x", nbins=3)
 

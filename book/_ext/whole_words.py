@@ -1,7 +1,8 @@
-"""Short pieces of code in a sentence stay whole: ``--threshold 0.5`` and ``(x, y)`` go to the next line, not over it.
+"""What is read as one word stays whole: ``--threshold 0.5``, ``(x, y)`` and 640 × 640 go to the next line, not over it.
 
-Browsers break lines after hyphens, slashes and spaces, in code as in prose.  Long pieces need that on a phone, between
-their words; the narrow columns of a table need it within words too, but not between ``--`` and the name of an option.
+Browsers break lines after hyphens, slashes and spaces, in code and numbers as in prose.  Long pieces of code need that
+on a phone, between their words; the narrow columns of a table need it within words too, but not between ``--`` and the
+name of an option.
 """
 
 import re
@@ -10,12 +11,15 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 LONGEST = 22
-"""Characters of a piece that finds room on every line of a phone."""
+"""Characters of a piece of code that finds room on every line of a phone."""
 BREAKS = re.compile(r"[-/]")
 OPTION = re.compile(r"--\w[^\s-]*")
+NUMBER = r"\d[\d.,]*"
+TORN = re.compile(rf"{NUMBER} %|{NUMBER}(?: × {NUMBER})+|{NUMBER}e-\d+")
+"""Numbers that a line may end in: 20 %, 640 × 640, 1e-5."""
 
 
-def keep_whole(app: Sphinx, document: nodes.document) -> None:
+def keep_code_whole(app: Sphinx, document: nodes.document) -> None:
     """Give short literals, and parts of others, a class that ``custom.css`` does not break."""
     for literal in list(document.findall(nodes.literal)):
         text, cell = literal.astext(), in_table(literal)
@@ -24,6 +28,17 @@ def keep_whole(app: Sphinx, document: nodes.document) -> None:
         elif wholes := whole_parts(text, cell):
             literal.children = []
             literal += split_text(text, wholes)
+
+
+def keep_numbers_whole(app: Sphinx, document: nodes.document) -> None:
+    """Give numbers in sentences the same class; the text stays as it is, so that it can be copied."""
+    for block in [*document.findall(nodes.paragraph), *document.findall(nodes.caption)]:
+        if in_table(block):
+            continue
+        for text in list(block.findall(nodes.Text)):
+            wholes = [number.span() for number in TORN.finditer(text)]
+            if wholes and not isinstance(text.parent, nodes.literal | nodes.math | nodes.raw):
+                text.parent.replace(text, split_text(text, wholes))
 
 
 def whole_parts(text: str, cell: bool) -> list[tuple[int, int]]:
@@ -62,6 +77,7 @@ def in_table(node: nodes.Node) -> bool:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the hook."""
-    app.connect("doctree-read", keep_whole)
+    """Register the hooks."""
+    app.connect("doctree-read", keep_code_whole)
+    app.connect("doctree-read", keep_numbers_whole)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
