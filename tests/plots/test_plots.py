@@ -653,6 +653,15 @@ def test_assignment_shows_box_level_and_iou() -> None:
     assert figure.get_suptitle() == "3 of 84 priors learn a box, the others background"
 
 
+@pytest.mark.parametrize("inds", [gt_inds(box0=[18, 69]), gt_inds(box0=[18], box1=[69]), gt_inds(box0=[69], box1=[18])])
+def test_a_fine_prior_is_seen_over_a_coarse_one_at_the_same_place(inds: torch.Tensor) -> None:
+    assert PRIORS[18, :2].tolist() == PRIORS[69, :2].tolist()
+    [ax] = plots.assignment(IMAGE, inds, PRIORS, BOXES_TRUE).axes
+    below, above = sorted(labelled(ax, "box 0") + labelled(ax, "box 1"), key=lambda dots: dots.get_zorder())
+    assert below.get_zorder() < above.get_zorder()
+    assert len(below.get_paths()[0].vertices) < len(above.get_paths()[0].vertices)  # a square, a circle
+
+
 def test_assignment_of_a_batch_draws_the_chosen_image_without_padding_and_ignored_boxes() -> None:
     truth = GroundTruth.from_list(
         [BOXES_TRUE[:1], BOXES_TRUE],
@@ -1169,6 +1178,9 @@ def test_the_middle_of_the_influence_is_marked_along_x_and_along_y() -> None:
         lines = {line.get_label(): line.get_xdata() for line in chart.lines}
         assert [lines[name][0] for name in ("corner", "centre")] == places
         assert lines["middle of the influence"][0] == pytest.approx(middle)  # 1/4 at the first pixel's, 3/4 at the next
+    part = plots.influence_middle(values, {"corner": (102.0, 101.0)}, start=100).axes
+    assert [chart.get_xlim() for chart in part] == [(100, 106), (100, 104)]
+    assert [chart.lines[1].get_xdata()[0] for chart in part] == pytest.approx([103.25, 102.25])
 
 
 def layer(ax) -> np.ndarray:

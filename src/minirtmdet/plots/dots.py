@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 def draw_dots(
     ax: "matplotlib.axes.Axes", points: Tensor, where: np.ndarray, color: str, areas: np.ndarray, label: str
 ) -> None:
-    """The priors of one box, in the shape of their levels."""
+    """The priors of one box, in the shape of their levels.
+
+    Coarse levels are below, over all boxes: their priors lie where finer ones do.
+    """
     xy, strides = to_numpy(points[:, :2]), to_numpy(points[:, 2])
     for stride in np.unique(strides[where]):
         on_level = where & (strides == stride)
         marker = level_style(stride)[1]
         style: dict[str, Any] = {"marker": marker, "edgecolors": "white", "linewidths": 0.7, "clip_on": False}
         x, y = xy[on_level].T
-        ax.scatter(x, y, s=areas[on_level], color=color, label=label, zorder=3, **style)
+        ax.scatter(x, y, s=areas[on_level], color=color, label=label, zorder=3 - 1e-3 * stride, **style)
 
 
 def disc_shares(chosen: Sequence[np.ndarray]) -> list[np.ndarray]:

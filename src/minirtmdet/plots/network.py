@@ -165,28 +165,29 @@ def _rings(
 
 @styled
 def influence_middle(
-    gradient: Float[Tensor, "height width"], marks: Mapping[str, tuple[float, float]]
+    gradient: Float[Tensor, "height width"], marks: Mapping[str, tuple[float, float]], *, start: int = 0
 ) -> "matplotlib.figure.Figure":
     """Where the middle of the influence on one cell is, along x and along y, and how far some points are from it.
 
     Args:
         gradient: magnitude at each pixel.
-        marks: ``(x, y)`` of the points in pixels, by what they are called.
+        marks: ``(x, y)`` of the points in pixels of the image, by what they are called.
+        start: of a part of the image, its first row and column.
     """
     values = to_numpy(gradient)
     figure = new_figure("How much each column and each row of pixels moves the output of one cell", 2.7)
     axes = figure.subplots(1, 2, sharey=True)
     for i, (ax, axis) in enumerate(zip(axes, "xy", strict=True)):
-        _profile(ax, axis, values.sum(i), {name: mark[i] for name, mark in marks.items()})
+        _profile(ax, axis, values.sum(i), {name: mark[i] for name, mark in marks.items()}, start)
     axes[0].set_ylabel("influence, of the largest")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=len(handles))
     return figure
 
 
-def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: Mapping[str, float]) -> None:
+def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: Mapping[str, float], start: int) -> None:
     """Influence along one axis of the image, with its middle and the marks as lines."""
-    places = np.arange(len(course)) + 0.5  # of each pixel
+    places = start + np.arange(len(course)) + 0.5  # of each pixel
     share = course / course.max()
     ax.fill_between(places, share, color=FAINT, edgecolor=MUTED, lw=1)
     for i, (name, place) in enumerate(marks.items()):
@@ -194,4 +195,4 @@ def _profile(ax: "matplotlib.axes.Axes", axis: str, course: np.ndarray, marks: M
         style: dict[str, Any] = {"marker": marker, "markevery": [1], "ms": 7, "mec": "white", "clip_on": False}
         ax.plot([place, place], [0, 1.08], color=color, lw=2, label=name, **style)
     ax.axvline((places * course).sum() / course.sum(), color=INK, lw=1.4, ls="--", label="middle of the influence")
-    ax.set(title=f"along {axis}", xlim=(0, len(course)), ylim=(0, 1.16), xlabel="pixel")
+    ax.set(title=f"along {axis}", xlim=(start, start + len(course)), ylim=(0, 1.16), xlabel="pixel")
