@@ -113,12 +113,12 @@ def maps(net: Any, canvas: np.ndarray) -> list[np.ndarray]:
 
 
 def fit(image: np.ndarray, size: int, grey: int) -> tuple[np.ndarray, int, int]:
-    """The image in the left upper corner of a grey square that it fits, and its width and height there."""
+    """The image in the left upper corner of a grey square, and its size there."""
     height, width = image.shape[:2]
     scale = size / max(height, width)
-    new_height, new_width = (max(int(side * scale + 0.5), 1) for side in (height, width))
+    new_width, new_height = (max(int(x * scale + 0.5), 1) for x in (width, height))
     canvas = np.full((size, size, 3), grey, np.uint8)
-    canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    canvas[:new_height, :new_width] = cv2.resize(image, (new_width, new_height))
     return canvas, new_width, new_height
 
 
