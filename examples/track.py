@@ -9,8 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import supervision
-from trackers import ByteTrackTracker
+
+try:
+    import supervision
+    from trackers import ByteTrackTracker
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is not installed: pip install trackers supervision")
 
 from minirtmdet import load_detector
 from minirtmdet.inference.load import LoadedDetector
@@ -48,4 +52,6 @@ def main(source: str, video: str, out: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("a detector and two videos are needed: python track.py runs/cards clip.mp4 tracked.mp4")
     main(*sys.argv[1:])

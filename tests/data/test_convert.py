@@ -218,10 +218,10 @@ def _yolo(root: Path, text: str, **files: str) -> Path:
             "yolo",
             "a.txt",
             "0 104 88 20 30",
-            r"a\.txt, line 1 has 104, which is no share of the image \(0 to 1\).*pixels\?",
+            r"a\.txt, line 1 has 104, which is no share of the image \(0 to 1\).*pixels\?.*correct or delete the line",
         ),
         ("yolo", "a.txt", "0 .5 .5 .1 .1\n0 .5 .5 nan .1", r"a\.txt, line 2 has nan"),
-        ("yolo", "a.txt", "2 .5 .5 .1 .1", r"line 1 has class 2, but there are 2 class names: numbers go from 0 to 1"),
+        ("yolo", "a.txt", "2 .5 .5 .1 .1", r"line 1 has class 2, but there are 2 class names: .* 0 to 1; .* cat, dog"),
         ("yolo", "a.txt", "0.5 .5 .5 .1 .1", "line 1 has class 0.5"),
         ("yolo", "a.txt", "cat .5 .5 .1 .1", r"'cat \.5 \.5 \.1 \.1' is not all numbers: is it a YOLO label\?"),
         ("yolo", "a.txt", "0 .5 .5 .1", "line 1 has 4 numbers: expected class, centre and size"),
@@ -256,6 +256,25 @@ def test_mistakes_are_one_line_that_names_file_and_object(
     with pytest.raises(ValueError, match=problem) as error:
         convert_labels(labels, tmp_path / "images", format)
     assert "\n" not in str(error.value)
+
+
+def test_all_bad_lines_are_named_at_once(tmp_path: Path):
+    bad = ["0 1.4 .5 .1 .1", "9 .5 .5 .1 .1", "0 .5 .5 .1", "0 9 9 9 9", "cat .5 .5 .1 .1"]
+    labels = _yolo(tmp_path, "\n".join(["0 .5 .5 .1 .1", *bad]))
+    words = r"a\.txt, line 2 has 1\.4, .*\.  4 more: .*a\.txt, line 3 has class 9.*line 4 .*and 1 more"
+    with pytest.raises(ValueError, match=words):
+        convert_labels(labels, tmp_path / "images", "yolo")
+
+
+def test_an_export_as_roboflow_writes_it(tmp_path: Path):
+    for part in ("train", "valid"):
+        write_image(tmp_path / part / f"images/{part}.png")
+        write(tmp_path / part / f"labels/{part}.txt", "1 .5 .5 .1 .1\n")
+    write(tmp_path / "data.yaml", "train: ../train/images\nnc: 2\nnames: [cat, dog]\n")
+    for name in ("README.dataset.txt", "README.roboflow.txt"):
+        write(tmp_path / name, "# pets\nProvided by somebody\n")
+    conversion = convert_labels(tmp_path, tmp_path, "yolo")
+    assert list(boxes_of(conversion)) == ["train/images/train.png", "valid/images/valid.png"]
 
 
 def test_missing_class_names(tmp_path: Path):
@@ -467,4 +486,6 @@ def test_nothing_is_overwritten(tmp_path: Path):
     with pytest.raises(FileExistsError, match="is there already"):
         check_output(mine, [source])
     check_output(mine, [source], overwrite=True)
+    with pytest.raises(IsADirectoryError, match=r"is a folder: name the file to write, such as .*all\.json"):
+        check_output(tmp_path, [source], overwrite=True)
     assert mine.read_text() == "mine"

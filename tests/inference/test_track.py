@@ -1,6 +1,8 @@
 """The example that tracks, on a video of three things that move."""
 
 import importlib.util
+import runpy
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -92,3 +94,17 @@ def test_the_command_writes_a_video(
     with open_video(out) as (_, frames):
         assert len(list(frames)) == FRAMES
     assert sorted(capsys.readouterr().out.splitlines()[-1].split(", ")) == ["thing 0", "thing 1", "thing 2"]
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(SystemExit, match="supervision is not installed: pip install trackers supervision"):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
+def test_files_that_are_not_named_are_asked_for(monkeypatch: pytest.MonkeyPatch):
+    for name in ("supervision", "trackers"):
+        pytest.importorskip(name, reason="the tracking example stands on it: pip install 'minirtmdet[track]'")
+    monkeypatch.setattr(sys, "argv", ["track.py", "runs/cards"])
+    with pytest.raises(SystemExit, match=r"a detector and two videos are needed: python track\.py"):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")

@@ -17,7 +17,7 @@ from minirtmdet.settings import Count
 def quantize(
     exported: tyro.conf.Positional[Path], images: tyro.conf.Positional[tuple[Path, ...]], out: Path, count: Count = 200
 ) -> None:
-    """Write an exported file once more with its convolutions in 8 bits: a quarter of the size.
+    """Write an exported file once more with its convolutions in 8 bits: less than a third of the size.
 
     Compare the accuracy of both by eval; speed depends on the processor.
 

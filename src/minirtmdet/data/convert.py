@@ -37,10 +37,13 @@ def check_output(out: Path, inputs: Iterable[Path], *, overwrite: bool = False) 
 
     Raises:
         FileExistsError: for a file that is there already, without ``overwrite``.
+        IsADirectoryError: for a folder.
         ValueError, OSError: for an output that is an input, or a folder that cannot be written into.
     """
     check_writable(out.parent)
     check_not_read([out], inputs)
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder: name the file to write, such as {out / 'all.json'}")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already; choose another --out, or --overwrite")
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 from minirtmdet.data.coco_json import read_categories
 from minirtmdet.data.image_folder import ImageFolder
+from minirtmdet.messages import shorten
 
 ROUNDING = 0.01
 """How far shares of an image may lie beyond 0 and 1: exporters round."""
@@ -187,21 +188,31 @@ def _read_voc(labels: Path, images: ImageFolder, _: Sequence[str]) -> Iterator[I
 
 def _read_yolo(labels: Path, images: ImageFolder, class_names: Sequence[str]) -> Iterator[ImageLabels]:
     BoundingBox = _bounding_box()
+    problems: list[str] = []
     for path in _files(labels, ".txt"):
-        if path.name in NAME_FILES or path.name in ("train.txt", "val.txt", "test.txt", "README.txt"):
+        # lists of images, and the two README files of a Roboflow export, are no labels
+        if path.name in (*NAME_FILES, "train.txt", "val.txt", "test.txt") or path.name.startswith("README."):
             continue
         boxes = []
         for number, line in enumerate(_text(path).splitlines(), 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
-            label, polygon = _check_yolo(line.split(), where, class_names)
+            try:
+                label, polygon = _check_yolo(line.split(), where, class_names)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
             read = BoundingBox.from_yolo_seg if polygon else BoundingBox.from_yolo_v5
             # in shares of an image of one pixel, which is what the size of the real one is multiplied with later
             box = _taken(lambda line=line, read=read: read(line, image_size=(1, 1)), where)  # type: ignore[misc]
             boxes.append(box._replace(label=label))
         own = path.with_suffix("").relative_to(labels).as_posix() if labels.is_dir() else path.stem
         yield ImageLabels(own, str(path), None, boxes, relative=True)
+    if problems:
+        # all of them at once: whoever mends labels by hand would otherwise start again after each line
+        others = [problem.split(": ")[0] for problem in problems[1:]]
+        raise ValueError(problems[0] + (f".  {len(others)} more: {shorten(others)}" if others else ""))
 
 
 def _check_yolo(words: Sequence[str], where: str, class_names: Sequence[str]) -> tuple[str, bool]:
@@ -216,14 +227,14 @@ def _check_yolo(words: Sequence[str], where: str, class_names: Sequence[str]) ->
     if not values[0].is_integer() or not 0 <= values[0] < len(class_names):
         raise ValueError(
             f"{where} has class {words[0]}, but there are {len(class_names)} class names: numbers go from 0 to "
-            f"{len(class_names) - 1}"
+            f"{len(class_names) - 1}; the names are {', '.join(class_names)}"
         )
     shares = values[1:5] if not polygon else values[1:]
     for value in shares:
         if not (math.isfinite(value) and -ROUNDING <= value <= 1 + ROUNDING):
             raise ValueError(
                 f"{where} has {value:g}, which is no share of the image (0 to 1): YOLO's boxes are centre and size "
-                "divided by the size of the image; are these pixels?"
+                "divided by the size of the image; are these pixels?  A single slip: correct or delete the line"
             )
     return class_names[int(values[0])], polygon
 

@@ -35,9 +35,10 @@ def resolve_splits(config: DataConfig) -> tuple[Split, Split]:
     Annotations are looked for as ``train.json``, ``annotations/train.json``,
     ``annotations/instances_train*.json`` and ``train/_annotations.coco.json``; for evaluation with ``val``, then
     ``valid``, then ``test`` in place of ``train``.  The folder of the images is the first of ``train``,
-    ``images/train``, ``images``, the root and the JSON's own folder that holds an image of the JSON; the name of
-    the JSON itself comes before ``train``: ``train2017`` for ``instances_train2017.json``.  Without any root or
-    file the embedded scenes are used, and made if need be.
+    ``images/train``, ``train/images``, ``images``, the root and the JSON's own folder that holds an image of the
+    JSON; the name of the JSON itself comes before ``train``: ``train2017`` for ``instances_train2017.json``.  For
+    ``val`` the folders of ``valid`` are looked through too.  Without any root or file the embedded scenes are used,
+    and made if need be.
 
     Raises:
         FileNotFoundError: saying what was looked for.
@@ -149,7 +150,8 @@ def _find_images(root: Path | None, json_file: Path, names: tuple[str, ...], rem
     """The first likely folder that holds one of the JSON's first images; ``remedy`` is what a message advises."""
     base = root or json_file.parent
     names = (json_file.stem.removeprefix("instances_"), *names)
-    folders = [base / part / name for name in names for part in ("", "images")]
+    names += ("valid",) * ("val" in names)
+    folders = [base / path for name in names for path in (name, f"images/{name}", f"{name}/images")]
     folders = list(dict.fromkeys([*folders, base / "images", base, json_file.parent]))
     files = list(islice(_file_names(json_file), 20))
     for folder in folders:
