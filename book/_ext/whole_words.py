@@ -11,12 +11,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 LONGEST = 22
-"""Characters of a piece of code that finds room on every line of a phone."""
+"""Characters that find room on every line of a phone."""
 BREAKS = re.compile(r"[-/]")
 OPTION = re.compile(r"--\w[^\s-]*")
 NUMBER = r"\d[\d.,]*"
-TORN = re.compile(rf"{NUMBER} %|{NUMBER}(?: × {NUMBER})+|{NUMBER}e-\d+")
-"""Numbers that a line may end in: 20 %, 640 × 640, 1e-5."""
+TORN = re.compile(rf"{NUMBER} %|{NUMBER}(?: [×·+−/] {NUMBER})+|{NUMBER}e-\d+")
+"""Numbers that a line may end in: 20 %, 640 × 640, 3 · 0.5, 1e-5."""
 
 
 def keep_code_whole(app: Sphinx, document: nodes.document) -> None:
@@ -36,7 +36,7 @@ def keep_numbers_whole(app: Sphinx, document: nodes.document) -> None:
         if in_table(block):
             continue
         for text in list(block.findall(nodes.Text)):
-            wholes = [number.span() for number in TORN.finditer(text)]
+            wholes = [number.span() for number in TORN.finditer(text) if len(number[0]) <= LONGEST]
             if wholes and not isinstance(text.parent, nodes.literal | nodes.math | nodes.raw):
                 text.parent.replace(text, split_text(text, wholes))
 

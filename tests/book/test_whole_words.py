@@ -54,6 +54,8 @@ def test_long_literals_break_between_words_and_not_within_options(text: str, tab
     [
         ("an image of 1,440 × 1,920 pixels, and 1 % of it", ["1,440 × 1,920", "1 %"]),
         ("8 × 10 × 3", ["8 × 10 × 3"]),
+        ("(0.36 − 0.5)² = 3 · 16.1 / 2", ["0.36 − 0.5", "3 · 16.1 / 2"]),
+        ("1 + 2 + 4 + 8 + 16 + 32 + 64", []),  # longer than a line of a phone
         ("1e-3 or more, never 1e5", ["1e-3"]),
         ("boxes × classes, 30 fox-like boxes", []),
     ],
