@@ -68,7 +68,9 @@ def place_labels(
     left, top, right, bottom = area
     rows = [(0, -1), (1, 0), (0, 0), (1, -1), (0, -2), (1, 1)]  # from the box's upper or lower edge, in labels
     farther = np.repeat([0, 0, 0, 0, FARTHER, FARTHER], 3)
-    seen = np.array(boxes, dtype=float).reshape(-1, 4)  # what should stay visible: all boxes, and labels as they come
+    count = len(boxes)
+    # what should stay visible: all boxes, and labels as they come
+    seen = np.vstack([np.array(boxes, dtype=float).reshape(-1, 4), np.zeros((count, 4))])
     corners: list[tuple[float, float] | None] = []
     for box, (width, height) in zip(boxes, sizes, strict=True):
         x1, y1, x2, y2 = (float(edge) for edge in box)
@@ -76,14 +78,19 @@ def place_labels(
         spots = np.array([(x, (y1, y2)[edge] + lines * height) for edge, lines in rows for x in columns])
         spots = np.maximum(np.minimum(spots, (right - width, bottom - height)), (left, top))
         labels = np.hstack([spots, np.add(spots, (width, height))])[:, None]  # [spots,1,4]
-        sides = np.minimum(labels[..., 2:], seen[:, 2:]) - np.maximum(labels[..., :2], seen[:, :2])
-        hidden = sides.clip(min=0).prod(-1) / (seen[:, 2:] - seen[:, :2]).prod(-1).clip(min=1e-6)  # share of each
-        readable = hidden[:, len(boxes) :].max(1, initial=0) <= MOST_HIDDEN
+        # a large image has thousands of boxes, of which few lie where this label can
+        low, high = labels[..., :2].min((0, 1)), labels[..., 2:].max((0, 1))
+        near = np.flatnonzero(((seen[:count, :2] < high) & (seen[:count, 2:] > low)).all(1))
+        others, is_label = seen[near], near >= len(boxes)
+        sides = np.minimum(labels[..., 2:], others[:, 2:]) - np.maximum(labels[..., :2], others[:, :2])
+        hidden = sides.clip(min=0).prod(-1) / (others[:, 2:] - others[:, :2]).prod(-1).clip(min=1e-6)  # share of each
+        readable = hidden[:, is_label].max(1, initial=0) <= MOST_HIDDEN
         if not readable.any():
             corners.append(None)
             continue
-        hidden[:, len(boxes) :] *= 4  # a hidden label is lost, a hidden box still has edges
+        hidden[:, is_label] *= 4  # a hidden label is lost, a hidden box still has edges
         best = np.where(readable, hidden.sum(1) + farther, np.inf).argmin()
-        seen = np.vstack([seen, labels[best]])
+        seen[count] = labels[best, 0]
+        count += 1
         corners.append((float(spots[best, 0]), float(spots[best, 1])))
     return corners
