@@ -13,3 +13,12 @@ def shorten(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     """
     rest = len(items) - most
     return separator.join(items[:most]) + (f"{separator}and {rest} more" if rest > 0 else "")
+
+
+def counted(count: int, one: str, more: str) -> str:
+    """A number and its words, as there is one or more.
+
+    >>> counted(1, "box is", "boxes are"), counted(0, "box is", "boxes are")
+    ('1 box is', '0 boxes are')
+    """
+    return f"{count} {one if count == 1 else more}"

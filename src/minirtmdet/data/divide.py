@@ -22,7 +22,7 @@ from minirtmdet.data.image_checks import inspect_images, note_bad_images, note_m
 from minirtmdet.data.images import Expected
 from minirtmdet.data.inspect import read_thumbnails, similar_groups
 from minirtmdet.files import check_not_read, check_writable, write_json
-from minirtmdet.messages import shorten
+from minirtmdet.messages import counted, shorten
 
 
 class Division(NamedTuple):
@@ -257,8 +257,8 @@ def describe_division(division: Division) -> str:
     parts = list(division.files)
     head = [f"{part} {division.images[part]} images" for part in parts]
     if division.groups != division.images:
-        counts = [division.groups[part] for part in parts]
-        head = [f"{words} of {n} {'group' if n == 1 else 'groups'}" for n, words in zip(counts, head, strict=True)]
+        groups = [counted(division.groups[part], "group", "groups") for part in parts]
+        head = [f"{words} of {number}" for words, number in zip(head, groups, strict=True)]
     lines = ["; ".join(head)]
     for name in division.boxes[parts[0]]:
         counts = [division.boxes[part][name] for part in parts]

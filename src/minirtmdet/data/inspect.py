@@ -20,7 +20,7 @@ from minirtmdet.data.augment import fit, resize_boxes
 from minirtmdet.data.coco import CocoDataset, Entry
 from minirtmdet.data.image_checks import SKIP, BadImages, MissingImages, OutsideFiles
 from minirtmdet.data.splits import Split
-from minirtmdet.messages import shorten
+from minirtmdet.messages import counted, shorten
 
 THUMBNAIL = 16
 """Side of the thumbnails that images are compared by."""
@@ -311,11 +311,9 @@ def _drawn_twice(entries: Iterable[Entry], classes: Sequence[str]) -> list[str]:
                 other.append(f"{classes[labels[i]]} and {classes[labels[j]]} in {entry.path.name}")
     found = []
     if same:
-        found.append(f"{len(same)} {'box is' if len(same) == 1 else 'boxes are'} drawn twice: {shorten(same, SHOWN)}")
+        found.append(f"{counted(len(same), 'box is', 'boxes are')} drawn twice: {shorten(same, SHOWN)}")
     if other:
-        found.append(
-            f"{len(other)} {'box has' if len(other) == 1 else 'boxes have'} two classes: {shorten(other, SHOWN)}"
-        )
+        found.append(f"{counted(len(other), 'box has', 'boxes have')} two classes: {shorten(other, SHOWN)}")
     return found
 
 

@@ -27,6 +27,7 @@ from minirtmdet.data.splits import Split
 from minirtmdet.data.tile_grid import Overlap, Tile, tile_grid
 from minirtmdet.data.tile_pieces import Piece, TiledObject, cut_objects, read_objects
 from minirtmdet.files import atomic_folder, check_writable, write_json
+from minirtmdet.messages import counted
 from minirtmdet.settings import Share, Whole, check_settings
 
 EVALUATED = ("val", "valid", "test")
@@ -274,7 +275,7 @@ def describe_tiles(name: str, part: TiledPart, rule: TileRule) -> str:
     lines = [
         f"{name}: {part.images} images in {part.tiles} tiles of {rule.size} px; {part.objects} objects as {part.boxes} "
         f"boxes; {part.pieces} pieces that show less than {rule.min_visible:g} of an object are left alone",
-        f"  {part.empty} {'tile shows' if part.empty == 1 else 'tiles show'} no object; "
+        f"  {counted(part.empty, 'tile shows', 'tiles show')} no object; "
         f"{part.left_out} more that show none are left out",
     ]
     if part.tiles + part.left_out == part.images:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minirtmdet.evaluation.matching import Match
+from minirtmdet.messages import counted
 from minirtmdet.plots.canvas import (
     BOXES,
     CLOSE,
@@ -137,7 +138,7 @@ def worst_images(
             "at least one"
         )
     missed, false = sum(match.missed for match in matches), sum(match.false for match in matches)
-    title = f"{missed} {'box' if missed == 1 else 'boxes'} missed, {false} false detection{'s' * (false != 1)}"
+    title = f"{counted(missed, 'box', 'boxes')} missed, {counted(false, 'false detection', 'false detections')}"
     aspect = float(np.median([height / width for height, width in map(image_size, images)]))
     figure, axes = sheet(title, len(images), columns, aspect)
     for ax, image, match, name in zip(axes, images, matches, names, strict=True):
