@@ -25,6 +25,7 @@ from helpers.workers import (
     evaluate,
     gradients,
     interrupt,
+    let_go_of_the_network,
     start,
     start_together,
     stuck,
@@ -269,6 +270,12 @@ def test_a_process_that_is_killed_ends_the_run_with_a_good_checkpoint(whole: Tra
     assert read_checkpoint(config.out / config.name / "last.pt").training["step"] == 3  # type: ignore[index]
     assert both(train, replace(config, resume=True)) == [0, 0]
     same_state(whole.out / "whole", config.out / config.name)
+
+
+def test_the_end_of_a_network_does_not_wait_for_the_thread_of_gloo():
+    # it holds Python's lock, for which that thread may wait: where it was the last to hold the group, one run in some
+    # tens never ended on a busy machine
+    assert both(let_go_of_the_network) == [0, 0]
 
 
 class Stuck(NamedTuple):

@@ -4,6 +4,7 @@ Every process holds the whole network and takes its share of each step's images.
 the gradients; :func:`reduce_mean` averages the sum of IoUs that the losses are divided by.  Process 0 alone writes.
 """
 
+import atexit
 import json
 import os
 import re
@@ -332,7 +333,14 @@ def joined(device: str = "auto", advice: str = RESUME) -> Iterator[World]:
             if explained is error:
                 raise
             raise explained from error
+    # a wrapped network holds the group too.  Were it the last to do so, its end would wait for gloo's thread and keep
+    # Python's lock meanwhile, which that thread may need to let its last tensors go: neither would ever go on
+    atexit.register(_outlive, dist.group.WORLD)
     dist.destroy_process_group()
+
+
+def _outlive(_: object) -> None:
+    """Nothing: what atexit is to hand over lives until Python ends."""
 
 
 def check_alone(what: str) -> None:

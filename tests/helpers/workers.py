@@ -4,6 +4,7 @@ The processes start from a server that has imported the package once.  Their fun
 what it is to run by the name of its module.
 """
 
+import gc
 import math
 import multiprocessing
 import multiprocessing.forkserver
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from itertools import islice
@@ -21,6 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from minirtmdet.cli import main
 from minirtmdet.configs import TrainConfig
@@ -244,6 +248,16 @@ def stuck(out: Path, ends: str) -> None:
             raise ValueError("no room")
         time.sleep(8 if ends == "later" else 30)
     raise SystemExit(0)
+
+
+def let_go_of_the_network() -> None:
+    """Ends with 0 where the group of processes outlives the last network that was wrapped in it."""
+    with joined("cpu") as world:
+        network = world.wrap(nn.Linear(1, 1))
+        group = weakref.ref(dist.group.WORLD)
+    del network
+    gc.collect()
+    raise SystemExit(0 if group() is not None else 3)
 
 
 def evaluate(config: TrainConfig, out: Path) -> None:
