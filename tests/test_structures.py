@@ -122,7 +122,7 @@ def test_an_empty_batch_and_empty_images():
         (torch.tensor([[1.0, 2.0, float("inf"), 8.0]]), LABEL, r"b\.jpg, box 0: .* is not finite"),
         (BOX, torch.tensor([5]), r"b\.jpg, box 0: label 5 is outside 0\.\.4"),
         (BOX, torch.tensor([-1]), r"b\.jpg, box 0: label -1 is outside 0\.\.4"),
-        (BOX, torch.tensor([1, 2]), r"b\.jpg: labels have shape \(2,\), expected \(1,\) for 1 boxes"),
+        (BOX, torch.tensor([1, 2]), r"b\.jpg: labels have shape \(2,\), expected \(1,\) for 1 box"),
         (BOX, torch.tensor([1.0]), r"b\.jpg: labels are torch\.float32, expected integers"),
         (BOX.long(), LABEL, r"b\.jpg: boxes are torch\.int64, expected floating point"),
     ],
@@ -197,7 +197,7 @@ def test_an_ignored_box_has_a_mask_too():
     ("masks", "message"),
     [
         ([full(0)], "2 images have boxes, but 1 have masks: give one entry an image"),
-        ([full(0), full(2)], r"b\.jpg: masks have shape \(2, 8, 12\), expected \[n, H, W\] for 1 boxes"),
+        ([full(0), full(2)], r"b\.jpg: masks have shape \(2, 8, 12\), expected \[n, H, W\] for 1 box"),
         ([full(0), full(1)[0]], r"b\.jpg: masks have shape \(8, 12\), expected \[n, H, W\]"),
         ([full(0), full(1).float()], r"b\.jpg: masks are torch\.float32, expected bool: use masks > 0"),
         (

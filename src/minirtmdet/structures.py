@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minirtmdet.masks import LazyMasks, center_of_mass, in_blocks, subsample
+from minirtmdet.messages import counted
 
 
 class GroundTruth(NamedTuple):
@@ -163,7 +164,8 @@ def _check_image(
     ):
         if tuple(values.shape) != shape:
             raise ValueError(
-                f"{name}: {field} have shape {tuple(values.shape)}, expected {shape} for {len(boxes)} boxes"
+                f"{name}: {field} have shape {tuple(values.shape)}, expected {shape} for "
+                f"{counted(len(boxes), 'box', 'boxes')}"
             )
     bad = ~torch.isfinite(boxes).all(-1) | ~torch.isfinite(centers).all(-1)
     if bad.any():
@@ -191,7 +193,8 @@ def _check_masks(names: Sequence[str], boxes: Sequence[Tensor], masks: Sequence[
             raise ValueError(f"{name}: masks are {image_masks.dtype}, expected bool: use masks > 0")
         if image_masks.ndim != 3 or len(image_masks) != len(image_boxes):
             raise ValueError(
-                f"{name}: masks have shape {tuple(image_masks.shape)}, expected [n, H, W] for {len(image_boxes)} boxes"
+                f"{name}: masks have shape {tuple(image_masks.shape)}, expected [n, H, W] for "
+                f"{counted(len(image_boxes), 'box', 'boxes')}"
             )
         if image_masks.shape[1:] != masks[0].shape[1:]:
             raise ValueError(

@@ -86,9 +86,9 @@ def test_convert_finds_format_images_and_names(tmp_path: Path, capsys: Output):
     out = tmp_path / "train.json"
     assert main(["data", "convert", str(tmp_path / "labels/train"), "--out", str(out)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith(f"{out}: 2 images, 1 boxes (yolo of {tmp_path / 'labels/train'})\nclasses: cat dog\n")
-    assert "1 images without labels stay as background" in text
-    assert "1 classes without a box: cat" in text
+    assert text.startswith(f"{out}: 2 images, 1 box (yolo of {tmp_path / 'labels/train'})\nclasses: cat dog\n")
+    assert "1 image without labels kept as background" in text
+    assert "1 class without a box: cat" in text
     dataset = CocoDataset(out, tmp_path / "images/train", bad_boxes="raise")
     assert dataset.load(0).boxes.tolist() == [[10, 7.5, 30, 22.5]]
 

@@ -86,10 +86,10 @@ def test_eval_on_other_data(run: Path, tmp_path: Path, capsys: Output):
     json_file, folder = write_set(tmp_path / "other", [image_entry(1)], [box], categories, name="val")
     args = ["eval", str(run), "--data.val-json", str(json_file), "--data.val-images", str(folder), "--device", "cpu"]
     assert main(args) == 0
-    assert f"1 images of {json_file}" in capsys.readouterr().out
+    assert f"1 image of {json_file}" in capsys.readouterr().out
     # a folder that holds nothing to train on
     assert main(["eval", str(run), "--data.root", str(tmp_path / "other"), "--device", "cpu"]) == 0
-    assert f"1 images of {json_file}" in capsys.readouterr().out
+    assert f"1 image of {json_file}" in capsys.readouterr().out
     json_file, folder = write_set(tmp_path / "owls", [image_entry(1)], [], [{"id": 1, "name": "owl"}], name="val")
     message = fails(capsys, "eval", run, "--data.val-json", json_file, "--data.val-images", folder)
     assert "has no category 'cat', 'dog', 'hen'; it has 'owl'" in message
@@ -105,7 +105,7 @@ def test_eval_says_how_to_leave_out_a_broken_image_and_does_so(run: Path, tmp_pa
     assert "002.png cannot be decoded" in message
     assert "--data.bad-images skip" in message
     assert main(["eval", str(run), "--data.root", str(tmp_path), "--data.bad-images", "skip", "--device", "cpu"]) == 0
-    assert f"1 images of {json_file}" in capsys.readouterr().out
+    assert f"1 image of {json_file}" in capsys.readouterr().out
 
 
 def test_eval_of_weights_that_name_no_classes(data: Path, tmp_path: Path, capsys: Output):
@@ -197,4 +197,4 @@ def test_eval_says_where_coco_counts_too_few(run: Path, tmp_path: Path, capsys: 
     categories = [{"id": i, "name": name} for i, name in enumerate(["hen", "dog", "cat"])]
     write_set(tmp_path, [image_entry(1), image_entry(2)], boxes, categories, name="val")
     assert main(["eval", str(run), "--data.root", str(tmp_path), "--device", "cpu"]) == 0
-    assert "! 1 images have more than 100 boxes of a class" in capsys.readouterr().out
+    assert "! 1 image has more than 100 boxes of a class" in capsys.readouterr().out

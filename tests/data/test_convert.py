@@ -260,10 +260,11 @@ def test_mistakes_are_one_line_that_names_file_and_object(
 
 def test_all_bad_lines_are_named_at_once(tmp_path: Path):
     bad = ["0 1.4 .5 .1 .1", "9 .5 .5 .1 .1", "0 .5 .5 .1", "0 9 9 9 9", "cat .5 .5 .1 .1"]
-    labels = _yolo(tmp_path, "\n".join(["0 .5 .5 .1 .1", *bad]))
+    folder = tmp_path / "cats: of two years"  # which ends no sentence
+    labels = _yolo(folder, "\n".join(["0 .5 .5 .1 .1", *bad]))
     words = r"a\.txt, line 2 has 1\.4, .*\.  4 more: .*a\.txt, line 3 has class 9.*line 4 .*and 1 more"
     with pytest.raises(ValueError, match=words):
-        convert_labels(labels, tmp_path / "images", "yolo")
+        convert_labels(labels, folder / "images", "yolo")
 
 
 def test_an_export_as_roboflow_writes_it(tmp_path: Path):
@@ -315,7 +316,7 @@ def test_images_without_labels(tmp_path: Path):
     write(tmp_path / "voc/a.xml", voc("a.png", ("x", 2, 2, 9, 9)))
     conversion = convert_labels(tmp_path / "voc", tmp_path / "images", "voc")
     assert list(boxes_of(conversion)) == ["a.png"]
-    assert "1 images without labels are left out (--unlabelled keep): empty.png" in conversion.notes
+    assert "1 image without labels left out (--unlabelled keep): empty.png" in conversion.notes
 
 
 def test_a_class_that_is_not_named(tmp_path: Path):
@@ -435,9 +436,9 @@ def test_a_spoiled_coco_json_is_repaired(tmp_path: Path):
     assert conversion.notes == [
         "2 image ids are text: numbered 1, 2, 3, ...",
         "2 category ids are text: numbered 1, 2, 3, ...",
-        "1 file names are now those of the folder",
-        "1 sizes were missing or 0 x 0, and are those of the images",
-        "1 boxes were missing, and are those of their polygons",
+        "file names replaced with those of the folder: 1",
+        "sizes that were missing or 0 x 0 taken from the images: 1",
+        "boxes that were missing taken from their polygons: 1",
     ]
 
 

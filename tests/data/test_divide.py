@@ -145,7 +145,7 @@ def test_a_class_that_a_part_lacks_is_said(tmp_path: Path):
     )
     text = describe_division(divide(source, tmp_path / "out", {"train": 0.5, "val": 0.5}))
     assert "rare: 1 + 0  ! none in val" in text
-    assert "1 annotations name an image that the file does not have, and are left out" in text
+    assert "! left out: 1 annotation of images that the file does not have" in text
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_counts_and_sizes_by_hand(tmp_path: Path):
     assert (hen.images, hen.boxes) == (0, 0)
     assert part.empty == 1
     assert part.problems == [
-        "1 classes without a box: hen",
+        "1 class without a box: hen",
         "1 of 3 boxes hold no prior at 160 px and teach nothing useful: take a larger input, or tiles",
     ]
 
@@ -94,7 +94,7 @@ def test_classes_that_differ_between_parts(tmp_path: Path):
     write_random_set(tmp_path, 3)
     write_set(tmp_path, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "cow"}], name="val")
     report = inspect_set(find_parts(tmp_path), 64, copies=False)
-    assert report.parts[1].problems[-2:] == ["1 classes not in train: cow", "2 classes only in train: dog, hen"]
+    assert report.parts[1].problems[-2:] == ["1 class not in train: cow", "2 classes only in train: dog, hen"]
 
 
 # --------------------------------------------------------------------------------------------- copies

@@ -1,7 +1,9 @@
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import islice
 
@@ -14,7 +16,7 @@ from helpers.tiny_sets import box_entry, image_entry, write_random_set, write_se
 from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import PAD_VALUE
 from minirtmdet.data.coco import CocoDataset
-from minirtmdet.data.loader import EvalLoader, TrainLoader, _Answer, epoch_order
+from minirtmdet.data.loader import STUCK, EvalLoader, TrainLoader, _Answer, epoch_order
 from minirtmdet.engine.interrupts import Interrupts
 
 
@@ -207,6 +209,23 @@ def test_signals_reach_workers_that_start_while_the_main_process_defers_them(dat
         assert worker.exitcode == 0
     loader.close()
     assert not interrupts.came
+
+
+class Deadly(CocoDataset):
+    def load(self, index):
+        if index:
+            os._exit(9)  # as the kernel ends a process that takes too much memory: no word, no batch
+        return super().load(index)
+
+
+@pytest.mark.usefixtures("start_method")
+def test_the_death_of_a_worker_is_noticed_long_before_one_that_is_stuck(tmp_path, monkeypatch):
+    monkeypatch.setattr("minirtmdet.data.workers.LOOK", 0.5)
+    loader = EvalLoader(Deadly(*write_random_set(tmp_path, 2)), input_size=64, batch_size=1, workers=1)
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):
+        list(loader)
+    assert time.monotonic() - begin < STUCK / 10
 
 
 def send(number, pid):

@@ -72,6 +72,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model.pred_kernel_size": 2}, "pred_kernel_size is 2: an even kernel"),
     ({"name": ""}, "name is '': expected the name of a folder"),
     ({"name": ".."}, "name is '..': expected the name of a folder"),
+    ({"name": "../other"}, "name is '../other': expected the name of a folder of its own; --out says where"),
+    ({"name": "/other"}, "name is '/other': expected the name of a folder"),
     ({"compile": "graph", "optim.accumulate": 2}, "compile is graph and optim.accumulate is 2: a recorded step is one"),
     ({"compile": "graph"}, "compile graph needs a CUDA GPU"),
     ({"resume": True, "overwrite": True}, "resume and overwrite exclude each other"),

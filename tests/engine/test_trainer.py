@@ -406,7 +406,7 @@ def test_a_run_with_nothing_to_learn_does_not_start(config: TrainConfig, tmp_pat
         write_set(tmp_path / "data", annotations=[box_entry(1, 1, [5, 5, 0, 10])], name=name)
     with (
         pytest.warns(UserWarning, match="1 of 1 boxes left out"),
-        pytest.raises(ValueError, match=r"train.json has no box to learn from in 1 images"),
+        pytest.raises(ValueError, match=r"train.json has no box to learn from in 1 image"),
     ):
         Trainer(replace(config, data=DataConfig(root=tmp_path / "data", input_size=64)), say=quiet)
 

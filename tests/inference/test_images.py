@@ -51,6 +51,12 @@ def test_boxes_are_drawn_where_they_are():
     assert not image.any()  # the image itself stays
 
 
+def test_a_label_without_a_name_is_no_index_error():
+    found = Detections(torch.tensor([[5.0, 5, 20, 30]]), torch.tensor([0.9]), torch.tensor([2]))
+    with pytest.raises(ValueError, match=r"the image: labels 2\.\.2, but only 1 class name"):
+        draw_detections(np.zeros((40, 60, 3), np.uint8), found, ["cat"])
+
+
 def test_no_label_hides_another_and_none_leaves_the_image():
     """Two boxes of one object and one at the right border: each name is drawn as if its box were alone."""
     image = np.zeros((200, 200, 3), np.uint8)

@@ -121,6 +121,7 @@ def test_an_iterator_is_asked_for_a_batch_at_a_time(loaded: LoadedDetector):
         ([noise(4, 4)[:0]], ValueError, r"image 0 is uint8 \(0, 4, 3\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), ValueError, r"image 0 is torch.uint8 \(3, 8, 8\)"),
         ([None], ValueError, "image 0 is NoneType"),
+        (3, ValueError, "image 0 is int: expected a path"),
         ("nope.png", FileNotFoundError, r"no image or folder nope\.png"),
     ],
 )

@@ -50,7 +50,7 @@ def test_a_class_has_one_colour_on_sheets_and_among_sizes() -> None:
 def test_a_contact_sheet_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="at least one"):
         plots.contact_sheet([], CLASSES)
-    with pytest.raises(ValueError, match=r"image 0: labels 2\.\.2, but there are 2 classes"):
+    with pytest.raises(ValueError, match=r"image 0: labels 2\.\.2, but only 2 class names"):
         plots.contact_sheet([sample([[0, 0, 1, 1]], [2])], CLASSES)
 
 

@@ -756,7 +756,7 @@ def test_a_sheet_refuses_what_does_not_fit() -> None:
         plots.detection_sheet([IMAGE], [], CLASSES)
     with pytest.raises(ValueError, match="0 images"):
         plots.detection_sheet([], [], CLASSES)
-    with pytest.raises(ValueError, match=r"image 0: labels 3\.\.3, but there are 3 classes"):
+    with pytest.raises(ValueError, match=r"image 0: labels 3\.\.3, but only 3 class names"):
         plots.detection_sheet([IMAGE], [found([[1, 1, 9, 9]], [0.9], [3])], CLASSES)
 
 

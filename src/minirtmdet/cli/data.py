@@ -30,6 +30,7 @@ from minirtmdet.data.splits import Split, find_images, find_parts, resolve_split
 from minirtmdet.data.tile_grid import Overlap
 from minirtmdet.data.tile_set import TileRule, describe_tiles, tile_set
 from minirtmdet.files import check_not_read, check_writable, write_json
+from minirtmdet.messages import counted
 from minirtmdet.presets import AUGMENTS
 from minirtmdet.settings import Count, Share, Whole
 
@@ -182,7 +183,8 @@ def convert(
         )
     write_json(out, conversion.content)
     made = conversion.content
-    print(f"{out}: {len(made['images'])} images, {len(made['annotations'])} boxes ({found} of {labels})")
+    boxes = counted(len(made["annotations"]), "box", "boxes")
+    print(f"{out}: {counted(len(made['images']), 'image')}, {boxes} ({found} of {labels})")
     print(f"classes: {' '.join(entry['name'] for entry in made['categories'])}")
     for note in [*conversion.notes, *inspect_part(out.stem, Split(out, folder), DataConfig.input_size).problems]:
         print(f"  ! {note}")

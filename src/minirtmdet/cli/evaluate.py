@@ -34,6 +34,7 @@ from minirtmdet.evaluation.thresholds import (
 )
 from minirtmdet.files import check_not_read, check_writable, write_json
 from minirtmdet.inference.load import LoadedDetector
+from minirtmdet.messages import counted
 from minirtmdet.settings import Count, Share, Whole
 
 MOST = 100
@@ -128,12 +129,12 @@ def evaluate(
     if not world.is_writer:
         return
     way = f", in tiles of {settings.input_size} px that overlap by {pieces.overlap:g}" if pieces else ""
-    print(f"{len(dataset)} images of {val.json_file}{way}")
+    print(f"{counted(len(dataset), 'image')} of {val.json_file}{way}")
     print(metrics_table(evaluation.metrics, evaluation.by_class))
     if crowded := _count_crowded(dataset):
         print(
-            f"  ! {crowded} images have more than {MOST} boxes of a class: COCO's numbers count {MOST} detections per "
-            "image and class, so that AP cannot reach 1"
+            f"  ! {counted(crowded, 'image has', 'images have')} more than {MOST} boxes of a class: "
+            f"COCO's numbers count {MOST} detections per image and class, so that AP cannot reach 1"
         )
     if out is not None:
         about = {

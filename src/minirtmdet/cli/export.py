@@ -14,6 +14,7 @@ from minirtmdet.distributed import check_alone
 from minirtmdet.files import check_not_read, check_writable
 from minirtmdet.inference.export import export_onnx
 from minirtmdet.inference.exported import OnnxDetector
+from minirtmdet.messages import counted
 from minirtmdet.settings import Count, Share
 
 
@@ -80,10 +81,12 @@ def _compare(model: RTMDet, exported: OnnxDetector) -> str:
     image = torch.nn.functional.interpolate(example().images, (size, size))
     ours, theirs = (one.predict(image, exported.info.predict)[0] for one in (model, exported))
     if len(ours.scores) != len(theirs.scores):
-        return f"compared with torch on a scene: {len(theirs.scores)} detections in place of {len(ours.scores)}"
+        found = counted(len(theirs.scores), "detection")
+        return f"compared with torch on a scene: {found} in place of {len(ours.scores)}"
     count = len(ours.scores)
     difference = float((ours.scores - theirs.scores).abs().max()) if count else 0.0
-    said = f"compared with torch on a scene: {count} detections, their scores at most {difference:.1g} apart"
+    found = counted(count, "detection")
+    said = f"compared with torch on a scene: {found}, their scores at most {difference:.1g} apart"
     if model.config.masks:
         pairs = zip(ours.mask_blocks(), theirs.mask_blocks(), strict=True)
         said += f", {sum(int((a != b).sum()) for a, b in pairs)} pixels of their masks different"

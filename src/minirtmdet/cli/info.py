@@ -9,6 +9,7 @@ from minirtmdet.cli.train import SUMMARIES
 from minirtmdet.configs import INS_MODELS, MODELS
 from minirtmdet.detector import RTMDet, build_detector
 from minirtmdet.inference.exported import OnnxDetector
+from minirtmdet.messages import counted
 from minirtmdet.presets import PRESETS
 from minirtmdet.weights.checkpoint import read_checkpoint
 from minirtmdet.weights.describe import count_classes, describe_weights
@@ -63,4 +64,4 @@ def _describe_model(model: RTMDet) -> str:
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     total = sum(parameter.numel() for parameter in model.parameters())
     inner = ", ".join(f"{name} {count:,}" for name, count in parts.items() if count)
-    return f"{total:,} parameters ({inner}), {model.config.num_classes} classes"
+    return f"{total:,} parameters ({inner}), {counted(model.config.num_classes, 'class', 'classes')}"

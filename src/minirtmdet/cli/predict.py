@@ -31,6 +31,7 @@ from minirtmdet.inference.images import (
 from minirtmdet.inference.load import LoadedDetector
 from minirtmdet.inference.tiles import Tiles
 from minirtmdet.inference.video import find_videos, is_video, predict_video
+from minirtmdet.messages import counted
 from minirtmdet.settings import Count, Share
 
 LINES = "predictions.jsonl"
@@ -150,7 +151,7 @@ def _predict_images(use: _Use, found: Sequence[ImageFile]) -> None:
     rows = [row for row in _detect(use, found) if row is not None]
     write_json(use.out / RESULTS, {"classes": use.loaded.names, "threshold": use.threshold, "images": rows})
     count = sum(len(row["detections"]) for row in rows)
-    print(f"{count} detections in {len(rows)} images, written to {use.out}")
+    print(f"{counted(count, 'detection')} in {counted(len(rows), 'image')}, written to {use.out}")
     if bad := len(found) - len(rows):
         raise PartialFailure(f"{bad} of {len(found)} images could not be read")
 
@@ -181,7 +182,8 @@ def _predict_video(use: _Use, video: ImageFile) -> None:
         input_size=use.input_size,
         tiles=use.tiles,
     )
-    print(f"{result.detections} detections in {result.frames} frames, written to {target} and {_lines_of(target)}")
+    found = f"{counted(result.detections, 'detection')} in {counted(result.frames, 'frame')}"
+    print(f"{found}, written to {target} and {_lines_of(target)}")
 
 
 def _follow(use: _Use, folders: Sequence[Path]) -> None:

@@ -17,7 +17,7 @@ from minirtmdet.data.label_files import (
     read_labels,
 )
 from minirtmdet.files import check_not_read, check_writable
-from minirtmdet.messages import shorten
+from minirtmdet.messages import counted, shorten
 
 
 class Conversion(NamedTuple):
@@ -95,8 +95,8 @@ def convert_labels(
     rest = [name for name in folder.names if name not in found]
     if rest:
         keep = unlabelled == "keep" or (unlabelled == "auto" and format == "yolo")
-        what = "stay as background (--unlabelled drop)" if keep else "are left out (--unlabelled keep)"
-        notes.append(f"{len(rest)} images without labels {what}: {shorten(rest)}")
+        what = "kept as background (--unlabelled drop)" if keep else "left out (--unlabelled keep)"
+        notes.append(f"{counted(len(rest), 'image')} without labels {what}: {shorten(rest)}")
         found |= {name: [] for name in rest} if keep else {}
     sizes = _read_sizes(found, folder, bad_images, notes)
     boxes = {name: _in_pixels(found[name], sizes[name]) for name in sizes}
@@ -284,11 +284,11 @@ def repair_coco(
         fixed = {"id": len(new_annotations) + 1, **ids_of, "bbox": box, "iscrowd": entry.get("iscrowd") or 0}
         new_annotations.append({**entry, **fixed})
     for count, words in (
-        (len(renamed), "file names are now those of the folder"),
-        (len(resized), "sizes were missing or 0 x 0, and are those of the images"),
-        (boxed, "boxes were missing, and are those of their polygons"),
+        (len(renamed), "file names replaced with those of the folder"),
+        (len(resized), "sizes that were missing or 0 x 0 taken from the images"),
+        (boxed, "boxes that were missing taken from their polygons"),
     ):
-        notes += [f"{count} {words}"] if count else []
+        notes += [f"{words}: {count}"] if count else []
     categories = [
         {**entry, "id": number} for entry, number in zip(content["categories"], category_ids.values(), strict=True)
     ]

@@ -257,7 +257,7 @@ def describe_division(division: Division) -> str:
     parts = list(division.files)
     head = [f"{part} {division.images[part]} images" for part in parts]
     if division.groups != division.images:
-        groups = [counted(division.groups[part], "group", "groups") for part in parts]
+        groups = [counted(division.groups[part], "group") for part in parts]
         head = [f"{words} of {number}" for words, number in zip(head, groups, strict=True)]
     lines = ["; ".join(head)]
     for name in division.boxes[parts[0]]:
@@ -267,5 +267,5 @@ def describe_division(division: Division) -> str:
         lines.append(f"  {name}: {' + '.join(map(str, counts))}{note}")
     lines += [f"  ! {note}" for note in division.notes]
     if division.left_out:
-        lines.append(f"  ! {division.left_out} annotations name an image that the file does not have, and are left out")
+        lines.append(f"  ! left out: {counted(division.left_out, 'annotation')} of images that the file does not have")
     return "\n".join(lines)

@@ -155,7 +155,7 @@ def inspect_part(
     problems += _drawn_twice(entries, dataset.classes)
     classes = _count(entries, dataset.classes, input_size)
     if absent := [entry.name for entry in classes if not entry.boxes]:
-        problems.append(f"{len(absent)} classes without a box: {shorten(absent, SHOWN)}")
+        problems.append(f"{counted(len(absent), 'class', 'classes')} without a box: {shorten(absent, SHOWN)}")
     lost = sum(entry.without_prior for entry in classes)
     if lost:
         total = sum(entry.boxes for entry in classes)
@@ -328,7 +328,8 @@ def _compare_classes(parts: Sequence[PartReport]) -> list[PartReport]:
             ours, theirs = set(part.dataset.classes), set(usable[0].dataset.classes)
             for names, words in ((ours - theirs, "not in"), (theirs - ours, "only in")):
                 if names:
-                    problems.append(f"{len(names)} classes {words} {usable[0].name}: {shorten(sorted(names), SHOWN)}")
+                    count = counted(len(names), "class", "classes")
+                    problems.append(f"{count} {words} {usable[0].name}: {shorten(sorted(names), SHOWN)}")
         found.append(part._replace(problems=problems))
     return found
 
@@ -354,8 +355,8 @@ def describe_part(part: PartReport) -> str:
     if part.dataset is None:
         return f"{part.name}: cannot be used"
     boxes = sum(entry.boxes for entry in part.classes)
-    images = f"{len(part.dataset)} images, {part.empty} of them without a box"
-    return f"{part.name}: {images}; {boxes} boxes ({part.dataset.json_file})"
+    images = f"{counted(len(part.dataset), 'image')}, {part.empty} of them without a box"
+    return f"{part.name}: {images}; {counted(boxes, 'box', 'boxes')} ({part.dataset.json_file})"
 
 
 def describe_whole(report: SetReport) -> list[str]:
@@ -364,7 +365,7 @@ def describe_whole(report: SetReport) -> list[str]:
     if report.copies:
         count = len(report.copies)
         across = f", {report.leaks} of them in several parts, where AP measures memory" if report.leaks else ""
-        words.append(f"{count} group{'s' * (count > 1)} of images that show the same{across}:")
+        words.append(f"{counted(count, 'group')} of images that show the same{across}:")
         words += [f"  {shorten(group, SHOWN)}" for group in report.copies[:SHOWN]]
         words += [f"  and {count - SHOWN} more"] if count > SHOWN else []
     if report.advice is not None:

@@ -188,7 +188,7 @@ def _read_voc(labels: Path, images: ImageFolder, _: Sequence[str]) -> Iterator[I
 
 def _read_yolo(labels: Path, images: ImageFolder, class_names: Sequence[str]) -> Iterator[ImageLabels]:
     BoundingBox = _bounding_box()
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for path in _files(labels, ".txt"):
         # lists of images, and the two README files of a Roboflow export, are no labels
         if path.name in (*NAME_FILES, "train.txt", "val.txt", "test.txt") or path.name.startswith("README."):
@@ -201,7 +201,7 @@ def _read_yolo(labels: Path, images: ImageFolder, class_names: Sequence[str]) ->
             try:
                 label, polygon = _check_yolo(line.split(), where, class_names)
             except ValueError as error:
-                problems.append(str(error))
+                problems[where] = str(error)
                 continue
             read = BoundingBox.from_yolo_seg if polygon else BoundingBox.from_yolo_v5
             # in shares of an image of one pixel, which is what the size of the real one is multiplied with later
@@ -211,8 +211,10 @@ def _read_yolo(labels: Path, images: ImageFolder, class_names: Sequence[str]) ->
         yield ImageLabels(own, str(path), None, boxes, relative=True)
     if problems:
         # all of them at once: whoever mends labels by hand would otherwise start again after each line
-        others = [problem.split(": ")[0] for problem in problems[1:]]
-        raise ValueError(problems[0] + (f".  {len(others)} more: {shorten(others)}" if others else ""))
+        first, *_ = problems.values()
+        # without the advice that follows a colon; the path before it may have colons too
+        _, *others = [where + said[len(where) :].split(": ")[0] for where, said in problems.items()]
+        raise ValueError(first + (f".  {len(others)} more: {shorten(others)}" if others else ""))
 
 
 def _check_yolo(words: Sequence[str], where: str, class_names: Sequence[str]) -> tuple[str, bool]:

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import Sample, eval_sample, select
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.memory import check_shared_memory
 from minirtmdet.data.pipeline import Change, TrainPipeline
-from minirtmdet.data.workers import start_worker
+from minirtmdet.data.workers import WatchedLoader, start_worker
 from minirtmdet.structures import GroundTruth, padded_count
 
 STUCK = 600.0
@@ -369,9 +369,9 @@ class _Steps(Sampler):
         return self.count - self.start
 
 
-def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> DataLoader:
+def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> WatchedLoader:
     """Batches by their keys; ``keep``: the workers stay for the next round."""
-    return DataLoader(
+    return WatchedLoader(
         batches,
         batch_size=None,  # an item is a batch already
         sampler=keys,

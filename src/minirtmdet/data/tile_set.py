@@ -272,9 +272,11 @@ def _count(json_file: Path, plans: Sequence[_Plan], left_out: int, notes: list[s
 
 def describe_tiles(name: str, part: TiledPart, rule: TileRule) -> str:
     """What became of a part, as text."""
+    little = f"less than {rule.min_visible:g} of an object"
     lines = [
-        f"{name}: {part.images} images in {part.tiles} tiles of {rule.size} px; {part.objects} objects as {part.boxes} "
-        f"boxes; {part.pieces} pieces that show less than {rule.min_visible:g} of an object are left alone",
+        f"{name}: {counted(part.images, 'image')} in {counted(part.tiles, 'tile')} of {rule.size} px; "
+        f"{counted(part.objects, 'object')} as {counted(part.boxes, 'box', 'boxes')}; "
+        f"{counted(part.pieces, f'piece that shows {little} is', f'pieces that show {little} are')} left alone",
         f"  {counted(part.empty, 'tile shows', 'tiles show')} no object; "
         f"{part.left_out} more that show none are left out",
     ]
@@ -282,7 +284,7 @@ def describe_tiles(name: str, part: TiledPart, rule: TileRule) -> str:
         lines.append(f"  ! no image is larger than a tile of {rule.size} px: nothing was cut")
     if part.lost:
         lines.append(
-            f"  ! {part.lost} objects are shown to {rule.min_visible:g} in no tile: raise --overlap or --size, or "
-            "lower --min-visible"
+            f"  ! {counted(part.lost, 'object is', 'objects are')} shown to {rule.min_visible:g} in no tile: "
+            "raise --overlap or --size, or lower --min-visible"
         )
     return "\n".join([*lines, *(f"  ! {note}" for note in part.notes)])

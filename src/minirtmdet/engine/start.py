@@ -19,6 +19,7 @@ from minirtmdet.distributed import World, reduce_mean
 from minirtmdet.engine.batch_size import settle_batch
 from minirtmdet.engine.optim import FlatCosine, freeze
 from minirtmdet.engine.runfolder import RunFolder
+from minirtmdet.messages import counted
 from minirtmdet.weights.checkpoint import Checkpoint, read_checkpoint
 from minirtmdet.weights.describe import count_classes, guess_origin
 from minirtmdet.weights.fit import load_checkpoint
@@ -35,8 +36,9 @@ def check_together(config: TrainConfig, processes: int, device: torch.device) ->
     Raises:
         ValueError: naming those that do not.
     """
-    if config.name in ("", ".", ".."):
-        raise ValueError(f"name is {config.name!r}: expected the name of a folder of its own")
+    name = Path(config.name)
+    if not name.parts or ".." in name.parts or name.is_absolute():
+        raise ValueError(f"name is {config.name!r}: expected the name of a folder of its own; --out says where it lies")
     if config.compile in ("record", "graph"):
         setting, advice = f"compile is {config.compile}", "set compile to step or off"
         if processes > 1:
@@ -176,8 +178,8 @@ def load_data(
     size |= {"rank": world.rank, "world_size": world.size, "pin_memory": device.type == "cuda"}
     train_loader = TrainLoader(train, config.augment, seed=config.seed, epochs=config.epochs, change=change, **size)
     val_loader = EvalLoader(val, **size)
-    images = f"{len(train)} images to train on, {len(val)} to evaluate on"
-    say(f"data: {images}, {len(train.classes)} classes ({train.json_file})")
+    images = f"{counted(len(train), 'image')} to train on, {len(val)} to evaluate on"
+    say(f"data: {images}, {counted(len(train.classes), 'class', 'classes')} ({train.json_file})")
     judged = val.count_boxes()
     counts = [f"{name} {count} + {judged[name]}" for name, count in train.count_boxes().items()]
     say(f"boxes to learn from + to judge by: {', '.join(counts)}")
@@ -193,8 +195,8 @@ def check_boxes(train: CocoDataset, val: CocoDataset, say: Say) -> None:
     counts = train.count_boxes()
     if not any(counts.values()):
         raise ValueError(
-            f"{train.json_file} has no box to learn from in {len(train)} images: its annotations are empty, or "
-            "all were left out"
+            f"{train.json_file} has no box to learn from in {counted(len(train), 'image')}: "
+            "its annotations are empty, or all were left out"
         )
     for dataset, verb in ((train, "learn from"), (val, "judge by")):
         if absent := [name for name, count in dataset.count_boxes().items() if not count]:

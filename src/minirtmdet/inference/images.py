@@ -20,7 +20,7 @@ from minirtmdet.detector import Detector
 from minirtmdet.files import atomic_path
 from minirtmdet.inference.detect import Pixels, in_batches
 from minirtmdet.inference.tiles import Tiles, detect_all
-from minirtmdet.plots.canvas import class_colors
+from minirtmdet.plots.canvas import check_labels, class_colors
 from minirtmdet.plots.fonts import Line, drawable
 from minirtmdet.plots.labels import place_labels
 from minirtmdet.structures import Detections
@@ -179,16 +179,21 @@ def draw_detections(
 
     Labels are placed by :func:`~minirtmdet.plots.labels.place_labels`, those of the best detections first: none hides
     another, and in a crowd some are left out.
+
+    Raises:
+        ValueError: where a label has no name.
     """
+    labels = detections.labels.tolist()
+    check_labels(labels, classes, "the image")
     names = drawable(classes)
     palette = [ImageColor.getrgb(color) for color in class_colors(classes)]
     canvas = Image.fromarray(np.ascontiguousarray(_with_masks(image, detections, palette)[..., ::-1]))
     pen = ImageDraw.Draw(canvas)
     width = max(2, round(max(image.shape[:2]) / 400))
-    boxes, colours = detections.boxes.cpu().numpy(), [palette[label] for label in detections.labels.tolist()]
+    boxes, colours = detections.boxes.cpu().numpy(), [palette[label] for label in labels]
     for box, colour in reversed(list(zip(boxes.tolist(), colours, strict=True))):
         pen.rectangle(box, outline=colour, width=width)
-    named = zip(detections.labels.tolist(), detections.scores.tolist(), strict=True)
+    named = zip(labels, detections.scores.tolist(), strict=True)
     lines = [Line(f"{names[label]} {score:.2f}", 7 * width) for label, score in named]
     ink = np.array([line.box for line in lines], dtype=float).reshape(-1, 4)
     sizes = ink[:, 2:] - ink[:, :2] + 2 * width

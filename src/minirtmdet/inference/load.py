@@ -147,7 +147,8 @@ def _listed(images: Images) -> Iterable[Path | Pixels]:
     """Each image that is meant, checked as far as that costs nothing: all at once, or those of an iterator in time."""
     if isinstance(images, Iterator):
         return (found for place, one in enumerate(images) for found in _meant(place, one))
-    given = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
+    # what can be asked for its parts is a list of images, and anything else is one, or none
+    given = list(images) if isinstance(images, Iterable) and not isinstance(images, str | np.ndarray) else [images]
     return [found for place, one in enumerate(given) for found in _meant(place, one)]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from minirtmdet.messages import counted
 from minirtmdet.plots.fonts import drawable, families, text_width, without_lost
 
 if TYPE_CHECKING:
@@ -298,6 +299,17 @@ def class_colors(classes: Sequence[str]) -> list[str]:
     kept = {THINGS[name] for name in classes if name in THINGS}
     left = cycle([color for color in BOXES if color not in kept])
     return [THINGS[name] if name in THINGS else next(left) for name in classes]
+
+
+def check_labels(labels: Sequence[int], classes: Sequence[str], what: str) -> None:
+    """Make sure that each label is the number of a class.
+
+    Raises:
+        ValueError: naming the labels where one is not.
+    """
+    if len(labels) and not 0 <= min(labels) <= max(labels) < len(classes):
+        names = counted(len(classes), "class name")
+        raise ValueError(f"{what}: labels {min(labels)}..{max(labels)}, but only {names}")
 
 
 def level_style(stride: SupportsInt) -> tuple[str, str]:

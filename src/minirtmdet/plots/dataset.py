@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from minirtmdet.messages import counted
 from minirtmdet.plots.canvas import (
     INK,
     LEVELS,
     MUTED,
+    check_labels,
     class_colors,
     draw_box,
     image_size,
@@ -56,12 +58,13 @@ def contact_sheet(
     Raises:
         ValueError: where there is no image, the numbers differ, or a label has no name.
     """
-    names = [f"{len(sample.boxes)} boxes" for sample in samples] if names is None else names
+    names = [counted(len(sample.boxes), "box", "boxes") for sample in samples] if names is None else names
     if not len(samples) or len(samples) != len(names):
         raise ValueError(f"{len(samples)} samples with {len(names)} names: give one name a sample, at least one")
     count = sum(len(sample.boxes) for sample in samples)
     aspect = float(np.median([height / width for height, width in (image_size(s.image) for s in samples)]))
-    figure, axes = sheet(f"Labels: {count} boxes in {len(samples)} images", len(samples), columns, aspect)
+    title = f"Labels: {counted(count, 'box', 'boxes')} in {counted(len(samples), 'image')}"
+    figure, axes = sheet(title, len(samples), columns, aspect)
     for ax, sample, name in zip(axes, samples, names, strict=True):
         show_image(ax, sample.image)
         ax.set_title(name)
@@ -69,8 +72,7 @@ def contact_sheet(
     palette = class_colors(classes)
     for i, (ax, sample) in enumerate(zip(axes, samples, strict=True)):
         boxes, labels = to_numpy(sample.boxes), to_numpy(sample.labels)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-            raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
+        check_labels(labels.tolist(), classes, f"image {i}")
         colors = [palette[label] for label in labels]
         for box, color, ignored in zip(boxes, colors, to_numpy(sample.ignore), strict=True):
             draw_box(ax, box, color, dashed=bool(ignored))
@@ -97,7 +99,7 @@ def box_sizes(sizes: Mapping[str, Float[np.ndarray, "_ 2"]], input_size: int) ->
     if not len(everything):
         raise ValueError("there is no box to draw")
     small = int((everything < min(LEVELS)).sum())
-    title = f"{len(everything)} boxes at {input_size} px: {small} below stride {min(LEVELS)}"
+    title = f"{counted(len(everything), 'box', 'boxes')} at {input_size} px: {small} below stride {min(LEVELS)}"
     title += f", half of them below {np.median(everything):.0f} px"
     figure = new_figure(title, 0.8 + 0.24 * len(sides))
     ax = figure.subplots()

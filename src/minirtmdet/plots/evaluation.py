@@ -89,7 +89,8 @@ def precision_recall_by_iou(
     means = [float(np.mean(list(of.values()))) if of else math.nan for of, _ in curves.values()]
     title = "Precision against recall: no box to find"
     if found:
-        title = f"Precision against recall: AP50 {means[0]:.3f}, AP {means[1]:.3f} over {len(found)} classes"
+        over = counted(len(found), "class", "classes")
+        title = f"Precision against recall: AP50 {means[0]:.3f}, AP {means[1]:.3f} over {over}"
         title += f"; nothing to find for {', '.join(missing[:5])}" if missing else ""
     figure = new_figure(title, 3.4)
     axes = figure.subplots(1, 2, sharey=True)
@@ -138,7 +139,7 @@ def worst_images(
             "at least one"
         )
     missed, false = sum(match.missed for match in matches), sum(match.false for match in matches)
-    title = f"{counted(missed, 'box', 'boxes')} missed, {counted(false, 'false detection', 'false detections')}"
+    title = f"{counted(missed, 'box', 'boxes')} missed, {counted(false, 'false detection')}"
     aspect = float(np.median([height / width for height, width in map(image_size, images)]))
     figure, axes = sheet(title, len(images), columns, aspect)
     for ax, image, match, name in zip(axes, images, matches, names, strict=True):

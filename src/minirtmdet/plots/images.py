@@ -13,6 +13,7 @@ from minirtmdet.plots.canvas import (
     Image,
     bare,
     box_color,
+    check_labels,
     class_colors,
     draw_box,
     draw_masks,
@@ -91,8 +92,7 @@ def detection_sheet(
         order = detections[i].scores.argsort(descending=True, stable=True)
         best_first = detections[i].pick(order[detections[i].scores[order] > score_threshold])
         boxes, scores, labels = (to_numpy(field) for field in best_first)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-            raise ValueError(f"image {i}: labels {labels.min()}..{labels.max()}, but there are {len(classes)} classes")
+        check_labels(labels.tolist(), classes, f"image {i}")
         colors = [palette[label] for label in labels]
         draw_found_masks(ax, best_first, colors)
         for box, color in zip(boxes[::-1], colors[::-1], strict=True):

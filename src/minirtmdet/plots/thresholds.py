@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from minirtmdet.evaluation.thresholds import Calibration, Choice, Curve
+from minirtmdet.messages import counted
 from minirtmdet.plots.canvas import BOXES, CLOSE, INK, LINE_STYLES, MUTED, class_colors, key_columns, new_figure, styled
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def reliability(result: Calibration) -> "matplotlib.figure.Figure":
     """How often detections of a score are right; on the diagonal a score is the chance of being right."""
     title = (
         f"Scores and how often they are right: {result.error:.3f} apart on average (expected calibration error) over "
-        f"{int(result.counts.sum())} detections"
+        f"{counted(int(result.counts.sum()), 'detection')}"
     )
     figure = new_figure(title, 3.2)
     ax, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
