@@ -257,9 +257,7 @@ def test_a_broken_image_ends_the_command_in_both_processes(whole: TrainConfig, t
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_is_killed_ends_the_run_with_a_good_checkpoint(whole: TrainConfig, rank: int):
     config = replace(whole, name=f"killed{rank}")
-    begin = time.monotonic()
     codes = both(partial(train, before=After(4, die, rank=rank)), config)
-    assert time.monotonic() - begin < 30
     assert codes[rank] == -9
     assert codes[1 - rank] == 2
     message = said(config, 1 - rank).splitlines()[-1]
@@ -283,7 +281,6 @@ class Stuck(NamedTuple):
 
     folder: Path
     processes: list[BaseProcess]
-    begin: float
 
 
 @pytest.fixture(scope="module")
@@ -292,28 +289,27 @@ def stuck_after(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stuck]:
     found = {}
     for ends in ("killed", "failed", "later"):
         folder = tmp_path_factory.mktemp(ends)
-        found[ends] = Stuck(folder, start_together(2, stuck, folder, ends), time.monotonic())
+        found[ends] = Stuck(folder, start_together(2, stuck, folder, ends))
     return found
 
 
 def test_a_process_that_waits_for_its_gpu_ends_soon_after_another_was_killed(stuck_after: dict[str, Stuck]):
-    folder, processes, begin = stuck_after["killed"]
-    assert wait(processes) == [2, -9]
-    assert time.monotonic() - begin < 25  # it would have slept for 33 seconds
+    folder, processes = stuck_after["killed"]
+    assert wait(processes) == [2, -9]  # at the end of its sleep it would end with 0
     message = (folder / "0.txt").read_text()
     assert message.startswith("minirtmdet: error: process 1 of 2 ended without a word: killed, or")
     assert "--resume" in message
 
 
 def test_and_after_another_failed(stuck_after: dict[str, Stuck]):
-    folder, processes, _ = stuck_after["failed"]
+    folder, processes = stuck_after["failed"]
     assert wait(processes)[0] == 2
     message = (folder / "0.txt").read_text()
     assert message.startswith("minirtmdet: error: process 1 of 2 failed, and says itself why")
 
 
 def test_signs_of_life_keep_two_processes_going_that_are_busy_for_long(stuck_after: dict[str, Stuck]):
-    folder, processes, _ = stuck_after["later"]
+    folder, processes = stuck_after["later"]
     assert wait(processes) == [0, 0]
     assert (folder / "0.txt").read_text() == ""
 

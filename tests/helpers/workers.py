@@ -70,7 +70,7 @@ def _as_rank(rank: int, size: int, port: int, target: Callable[..., None], *args
     target(*args)
 
 
-def wait(processes: list[BaseProcess], seconds: float = 60) -> list[int | None]:
+def wait(processes: list[BaseProcess], seconds: float = 180) -> list[int | None]:
     """Exit codes, in a bounded time; negative for signals."""
     end = time.monotonic() + seconds
     for process in processes:
