@@ -220,7 +220,7 @@ class Deadly(CocoDataset):
 
 @pytest.mark.usefixtures("start_method")
 def test_the_death_of_a_worker_is_noticed_long_before_one_that_is_stuck(tmp_path, monkeypatch):
-    monkeypatch.setattr("minirtmdet.data.workers.LOOK", 0.5)
+    monkeypatch.setattr("minirtmdet.data.loader.LOOK", 0.5)
     loader = EvalLoader(Deadly(*write_random_set(tmp_path, 2)), input_size=64, batch_size=1, workers=1)
     begin = time.monotonic()
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):

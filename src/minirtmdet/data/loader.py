@@ -9,6 +9,7 @@ name of its module: a class that is defined in a notebook's cell, which no modul
 """
 
 import math
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,18 +21,21 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from minirtmdet.configs import AugmentConfig
 from minirtmdet.data.augment import Sample, eval_sample, select
 from minirtmdet.data.coco import CocoDataset
 from minirtmdet.data.memory import check_shared_memory
 from minirtmdet.data.pipeline import Change, TrainPipeline
-from minirtmdet.data.workers import WatchedLoader, start_worker
+from minirtmdet.data.workers import start_worker
 from minirtmdet.structures import GroundTruth, padded_count
 
 STUCK = 600.0
 """Seconds without any batch after which loading processes are taken to be stuck."""
+LOOK = 5.0
+"""Seconds without a batch after which a look is taken whether the loading processes live."""
 NEIGHBOURS = 100
 """Images that are tried in place of one that cannot be read, before it is taken that none can."""
 
@@ -369,9 +373,9 @@ class _Steps(Sampler):
         return self.count - self.start
 
 
-def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> WatchedLoader:
+def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> _WatchedLoader:
     """Batches by their keys; ``keep``: the workers stay for the next round."""
-    return WatchedLoader(
+    return _WatchedLoader(
         batches,
         batch_size=None,  # an item is a batch already
         sampler=keys,
@@ -383,6 +387,31 @@ def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, ke
         persistent_workers=keep and workers > 0,
         timeout=STUCK if workers else 0,
     )
+
+
+class _WatchedLoader(DataLoader):
+    """A loader that notices within seconds that one of its processes has died, however long its timeout is.
+
+    torch hears of it by a signal, which only the parent gets: on Windows there is none, and where a server starts the
+    processes (Linux from Python 3.14 on) the parent is the server.
+    """
+
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        if self.num_workers == 0:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        return _WatchedIterator(self)
+
+
+class _WatchedIterator(_MultiProcessingDataLoaderIter):
+    def _try_get_data(self, timeout: float = LOOK) -> tuple[bool, Any]:
+        # torch looks at its processes at the end of a wait alone: so the wait is cut into short ones
+        end = time.monotonic() + timeout
+        while True:
+            left = end - time.monotonic()
+            found, data = super()._try_get_data(min(LOOK, max(left, 0.0)))
+            if found or left <= LOOK:
+                return found, data
 
 
 def _same(batch: Any) -> Any:

@@ -4,42 +4,10 @@ import multiprocessing.queues
 import os
 import signal
 import sys
-import time
 from types import FrameType, TracebackType
-from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
-
-LOOK = 5.0
-"""Seconds without a batch after which a look is taken whether the loading processes live."""
-
-
-class WatchedLoader(DataLoader):
-    """A loader that notices within seconds that one of its processes has died, however long its timeout is.
-
-    torch hears of it by a signal, which only the parent gets: on Windows there is none, and where a server starts the
-    processes (Linux from Python 3.14 on) the parent is the server.
-    """
-
-    def _get_iterator(self) -> _BaseDataLoaderIter:
-        if self.num_workers == 0:
-            return super()._get_iterator()
-        self.check_worker_number_rationality()
-        return _WatchedIterator(self)
-
-
-class _WatchedIterator(_MultiProcessingDataLoaderIter):
-    def _try_get_data(self, timeout: float = LOOK) -> tuple[bool, Any]:
-        # torch looks at its processes at the end of a wait alone: so the wait is cut into short ones
-        end = time.monotonic() + timeout
-        while True:
-            left = end - time.monotonic()
-            found, data = super()._try_get_data(min(LOOK, max(left, 0.0)))
-            if found or left <= LOOK:
-                return found, data
 
 
 def start_worker(_: int) -> None:
