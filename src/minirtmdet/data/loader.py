@@ -373,22 +373,6 @@ class _Steps(Sampler):
         return self.count - self.start
 
 
-def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> _WatchedLoader:
-    """Batches by their keys; ``keep``: the workers stay for the next round."""
-    return _WatchedLoader(
-        batches,
-        batch_size=None,  # an item is a batch already
-        sampler=keys,
-        num_workers=workers,
-        collate_fn=_same,
-        pin_memory=pin_memory,
-        worker_init_fn=start_worker,
-        generator=torch.Generator(),  # else each epoch would draw from the global generator
-        persistent_workers=keep and workers > 0,
-        timeout=STUCK if workers else 0,
-    )
-
-
 class _WatchedLoader(DataLoader):
     """A loader that notices within seconds that one of its processes has died, however long its timeout is.
 
@@ -412,6 +396,22 @@ class _WatchedIterator(_MultiProcessingDataLoaderIter):
             found, data = super()._try_get_data(min(LOOK, max(left, 0.0)))
             if found or left <= LOOK:
                 return found, data
+
+
+def _make_loader(batches: Dataset, keys: Any, workers: int, pin_memory: bool, keep: bool) -> _WatchedLoader:
+    """Batches by their keys; ``keep``: the workers stay for the next round."""
+    return _WatchedLoader(
+        batches,
+        batch_size=None,  # an item is a batch already
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_same,
+        pin_memory=pin_memory,
+        worker_init_fn=start_worker,
+        generator=torch.Generator(),  # else each epoch would draw from the global generator
+        persistent_workers=keep and workers > 0,
+        timeout=STUCK if workers else 0,
+    )
 
 
 def _same(batch: Any) -> Any:
