@@ -148,6 +148,13 @@ def test_a_class_that_a_part_lacks_is_said(tmp_path: Path):
     assert "! left out: 1 annotation of images that the file does not have" in text
 
 
+def test_a_part_of_one_image_says_so(tmp_path: Path):
+    boxes = [box_entry(i, i, [1, 1, 5, 5]) for i in (1, 2)]
+    source = write_json(tmp_path / "all.json", [image_entry(i) for i in (1, 2)], boxes, [{"id": 1, "name": "cat"}])
+    text = describe_division(divide(source, tmp_path / "out", {"train": 0.5, "val": 0.5}))
+    assert text.splitlines()[0] == "train 1 image; val 1 image"
+
+
 @pytest.mark.parametrize(
     ("shares", "words"),
     [

@@ -255,7 +255,7 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 def describe_division(division: Division) -> str:
     """What was written, and how alike the parts are, as text."""
     parts = list(division.files)
-    head = [f"{part} {division.images[part]} images" for part in parts]
+    head = [f"{part} {counted(division.images[part], 'image')}" for part in parts]
     if division.groups != division.images:
         groups = [counted(division.groups[part], "group") for part in parts]
         head = [f"{words} of {number}" for words, number in zip(head, groups, strict=True)]
